@@ -1,0 +1,42 @@
+"""Fields that every experiment has."""
+
+import ml_collections
+
+
+def base() -> ml_collections.ConfigDict:
+    """Defaults of the loop. Each experiment adds `name`, `task`, `model_name`, `model`, `data`, `loss`."""
+    config = ml_collections.ConfigDict()
+    config.seed = 0
+    config.steps = 1000  # optimizer steps
+    config.batch_size = 64  # examples an optimizer step, over all devices
+    config.accumulate = 1  # micro-batches that batch_size is cut into
+    config.parallel = "jit"  # "jit" over a mesh of all devices, or "pmap"
+    config.fsdp = False  # shard parameters over the mesh as well (jit only)
+
+    config.optim = ml_collections.ConfigDict()
+    config.optim.lr = 1e-3
+    config.optim.warmup = 100  # steps from 0 to lr
+    config.optim.schedule = "cosine"  # after the warm-up, down to 0: "cosine", "linear"; or "constant"
+    config.optim.b1 = 0.9
+    config.optim.b2 = 0.999
+    config.optim.weight_decay = 0.0  # on matrices only
+    config.optim.clip = 1.0  # global gradient norm
+    config.ema = 0.0  # decay of the averaged parameters that are sampled from; 0 = off
+
+    config.log_every = 50
+    config.eval_every = 500  # scores and picture grids on the validation split
+    config.checkpoint_every = 500
+    config.keep_checkpoints = 2
+    config.upkeep_every = 0  # steps between two calls of the task's `upkeep`; 0 = it has none
+
+    config.sampling = ml_collections.ConfigDict()  # empty for a tokenizer: it draws nothing
+    return config
+
+
+def digits() -> ml_collections.ConfigDict:
+    """The embedded data: captioned handwritten digits, 32 x 32 pixels."""
+    data = ml_collections.ConfigDict()
+    data.name = "captioned_digits"
+    data.data_dir = "data"  # where prepared TFDS sets lie, relative to the working directory
+    data.image_size = 32
+    return data

@@ -1,0 +1,19 @@
+"""Text-to-image with discrete tokens in JAX/Flax, from pixels to prompt."""
+
+
+def load(run):
+    """Open a run folder for use.
+
+    Args:
+      run: path of a run folder that `train.py` wrote.
+
+    Returns:
+      `t2i_jax.generate.Translator` for a translator's run (captions -> pictures), or
+      `t2i_jax.generate.Tokenizer` for an image tokenizer's (`tokenize`, `detokenize`).
+
+    Raises:
+      t2i_jax.errors.UserError: the folder is missing, is no run, or has no weights yet.
+    """
+    from t2i_jax.generate import load  # jax takes seconds to import; `t2i --help` must not pay for it
+
+    return load(run)

@@ -1,0 +1,1 @@
+"""Datasets, readers and text tokenizers; numpy only, no jax."""

@@ -1,0 +1,91 @@
+"""Pictures side by side: with captions for people, without for TensorBoard."""
+
+import math
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+PICTURE = 96  # small pictures are enlarged, by a whole factor, to at least this many pixels
+GAP = 4  # between the pictures of one prompt
+MARGIN = 16  # between prompts
+FONT = 15
+INK, PAPER = (30, 30, 30), (255, 255, 255)
+
+
+def labelled_grid(images: UInt8[np.ndarray, "P n H W 3"], captions) -> Image.Image:
+    """Pictures with their caption under them, dark on white.
+
+    Args:
+      images: n pictures for each of P captions; small ones are enlarged, nearest neighbour.
+      captions: P strings; a long one is wrapped to the width of its pictures.
+
+    Returns:
+      One RGB picture; a caption's pictures stand side by side, eight to a row.
+
+    Raises:
+      ValueError: there is no picture, or the numbers of captions and pictures differ.
+    """
+    if not images.size or len(images) != len(captions):
+        raise ValueError(f"{len(captions)} captions for images of shape {images.shape}")
+    prompts, num, height, width, _ = images.shape
+    factor = max(1, math.ceil(PICTURE / min(height, width)))
+    images = images.repeat(factor, axis=2).repeat(factor, axis=3)
+    per_row = min(num, 8)
+    blocks = [picture_grid(pictures, per_row, gap=GAP, paper=PAPER) for pictures in images]
+    block_height, block_width = blocks[0].shape[:2]
+
+    font = ImageFont.load_default(size=FONT)
+    texts = [_wrap(caption, font, block_width) for caption in captions]
+    line_height = math.ceil(FONT * 1.3)
+    cell_width = block_width + MARGIN
+    cell_height = block_height + GAP + line_height * max(map(len, texts)) + MARGIN
+    # About 3:2, and in rows of equal length where the number of prompts has such a divisor.
+    ideal = max(1, round(math.sqrt(1.5 * prompts * cell_height / cell_width)))
+    even = [columns for columns in range(ideal, 2 * ideal) if prompts % columns == 0]
+    columns = even[0] if even else min(ideal, prompts)
+
+    rows = math.ceil(prompts / columns)
+    grid = Image.new("RGB", (columns * cell_width + MARGIN, rows * cell_height + MARGIN), PAPER)
+    draw = ImageDraw.Draw(grid)
+    for number, (block, lines) in enumerate(zip(blocks, texts, strict=True)):
+        row, column = divmod(number, columns)
+        left, top = MARGIN + column * cell_width, MARGIN + row * cell_height
+        grid.paste(Image.fromarray(block), (left, top))
+        for line_number, line in enumerate(lines):
+            place = (left + block_width / 2, top + block_height + GAP + line_number * line_height)
+            draw.text(place, line, fill=INK, font=font, anchor="ma")
+    return grid
+
+
+def picture_grid(
+    images: UInt8[np.ndarray, "n H W 3"], columns: int, gap: int = 0, paper=(0, 0, 0)
+) -> UInt8[np.ndarray, "rows_H columns_W 3"]:
+    """Pictures in rows of `columns`, `gap` pixels of the colour `paper` between them and in empty places."""
+    num, height, width, channels = images.shape
+    columns = min(columns, num)
+    rows = math.ceil(num / columns)
+    grid = np.empty((rows * (height + gap) - gap, columns * (width + gap) - gap, channels), np.uint8)
+    grid[:] = paper
+    for number, image in enumerate(images):
+        row, column = divmod(number, columns)
+        top, left = row * (height + gap), column * (width + gap)
+        grid[top : top + height, left : left + width] = image
+    return grid
+
+
+def _wrap(caption, font, width):
+    """The caption's lines, none wider than `width` pixels; a word that is wider is cut."""
+    lines = [""]
+    for word in caption.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) <= width:
+            lines[-1] = longer
+            continue
+        if lines[-1]:
+            lines.append("")
+        for letter in word:
+            if lines[-1] and font.getlength(lines[-1] + letter) > width:
+                lines.append("")
+            lines[-1] += letter
+    return lines

@@ -1,0 +1,93 @@
+"""Captions -> WordPiece ids, with the tokenizer that lies in a run folder."""
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+from t2i_jax.errors import UserError
+
+FILE = "text_tokenizer.json"
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+
+
+def build_word_pieces(captions: Iterable[str], max_size: int) -> Tokenizer:
+    """A BERT-style WordPiece tokenizer whose pieces are the whole words of small, closed captions.
+
+    The vocabulary is sorted, so that the same captions give the same ids on every machine.
+
+    Args:
+      captions: training captions.
+      max_size: most pieces that the model's embedding holds (`config.model.text_vocab_size`).
+
+    Raises:
+      UserError: the captions hold more words than that.
+    """
+    words = sorted({word for caption in captions for word in re.findall(r"\w+|[^\w\s]", caption.lower())})
+    vocab = {piece: i for i, piece in enumerate((*SPECIAL, *words))}
+    if len(vocab) > max_size:
+        raise UserError(
+            f"captions hold {len(vocab)} word pieces; the model reads at most {max_size}"
+            " (config.model.text_vocab_size)"
+        )
+    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", vocab["[SEP]"]), ("[CLS]", vocab["[CLS]"]))
+    return tokenizer
+
+
+class CaptionReader:
+    """Captions -> fixed-length ids.
+
+    Attributes:
+      text_len: S, ids a caption, [CLS] and [SEP] included.
+    """
+
+    def __init__(self, path: str | Path, text_len: int):
+        """Read a `tokenizers` JSON file.
+
+        Raises:
+          UserError: the file is missing or is no such file.
+        """
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception
+            raise UserError(f"text tokenizer {path} cannot be read: {error}") from None
+        self.text_len = text_len
+
+    def encode(self, caption: str) -> tuple[np.ndarray, np.ndarray]:
+        """Ids int32 [S] and mask bool [S] (True where a piece stands). Longer captions lose their end."""
+        ids = self._tokenizer.encode(caption).ids
+        if len(ids) > self.text_len:
+            ids = [*ids[: self.text_len - 1], ids[-1]]
+        padded = np.zeros(self.text_len, np.int32)
+        padded[: len(ids)] = ids
+        return padded, np.arange(self.text_len) < len(ids)
+
+    def encode_prompts(self, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """Ids int32 [P, S], mask bool [P, S], and the words that training never showed.
+
+        Raises:
+          UserError: an empty prompt, or one longer than `text_len`.
+        """
+        unknown, rows = [], []
+        for number, prompt in enumerate(prompts):
+            if not prompt.strip():
+                raise UserError(f"prompt {number} is empty; give at least one word")
+            pieces = self._tokenizer.encode(prompt)
+            if len(pieces.ids) > self.text_len:
+                raise UserError(
+                    f"prompt {number} has {len(pieces.ids) - 2} word pieces;"
+                    f" this run reads at most {self.text_len - 2} (config.data.text_len less 2)"
+                )
+            unknown += [
+                prompt[slice(*span)]
+                for piece, span in zip(pieces.tokens, pieces.offsets, strict=True)
+                if piece == "[UNK]"
+            ]
+            rows.append(self.encode(prompt))
+        ids, mask = zip(*rows, strict=True)
+        return np.stack(ids), np.stack(mask), unknown

@@ -1,0 +1,52 @@
+"""Pixels -> token shards, once."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from t2i_jax.data import pipeline, token_cache
+from t2i_jax.errors import UserError
+from t2i_jax.generate import Tokenizer
+
+BATCH = 256
+SPLITS = ("train", "validation")
+
+
+def encode(config, run: str | Path) -> Path:
+    """Make the token cache of a data set where it is missing.
+
+    Args:
+      config: of the translator; its `data` names the pictures, its `model` the shape of the tokens.
+      run: the tokenizer's run folder; the cache goes into its folder `tokens`.
+
+    Returns:
+      The folder that holds one cache a split.
+
+    Raises:
+      UserError: the tokenizer's codebook or picture size does not fit the translator's config.
+    """
+    tokenizer = Tokenizer(run)
+    ours, theirs = config.model.codebook_size, tokenizer.config.model.codebook_size
+    if ours != theirs:
+        raise UserError(
+            f"tokenizer {run} has {theirs} codes, config.model.codebook_size is {ours}; make them equal"
+        )
+    folder = Path(run) / "tokens" / config.data.name.replace("/", "-")
+    for split in SPLITS:
+        if (folder / split).is_dir():
+            continue
+        dataset = pipeline.open_split(config.data.name, config.data.data_dir, split)
+        with tqdm(total=len(dataset), desc=f"encoding {split}", unit="pictures", file=sys.stderr) as bar:
+            token_cache.write_tokens(folder / split, _tokens(tokenizer, dataset, bar), tokenizer.digest)
+    return folder
+
+
+def _tokens(tokenizer: Tokenizer, dataset, bar: tqdm):
+    for start in range(0, len(dataset), BATCH):
+        rows = [dataset[i] for i in range(start, min(start + BATCH, len(dataset)))]
+        ids = tokenizer.tokenize(np.stack([row["image"] for row in rows]))
+        for row, row_ids in zip(rows, ids, strict=True):
+            yield row_ids, row["caption"].decode()
+        bar.update(len(rows))

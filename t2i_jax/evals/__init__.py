@@ -1,0 +1,1 @@
+"""Scores: what a tokenizer and a translator are worth."""

@@ -1,0 +1,80 @@
+"""How well a translator predicts a split's tokens, and what it draws when left to itself."""
+
+from collections.abc import Callable
+from functools import partial
+
+import grain
+import jax
+import numpy as np
+
+from t2i_jax.data import pipeline
+from t2i_jax.evals import tokens
+from t2i_jax.losses import cross_entropy
+from t2i_jax.sampling.autoregressive import draw
+
+
+class TranslationEvaluator:
+    """Scores against the unigram and bigram baselines of the token data.
+
+    Args:
+      splits: token datasets `train` and `validation`.
+      transform: example -> arrays (`tasks.translate.transform`).
+      predict: `(params, batch) -> {"logits": [B, N, K]}` under teacher forcing.
+      sample: `(params, batch, keys) -> ids [B, N]`, free running.
+      codebook_size: K.
+      temperature: that `sample` draws with; the teacher-forced draws use it too.
+      drawn: pictures that the statistics look at.
+    """
+
+    def __init__(
+        self,
+        splits: dict[str, grain.MapDataset],
+        transform: Callable,
+        *,
+        predict: Callable,
+        sample: Callable,
+        codebook_size: int,
+        temperature: float,
+        drawn: int = 250,
+    ):
+        self._validation, self._transform, self._sample = splits["validation"], transform, sample
+        self._codebook_size, self._temperature = codebook_size, temperature
+        self._ids = np.stack([row["ids"] for row in splits["validation"]])
+        self._drawn = min(drawn, len(self._ids))
+        train = np.stack([row["ids"] for row in splits["train"]])
+        self.baselines = {
+            "unigram_nats": tokens.unigram_nats(train, self._ids, codebook_size),
+            "bigram_nats": tokens.bigram_nats(train, self._ids, codebook_size),
+        }
+
+        @jax.jit
+        def forced(params, batch, keys):
+            logits = predict(params, batch)["logits"]
+            draw_ids = partial(draw, temperature=temperature, top_k=0, top_p=1.0)
+            position_keys = jax.vmap(partial(jax.random.split, num=logits.shape[1]))(keys)
+            return cross_entropy(logits, batch["ids"]), jax.vmap(draw_ids, 1, 1)(position_keys, logits)
+
+        self._forced = forced
+
+    def __call__(self, params) -> dict:
+        """Scores of some parameters.
+
+        Returns:
+          `nats` (cross entropy a token) over the whole split beside its baselines, and
+          `entropy`, `longest_run`, `distinct` (see `tokens.statistics`) of the data itself, of teacher-forced
+          and of free-running draws at the same temperature.
+        """
+        nats, forced, free = [], [], []
+        passes = pipeline.one_pass(self._validation, self._transform, self._drawn)
+        for number, (batch, count) in enumerate(passes):
+            keys = jax.random.split(jax.random.key(number), self._drawn)
+            batch_nats, ids = self._forced(params, batch, keys)
+            nats.append(np.asarray(batch_nats)[:count])
+            if number == 0:
+                forced, free = np.asarray(ids), np.asarray(self._sample(params, batch, keys))
+        scores = {"nats": float(np.mean(np.concatenate(nats))), **self.baselines}
+        samples = {"data": self._ids[: self._drawn], "teacher_forced": forced, "free_running": free}
+        for name, ids in samples.items():
+            statistics = tokens.statistics(ids, self._codebook_size)
+            scores |= {f"{name}/{key}": value for key, value in statistics.items()}
+        return scores

@@ -1,0 +1,1 @@
+"""The training loop's parts: state, optimizer, sharding, checkpoints, metrics, run folders."""

@@ -1,0 +1,44 @@
+"""The training state: data alone."""
+
+import zlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+
+@struct.dataclass
+class State:
+    """All that a step reads and writes.
+
+    Attributes:
+      step: int32 [], optimizer steps done.
+      params: what the optimizer trains.
+      opt_state: the optimizer's.
+      variables: every other collection of the model (EMA codebook, batch statistics).
+      ema_params: averaged params, or an empty dict where `config.ema` is 0.
+    """
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+    variables: Any
+    ema_params: Any
+
+    @classmethod
+    def create(cls, params, variables, optimizer: optax.GradientTransformation, ema: float) -> "State":
+        """The state before the first step."""
+        return cls(jnp.zeros((), jnp.int32), params, optimizer.init(params), variables, params if ema else {})
+
+    @property
+    def eval_params(self):
+        """The params to evaluate and sample with: averaged ones where there are any."""
+        return self.ema_params or self.params
+
+
+def stream(seed: int, name: str, step=None):
+    """A random key of its own for each name and step: a new stream shifts no other."""
+    key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
+    return key if step is None else jax.random.fold_in(key, step)

@@ -1,0 +1,113 @@
+"""BERT, the bidirectional text encoder (Devlin et al. 2019, section 3), without its pooler."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, Int
+
+from t2i_jax.models.layers import MLP, SelfAttention, normal_init
+
+
+def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Gelu with the exact Gaussian integral (Hendrycks & Gimpel 2016, section 2)."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+def layer_norm(dtype: str) -> nn.LayerNorm:
+    # The two-pass variance: the fast one loses digits where the mean is large.
+    return nn.LayerNorm(epsilon=1e-12, dtype=dtype, use_fast_variance=False)
+
+
+class Layer(nn.Module):
+    """One post-norm layer: attention and MLP, each added to its input and then normalised."""
+
+    width: int
+    heads: int
+    mlp_width: int
+    dropout: float
+    dtype: str
+
+    def setup(self):
+        self.attn = SelfAttention(self.width, self.heads, self.dropout, dtype=self.dtype)
+        self.ln_attn = layer_norm(self.dtype)
+        self.mlp = MLP(self.mlp_width, gelu, dtype=self.dtype)
+        self.ln_mlp = layer_norm(self.dtype)
+        self.drop = nn.Dropout(self.dropout)
+
+    def __call__(
+        self, x: Float[Array, "B S D"], mask: Bool[Array, "B 1 1 S"], *, train: bool = False
+    ) -> Float[Array, "B S D"]:
+        x = self.ln_attn(x + self.drop(self.attn(x, mask, train=train), deterministic=not train))
+        return self.ln_mlp(x + self.drop(self.mlp(x), deterministic=not train))
+
+
+class Bert(nn.Module):
+    """BERT's encoder; the defaults are bert-base. Released weights fit it.
+
+    Attributes:
+      vocab_size: V, the size of the text vocabulary.
+      width: D.
+      layers, heads, mlp_width: depth, attention heads (a divisor of the width), width inside the MLP.
+      max_positions: the longest text it can read.
+      dropout: rate on embeddings, attention weights and both branches of a layer, while training.
+      dtype: of the computation; parameters are float32.
+    """
+
+    vocab_size: int
+    width: int = 768
+    layers: int = 12
+    heads: int = 12
+    mlp_width: int = 3072
+    max_positions: int = 512
+    dropout: float = 0.1
+    dtype: str = "float32"
+
+    def setup(self):
+        def embed(rows):
+            return nn.Embed(rows, self.width, embedding_init=normal_init, dtype=self.dtype)
+
+        self.word_embed = embed(self.vocab_size)
+        self.position_embed = embed(self.max_positions)
+        self.type_embed = embed(2)
+        self.ln_embed = layer_norm(self.dtype)
+        self.drop = nn.Dropout(self.dropout)
+        self.blocks = [
+            Layer(self.width, self.heads, self.mlp_width, self.dropout, self.dtype)
+            for _ in range(self.layers)
+        ]
+
+    def __call__(
+        self,
+        ids: Int[ArrayLike, "B S"],
+        mask: Bool[ArrayLike, "B S"],
+        types: Int[ArrayLike, "B S"] | None = None,
+        *,
+        train: bool = False,
+    ) -> Float[Array, "B S D"]:
+        """Encode texts.
+
+        Args:
+          ids: token ids in [0, V).
+          mask: True at real tokens; no position looks at the others.
+          types: segment of each token, 0 or 1; all 0 when None.
+          train: apply dropout (draws from the random stream "dropout").
+
+        Returns:
+          The last layer's states. Those at masked positions mean nothing.
+
+        Raises:
+          ValueError: the text is longer than `max_positions`.
+        """
+        length = ids.shape[1]
+        if length > self.max_positions:
+            raise ValueError(
+                f"text has {length} tokens; the encoder reads {self.max_positions} (max_positions)"
+            )
+        mask = jnp.asarray(mask)
+        types = jnp.zeros_like(ids) if types is None else types
+        x = self.word_embed(ids) + self.position_embed(jnp.arange(length)) + self.type_embed(types)
+        x = self.drop(self.ln_embed(x), deterministic=not train)
+        for block in self.blocks:
+            x = block(x, mask[:, None, None], train=train)
+        return x

@@ -1,0 +1,146 @@
+"""Transformer parts that BERT and GPT-2 share: attention with an explicit cache, and the MLP."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from jaxtyping import Array, Bool, Float, Int, ScalarLike
+
+normal_init = nn.initializers.normal(0.02)
+
+
+class KeyValue(NamedTuple):
+    """Keys and values of one attention layer, each Float[B, length, heads, head_dim]."""
+
+    key: Array
+    value: Array
+
+
+def split_heads(x: Float[Array, "B L D"], heads: int) -> Float[Array, "B L heads head_dim"]:
+    """Cut the width into heads."""
+    return rearrange(x, "B L (heads head_dim) -> B L heads head_dim", heads=heads)
+
+
+def attend(
+    query: Float[Array, "B Q heads head_dim"],
+    key: Float[Array, "B L heads head_dim"],
+    value: Float[Array, "B L heads head_dim"],
+    mask: Bool[Array, "#B 1 #Q L"],
+    dropout: Callable[[Array], Array] = lambda weights: weights,
+) -> Float[Array, "B Q D"]:
+    """Scaled dot-product attention, heads joined again (Vaswani et al. 2017, section 3.2.1, equation 1).
+
+    `mask` is True where a query may look; scores and softmax are float32 whatever the inputs are. A query
+    that may look nowhere gets the mean of all values, never NaN. `dropout` is applied to the weights.
+    """
+    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
+    scores = jnp.where(mask, scores * query.shape[-1] ** -0.5, jnp.finfo(jnp.float32).min)
+    weights = dropout(jax.nn.softmax(scores)).astype(value.dtype)
+    return rearrange(
+        jnp.einsum("bhqk,bkhd->bqhd", weights, value), "B Q heads head_dim -> B Q (heads head_dim)"
+    )
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention; query, key and value come from one fused product, in this order.
+
+    Raises:
+      ValueError: `heads` does not divide `width`.
+    """
+
+    width: int
+    heads: int
+    dropout: float = 0.0
+    out_init: Callable = normal_init
+    dtype: str = "float32"
+
+    def setup(self):
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not divisible by {self.heads} heads; change either")
+        self.qkv = nn.Dense(3 * self.width, dtype=self.dtype, kernel_init=normal_init)
+        self.out = nn.Dense(self.width, dtype=self.dtype, kernel_init=self.out_init)
+        self.drop = nn.Dropout(self.dropout)
+
+    def project(self, x):
+        return [split_heads(part, self.heads) for part in jnp.split(self.qkv(x), 3, axis=-1)]
+
+    def __call__(
+        self, x: Float[Array, "B L D"], mask: Bool[Array, "#B 1 #L L"], *, train: bool = False
+    ) -> Float[Array, "B L D"]:
+        """Attend over a whole sequence; `mask` is True where a position (axis 2) may look (axis 3)."""
+        query, key, value = self.project(x)
+        return self.out(attend(query, key, value, mask, lambda w: self.drop(w, deterministic=not train)))
+
+    def decode_step(
+        self, x: Float[Array, "B 1 D"], position: Int[ScalarLike, ""], cache: KeyValue
+    ) -> tuple[Float[Array, "B 1 D"], KeyValue]:
+        """Write one position into the cache and attend over it and those before it."""
+        query, key, value = self.project(x)
+        cache = KeyValue(
+            jax.lax.dynamic_update_slice_in_dim(cache.key, key, position, axis=1),
+            jax.lax.dynamic_update_slice_in_dim(cache.value, value, position, axis=1),
+        )
+        mask = (jnp.arange(cache.key.shape[1]) <= position)[None, None, None]
+        return self.out(attend(query, cache.key, cache.value, mask)), cache
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention to a memory; keys and values come from one fused product, in this order.
+
+    `project_memory` and `__call__` are apart so that sampling projects the memory once.
+
+    Raises:
+      ValueError: `heads` does not divide `width`.
+    """
+
+    width: int
+    heads: int
+    dropout: float = 0.0
+    out_init: Callable = normal_init
+    dtype: str = "float32"
+
+    def setup(self):
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not divisible by {self.heads} heads; change either")
+        self.q = nn.Dense(self.width, dtype=self.dtype, kernel_init=normal_init)
+        self.kv = nn.Dense(2 * self.width, dtype=self.dtype, kernel_init=normal_init)
+        self.out = nn.Dense(self.width, dtype=self.dtype, kernel_init=self.out_init)
+        self.drop = nn.Dropout(self.dropout)
+
+    def project_memory(self, memory: Float[Array, "B S D"]) -> KeyValue:
+        """Keys and values of the memory."""
+        return KeyValue(*(split_heads(part, self.heads) for part in jnp.split(self.kv(memory), 2, axis=-1)))
+
+    def __call__(
+        self,
+        x: Float[Array, "B L D"],
+        memory: KeyValue,
+        memory_mask: Bool[Array, "B S"],
+        *,
+        train: bool = False,
+    ) -> Float[Array, "B L D"]:
+        """Attend to the projected memory where `memory_mask` is True."""
+        query = split_heads(self.q(x), self.heads)
+        mask = memory_mask[:, None, None]
+        return self.out(
+            attend(query, memory.key, memory.value, mask, lambda w: self.drop(w, deterministic=not train))
+        )
+
+
+class MLP(nn.Module):
+    """Two dense layers with an activation between (Vaswani et al. 2017, section 3.3)."""
+
+    hidden: int
+    activation: Callable
+    out_init: Callable = normal_init
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
+        width = x.shape[-1]
+        x = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=normal_init, name="up")(x)
+        x = self.activation(x)
+        return nn.Dense(width, dtype=self.dtype, kernel_init=self.out_init, name="down")(x)

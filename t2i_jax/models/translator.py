@@ -1,0 +1,130 @@
+"""BERT2GPT: a bidirectional text encoder and a causal decoder of image tokens, joined by cross attention."""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax.numpy as jnp
+from flax.core import FrozenDict
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, Int, ScalarLike
+from ml_collections import FrozenConfigDict
+
+from t2i_jax.models.bert import Bert
+from t2i_jax.models.gpt2 import GPT2, Cache
+from t2i_jax.models.layers import normal_init
+
+
+def shift_right(ids: Int[ArrayLike, "B N"], codebook_size: int) -> Int[Array, "B N"]:
+    """Decoder inputs for targets `ids` in [0, K): BOS = K in front, the last id dropped."""
+    return jnp.pad(ids[:, :-1], ((0, 0), (1, 0)), constant_values=codebook_size)
+
+
+class Model(nn.Module):
+    """Captions in, logits of image tokens out.
+
+    Encoder and decoder are warm-startable halves joined by cross attention (Rothe et al. 2020, "Leveraging
+    Pre-trained Checkpoints for Sequence Generation Tasks", section 2, BERT2GPT). The decoder reads K + 1 ids
+    (BOS = K) and writes K logits through an untied head without bias. A row marked `null` reads one learned
+    vector instead of its caption, for classifier-free guidance (Ho & Salimans 2022, section 3.2).
+
+    Attributes:
+      codebook_size: K.
+      num_tokens: N, image tokens in a picture.
+      text_vocab_size: V.
+      text_len: the longest text, in tokens.
+      encoder: fields of `Bert` that differ from its defaults.
+      decoder: fields of `GPT2` that differ from its defaults.
+      dtype: of the computation; parameters are float32, and so are the logits.
+
+    Raises:
+      ValueError: `text_len` is above the encoder's positions, or `num_tokens` above the decoder's.
+    """
+
+    codebook_size: int
+    num_tokens: int
+    text_vocab_size: int
+    text_len: int
+    encoder: Mapping | FrozenConfigDict = FrozenDict()
+    decoder: Mapping | FrozenConfigDict = FrozenDict()
+    dtype: str = "float32"
+
+    def setup(self):
+        self.bert = Bert(vocab_size=self.text_vocab_size, dtype=self.dtype, **self.encoder)
+        self.gpt2 = GPT2(vocab_size=self.codebook_size + 1, dtype=self.dtype, **self.decoder)
+        if self.text_len > self.bert.max_positions:
+            raise ValueError(
+                f"text_len {self.text_len} is above the encoder's {self.bert.max_positions} positions; "
+                "raise encoder.max_positions"
+            )
+        if self.num_tokens > self.gpt2.positions:
+            raise ValueError(
+                f"num_tokens {self.num_tokens} is above the decoder's {self.gpt2.positions} positions; "
+                "raise decoder.positions"
+            )
+        width = self.gpt2.width
+        if self.bert.width != width:
+            self.enc_to_dec_proj = nn.Dense(width, dtype=self.dtype, kernel_init=normal_init)
+        self.null_caption = self.param("null_caption", normal_init, (1, width))
+        self.head = nn.Dense(self.codebook_size, use_bias=False, dtype=self.dtype, kernel_init=normal_init)
+
+    def __call__(
+        self,
+        text_ids: Int[ArrayLike, "B S"],
+        text_mask: Bool[ArrayLike, "B S"],
+        decoder_ids: Int[ArrayLike, "B L"],
+        null: Bool[ArrayLike, " B"] | None = None,
+        *,
+        train: bool = False,
+    ) -> Float[Array, "B L K"]:
+        """Logits of every position under teacher forcing.
+
+        Args:
+          text_ids: in [0, V); S at most the encoder's positions.
+          text_mask: True at real tokens.
+          decoder_ids: in [0, K], already shifted (`shift_right`); L at most the decoder's positions.
+          null: True for rows that read the null caption; None for none.
+          train: apply dropout (draws from the random stream "dropout").
+
+        Returns:
+          float32 logits; those at position i say what the i-th image token is.
+        """
+        memory, memory_mask = self.encode(text_ids, text_mask, null, train=train)
+        return self.head(self.gpt2(decoder_ids, memory, memory_mask, train=train)).astype(jnp.float32)
+
+    def encode(
+        self,
+        text_ids: Int[ArrayLike, "B S"],
+        text_mask: Bool[ArrayLike, "B S"],
+        null: Bool[ArrayLike, " B"] | None = None,
+        *,
+        train: bool = False,
+    ) -> tuple[Float[Array, "B S D"], Bool[Array, "B S"]]:
+        """What the decoder reads: memory in the decoder's width, and where it may be read.
+
+        In a null row that is the learned vector at position 0 and nothing else.
+        """
+        memory = self.bert(text_ids, text_mask, train=train)
+        if self.bert.width != self.gpt2.width:
+            memory = self.enc_to_dec_proj(memory)
+        if null is None:
+            return memory, jnp.asarray(text_mask)
+        first = jnp.arange(text_ids.shape[1]) == 0
+        memory = jnp.where(null[:, None, None], self.null_caption.astype(memory.dtype), memory)
+        return memory, jnp.where(null[:, None], first, text_mask)
+
+    def init_cache(self, memory: Float[Array, "B S D"], memory_mask: Bool[Array, "B S"]) -> Cache:
+        """A cache for `num_tokens` positions over the memory that `encode` returned."""
+        return self.gpt2.init_cache(memory, memory_mask, self.num_tokens)
+
+    def decode_step(
+        self, ids: Int[Array, " B"], position: Int[ScalarLike, ""], cache: Cache
+    ) -> tuple[Float[Array, "B K"], Cache]:
+        """Logits of one position, and the cache with that position written.
+
+        Args:
+          ids: the decoder's input there, in [0, K]: BOS at position 0, afterwards the token just drawn.
+          position: 0 <= position < num_tokens; may be traced (and is not checked then).
+          cache: from `init_cache`, with all earlier positions written.
+        """
+        states, cache = self.gpt2.decode_step(ids, position, cache)
+        return self.head(states).astype(jnp.float32), cache

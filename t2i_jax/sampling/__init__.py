@@ -1,0 +1,1 @@
+"""Samplers over a function tokens -> logits; no model is imported here."""

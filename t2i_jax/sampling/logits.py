@@ -1,0 +1,60 @@
+"""What happens to logits before an id is drawn: pure functions of arrays; every setting may be traced."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, ScalarLike
+
+
+def apply_guidance(
+    cond: Float[Array, "*B K"], uncond: Float[Array, "*B K"], scale: ScalarLike
+) -> Float[Array, "*B K"]:
+    """Classifier-free guidance: `uncond + scale * (cond - uncond)`; scale 1 is `cond`, 0 is `uncond`.
+
+    Ho & Salimans 2022, "Classifier-Free Diffusion Guidance", equation 6 with scale = 1 + w, on logits.
+    """
+    # At exactly 1 the sum would miss `cond` by a rounding, and 1 promises to change nothing.
+    return jnp.where(jnp.asarray(scale) == 1, cond, uncond + scale * (cond - uncond))
+
+
+def apply_temperature(logits: Float[Array, "*B K"], temperature: ScalarLike) -> Float[Array, "*B K"]:
+    """Logits over a temperature > 0, shifted so that the largest is 0 and none overflows upwards."""
+    tiny = jnp.finfo(logits.dtype).tiny
+    return (logits - logits.max(-1, keepdims=True)) / jnp.maximum(temperature, tiny).astype(logits.dtype)
+
+
+def keep_top_k(logits: Float[Array, "*B K"], k: ScalarLike) -> Float[Array, "*B K"]:
+    """Keep the k largest logits of each row and set the others to -inf (Fan et al. 2018, section 5).
+
+    `k` is a whole number >= 0; 0 keeps all, and so does k >= K. Of equal logits the lower id counts as
+    larger, as in argmax, so that exactly k remain.
+    """
+    size = logits.shape[-1]
+    k = jnp.asarray(k)
+    count = jnp.where(k == 0, size, jnp.clip(k, 1, size))
+    return _keep_largest(logits, jnp.sort(logits, descending=True), jnp.full(logits.shape[:-1], count))
+
+
+def keep_top_p(logits: Float[Array, "*B K"], p: ScalarLike) -> Float[Array, "*B K"]:
+    """Keep the smallest set of largest logits whose probability reaches p; set the others to -inf.
+
+    Nucleus sampling (Holtzman et al. 2020, section 3.1, equation 2). 0 < p <= 1; 1 keeps all. Of equal logits
+    the lower id counts as larger; at least one id is always kept.
+    """
+    size = logits.shape[-1]
+    ordered = jnp.sort(logits, descending=True)
+    probabilities = jax.nn.softmax(ordered)
+    before = jnp.cumsum(probabilities, axis=-1) - probabilities
+    count = jnp.clip((before < p).sum(-1), 1, size)
+    return _keep_largest(logits, ordered, jnp.where(jnp.asarray(p) >= 1, size, count))
+
+
+def _keep_largest(
+    logits: Float[Array, "*B K"], ordered: Float[Array, "*B K"], count: Int[Array, "*B"]
+) -> Float[Array, "*B K"]:
+    """Keep `count` >= 1 largest logits of each row, lower ids first among equals; `ordered` is descending."""
+    smallest_kept = jnp.take_along_axis(ordered, count[..., None] - 1, axis=-1)
+    larger = logits > smallest_kept
+    equal = logits == smallest_kept
+    places = count[..., None] - larger.sum(-1, keepdims=True)
+    keep = larger | (equal & (jnp.cumsum(equal, axis=-1) <= places))
+    return jnp.where(keep, logits, -jnp.inf)

@@ -1,0 +1,1 @@
+"""What a batch means for a model: one file per objective."""

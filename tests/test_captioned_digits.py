@@ -1,0 +1,94 @@
+import hashlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from t2i_jax.data import captioned_digits
+from t2i_jax.data.scenes import HELD_OUT
+from t2i_jax.errors import UserError
+
+PREPARE_AND_READ = """
+import socket, sys
+def refuse(*args, **kwargs):
+    raise AssertionError("the network was asked")
+socket.socket.connect = socket.getaddrinfo = refuse
+import tensorflow_datasets as tfds
+from t2i_jax.data import captioned_digits
+builder = tfds.builder("captioned_digits/tiny", data_dir=sys.argv[1], file_format="array_record")
+builder.download_and_prepare()
+assert builder.as_data_source("train")[0]["image"].shape == (32, 32, 3)
+assert not {"tensorflow", "jax"} & set(sys.modules)
+"""
+SIZES = {"train": 512, "validation": 64, "compositions": 64}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny set, prepared by a process without a network that may load neither TensorFlow nor jax."""
+    folder = tmp_path_factory.mktemp("data")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run(
+        [sys.executable, "-c", PREPARE_AND_READ, str(folder)], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def read(folder: Path, split: str) -> tuple[list[str], np.ndarray]:
+    examples = list(captioned_digits.prepare(str(folder), "tiny").as_data_source(split))
+    return [example["caption"].decode() for example in examples], np.stack(
+        [example["image"] for example in examples]
+    )
+
+
+def mentions_held_out(caption: str) -> bool:
+    names = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    return any(re.search(rf"\b{colour} {names[value]}s?\b", caption) for colour, value in HELD_OUT)
+
+
+def test_splits(prepared: Path) -> None:
+    for split, size in SIZES.items():
+        captions, images = read(prepared, split)
+        assert len(captions) == size
+        assert images.shape == (size, 32, 32, 3)
+        assert images.dtype == np.uint8
+        assert images.max((1, 2, 3)).min() > 100
+        held_out = [mentions_held_out(caption) for caption in captions]
+        assert all(held_out) if split == "compositions" else not any(held_out)
+
+
+def test_preparing_again_gives_the_same_bytes(prepared: Path, tmp_path: Path) -> None:
+    captioned_digits.prepare(str(tmp_path), "tiny")
+
+    def digests(folder: Path) -> dict[str, str]:
+        return {
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(folder.rglob("*array_record*"))
+        }
+
+    assert len(digests(prepared)) == len(SIZES)
+    assert digests(prepared) == digests(tmp_path)
+
+
+def test_splits_differ(prepared: Path) -> None:
+    train, validation = read(prepared, "train")[1], read(prepared, "validation")[1]
+    assert not {image.tobytes() for image in train} & {image.tobytes() for image in validation}
+
+
+def test_configs() -> None:
+    configs = {config.name: config for config in captioned_digits.CaptionedDigits.BUILDER_CONFIGS}
+    assert next(iter(configs)) == "coarse"
+    for name in ("coarse", "fine"):
+        sizes = configs[name].train, configs[name].validation, configs[name].compositions
+        assert sizes == (50_000, 2_000, 1_000)
+    assert [configs[name].fine for name in ("coarse", "fine")] == [False, True]
+
+
+def test_unknown_config_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no config 'fien'; there are coarse, fine, tiny"):
+        captioned_digits.prepare(str(tmp_path), "fien")

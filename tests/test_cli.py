@@ -1,0 +1,298 @@
+import dataclasses
+import json
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import t2i_jax
+from t2i_jax import cli
+from t2i_jax.errors import UserError
+from t2i_jax.sampling.settings import Sampling
+
+
+@dataclasses.dataclass
+class FakeTranslator:
+    """Answers as `t2i_jax.generate.Translator` does; every picture has one grey level of its own."""
+
+    sampling: Sampling = dataclasses.field(
+        default_factory=lambda: Sampling(temperature=0.5, guidance_scale=1.5)
+    )
+    digest: str = "c0ffee"
+    calls: list = dataclasses.field(default_factory=list)
+
+    def __call__(self, prompts, num_images=1, seed=0, **settings):
+        self.calls.append((list(prompts), num_images, seed, settings))
+        levels = np.arange(len(prompts) * num_images, dtype=np.uint8).reshape(len(prompts), num_images)
+        return np.broadcast_to(levels[..., None, None, None], (*levels.shape, 32, 32, 3)).copy()
+
+
+@pytest.fixture
+def pipe(monkeypatch):
+    fake = FakeTranslator()
+    monkeypatch.setattr(t2i_jax, "load", lambda run: fake)
+    return fake
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    return str(folder)
+
+
+@pytest.fixture
+def error(capsys):
+    """Calls `t2i`, expects it to refuse, and returns the one line that it says."""
+
+    def call(*argv):
+        assert cli.main([str(part) for part in argv]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith("t2i: ")
+        assert err.count("\n") == 1
+        assert err.endswith("\n")
+        return err
+
+    return call
+
+
+def test_sample_writes_a_labelled_grid(pipe, run, tmp_path, capsys):
+    out = tmp_path / "new" / "folder" / "grid.png"
+    prompts = ["--prompt", "a red seven", "--prompt", "a blue one"]
+    assert cli.main(["sample", "--run", run, *prompts, "-n", "3", "--seed", "5", "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"{out}\n"
+    assert pipe.calls == [(["a red seven", "a blue one"], 3, 5, {})]
+    with Image.open(out) as grid:
+        assert grid.width > 3 * 96
+        assert grid.height > 96
+
+
+def test_only_given_settings_override_the_runs(pipe, run, tmp_path):
+    options = ["--temperature", "0", "--top-k", "7", "--top-p", "0.9", "--guidance-scale", "3"]
+    argv = ["sample", "--run", run, "--prompt", "a red seven", "--out", str(tmp_path / "grid.png")]
+    assert cli.main(argv + options) == 0
+    assert cli.main(argv + options[2:4]) == 0
+    given = {"temperature": 0, "top_k": 7, "top_p": 0.9, "guidance_scale": 3}
+    assert [settings for *_, settings in pipe.calls] == [given, {"top_k": 7}]
+    assert [num for _, num, *_ in pipe.calls] == [4, 4]
+
+
+def test_prompts_file_writes_pictures_and_what_made_them(pipe, run, tmp_path, capsys):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_bytes("\ufeffa red seven\r\nun été bleu\r\n".encode())  # as an editor on Windows saves it
+    out = tmp_path / "pictures"
+    argv = [
+        "sample",
+        "--run",
+        run,
+        "--prompts-file",
+        str(prompts),
+        "-n",
+        "2",
+        "--out",
+        str(out),
+        "--top-k",
+        "3",
+    ]
+    assert cli.main(argv) == 0
+
+    names = ["00000_00.png", "00000_01.png", "00001_00.png", "00001_01.png", "prompts.jsonl"]
+    assert sorted(path.name for path in out.iterdir()) == names
+    assert capsys.readouterr().out.splitlines() == [str(out / name) for name in names]
+    for level, name in enumerate(names[:-1]):
+        with Image.open(out / name) as picture:
+            assert np.array_equal(np.asarray(picture), np.full((32, 32, 3), level, np.uint8))
+    lines = (out / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["prompt"] for line in lines] == ["a red seven", "un été bleu"]
+    assert json.loads(lines[1]) == {
+        "number": 1,
+        "prompt": "un été bleu",
+        "files": ["00001_00.png", "00001_01.png"],
+        "run": run,
+        "digest": "c0ffee",
+        "seed": 0,
+        "n": 2,
+        "temperature": 0.5,
+        "top_k": 3,
+        "top_p": 1.0,
+        "guidance_scale": 1.5,
+    }
+
+
+def test_pictures_of_another_command_are_not_mixed_in(pipe, run, tmp_path, error, capsys):
+    prompts, out = tmp_path / "prompts.txt", tmp_path / "pictures"
+    prompts.write_text("a red seven\n")
+    argv = ["sample", "--run", run, "--prompts-file", str(prompts), "--out", str(out), "-n"]
+    assert cli.main([*argv, "1"]) == 0
+    assert cli.main([*argv, "2"]) == 0  # the same command, or one that leaves no old picture behind
+    capsys.readouterr()
+    assert "00000_01.png" in error(*argv, "1")
+    (out / "holiday.png").write_bytes(b"")
+    assert "holiday.png" in error(*argv, "2")
+    assert len(pipe.calls) == 2
+    assert (out / "00000_01.png").exists()
+
+
+def test_a_prompt_is_needed_and_only_from_one_place(run, tmp_path, error):
+    for argv in ([], ["--prompt", "a", "--prompts-file", "b"]):
+        message = error("sample", "--run", run, *argv)
+        assert "--prompt " in message
+        assert "--prompts-file" in message
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("-n", "0", "1 to 1000"),
+        ("-n", "1001", "1001"),
+        ("-n", "many", "'many'"),
+        ("--seed", "-1", "-1"),
+        ("--seed", str(2**32), str(2**32)),
+        ("--seed", "1.5", "'1.5'"),
+        ("--temperature", "-0.5", "-0.5"),
+        ("--temperature", "nan", "nan"),
+        ("--temperature", "warm", "'warm'"),
+        ("--top-k", "-3", "-3"),
+        ("--top-k", "2.5", "'2.5'"),
+        ("--top-p", "0", "top_p 0"),
+        ("--top-p", "1.5", "1.5"),
+        ("--guidance-scale", "-2", "-2"),
+        ("--guidance-scale", "inf", "inf"),
+        ("--prompt", " ", "--prompt number 2"),
+        ("--out", "grid.jpg", ".png"),
+        ("--run", "no/such/run", "no/such/run"),
+        ("--colour", "red", "--colour"),
+        ("--temp", "1", "--temp"),
+    ],
+)
+def test_a_bad_option_is_refused_before_the_run_is_loaded(option, value, said, pipe, run, tmp_path, error):
+    out = tmp_path / "grid.png"
+    argv = ["sample", "--run", run, "--prompt", "a red seven", "--out", out, option, value]
+    assert said in error(*argv)
+    assert pipe.calls == []
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("argv", [[], ["sampel"], ["sample"], ["evaluate"], ["sample", "--run"]])
+def test_bad_usage_is_one_line(argv, error):
+    assert "--help" in error(*argv)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty"),
+        (b"\n \n", "is empty"),
+        (b"a red seven\n\na blue one\n", "line 2 is empty"),
+        (b"a red seven\na blue one\n\n", "line 3 is empty"),
+        (b"a red seven\na bl\xffe one\n", "line 2 is not UTF-8"),
+        ("a red seven\n".encode("utf-16"), "line 1 is not UTF-8"),
+    ],
+)
+def test_a_bad_prompts_file_is_named(content, said, pipe, run, tmp_path, error):
+    file = tmp_path / "prompts.txt"
+    file.write_bytes(content)
+    message = error("sample", "--run", run, "--prompts-file", file, "--out", tmp_path / "out")
+    assert str(file) in message
+    assert said in message
+    assert pipe.calls == []
+
+
+def test_a_missing_prompts_file_is_named(run, tmp_path, error):
+    assert "No such file" in error("sample", "--run", run, "--prompts-file", tmp_path / "absent.txt")
+    assert "directory" in error("sample", "--run", run, "--prompts-file", tmp_path)
+
+
+def test_an_unwritable_output_is_refused_before_sampling(pipe, run, tmp_path, error):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "prompts.txt").write_text("a red seven\n")
+    (tmp_path / "folder.png").mkdir()
+    grid = ["sample", "--run", run, "--prompt", "a red seven", "--out"]
+    folder = ["sample", "--run", run, "--prompts-file", tmp_path / "prompts.txt", "--out"]
+    assert "folder.png" in error(*grid, tmp_path / "folder.png")
+    assert "Not a directory" in error(*grid, tmp_path / "file" / "grid.png")
+    assert "Not a directory" in error(*folder, tmp_path / "file")
+    assert "cannot write" in error(*grid, "/proc/grid.png")  # root, too, may not write there
+    assert "cannot write" in error(*folder, "/proc/pictures")
+    assert "folder.png" in error("evaluate", "--run", run, "--out", tmp_path / "folder.png")
+    assert pipe.calls == []
+
+
+def test_a_tokenizers_run_is_told_apart(monkeypatch, run, error):
+    monkeypatch.setattr(t2i_jax, "load", lambda run: object())
+    message = error("sample", "--run", run, "--prompt", "a red seven")
+    assert "tokenizer" in message
+    assert "configs/translator.py" in message
+
+
+def test_what_the_pipeline_refuses_is_one_line(monkeypatch, run, error):
+    def load(run):
+        raise UserError("prompt 3 has 93 tokens;\nthis run reads at most 64 (config.data.text_len)")
+
+    monkeypatch.setattr(t2i_jax, "load", load)
+    assert "93 tokens; this run" in error("sample", "--run", run, "--prompt", "a red seven")
+
+
+def test_a_full_disk_is_one_line_and_no_stale_record_stays(pipe, run, tmp_path, error, monkeypatch):
+    def save(self, path):
+        raise OSError(28, "No space left on device", str(path))
+
+    (tmp_path / "prompts.txt").write_text("a red seven\n")
+    (tmp_path / "prompts.jsonl").write_text("of another command")
+    monkeypatch.setattr(Image.Image, "save", save)
+    argv = ["sample", "--run", run, "--prompts-file", tmp_path / "prompts.txt", "--out", tmp_path]
+    assert "No space left on device" in error(*argv)
+    assert not (tmp_path / "prompts.jsonl").exists()
+
+
+def test_ctrl_c_is_one_line(monkeypatch, run, capsys):
+    def load(run):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(t2i_jax, "load", load)
+    assert cli.main(["sample", "--run", run, "--prompt", "a red seven"]) == 130
+    assert capsys.readouterr().err == "t2i: interrupted\n"
+
+
+def test_evaluate_prints_the_table_and_writes_json(monkeypatch, run, tmp_path, capsys):
+    calls = []
+
+    def evaluate_run(run, seed):
+        calls.append((run, seed))
+        return "a table", {"overall": 0.75}
+
+    report = types.SimpleNamespace(evaluate_run=evaluate_run)
+    monkeypatch.setitem(sys.modules, "t2i_jax.evals.report", report)
+    assert cli.main(["evaluate", "--run", run]) == 0
+    assert cli.main(["evaluate", "--run", run, "--seed", "3", "--out", str(tmp_path / "other.json")]) == 0
+    assert calls == [(run, 0), (run, 3)]
+    out = capsys.readouterr().out.splitlines()
+    assert out == ["a table", f"{run}/evaluation.json", "a table", str(tmp_path / "other.json")]
+    for file in (tmp_path / "run" / "evaluation.json", tmp_path / "other.json"):
+        assert json.loads(file.read_text()) == {"overall": 0.75}
+
+
+def test_importing_the_command_line_imports_nothing_heavy():
+    program = "import sys, t2i_jax.cli; print(*sorted({m.split('.')[0] for m in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not {"jax", "jaxlib", "numpy", "PIL", "flax", "tqdm"} & set(done.stdout.split())
+
+
+def test_as_a_program_it_has_help_and_exit_codes():
+    program = "import sys; from t2i_jax.cli import main; sys.exit(main())"
+
+    def t2i(*argv):
+        return subprocess.run([sys.executable, "-c", program, *argv], capture_output=True, text=True)
+
+    shown = t2i("--help")
+    assert shown.returncode == 0
+    assert "sample" in shown.stdout
+    assert "evaluate" in shown.stdout
+    refused = t2i("sample", "--run", "no/such/run", "--prompt", "a red seven")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.splitlines() == [refused.stderr.strip()]
+    assert "Traceback" not in refused.stderr

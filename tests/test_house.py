@@ -1,0 +1,130 @@
+"""Keeps ARCHITECTURE.md true: who may import whom, and how long a file may grow."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).parents[1]
+PACKAGE = REPO / "t2i_jax"
+
+# A file imports from lower floors and, where it lives in a folder, from its own folder.
+FLOORS = {
+    "errors": 0,
+    "models": 1,
+    "losses": 1,
+    "schedules": 1,
+    "sampling": 1,
+    "data": 1,
+    "convert": 1,
+    "evals": 2,
+    "tasks": 2,
+    "loop": 3,
+    "generate": 4,
+    "encode": 4,
+    "": 5,  # t2i_jax/__init__.py, which hands out `load`
+    "cli": 6,
+}
+NUMPY_ONLY = {"data", "convert", "errors", "cli"}
+JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
+MAX_LINES = 300
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+CONFIGS = sorted((REPO / "configs").glob("*.py"))
+
+
+def imports(source):
+    """Every module that `source` imports, anywhere in it, as (line number, dotted name)."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: write imports from the top, t2i_jax..."
+            for alias in node.names:
+                # `from t2i_jax import losses` names a module, `from t2i_jax import load` does not.
+                full = f"{node.module}.{alias.name}"
+                path = REPO.joinpath(*full.split("."))
+                is_module = path.with_suffix(".py").exists() or path.is_dir()
+                yield node.lineno, full if is_module else node.module
+
+
+def stop(dotted):
+    """The part of the package that `t2i_jax.<part>....` belongs to; '' is the package itself."""
+    return dotted.partition(".")[2].partition(".")[0]
+
+
+def broken_rules(part, source):
+    """What a file of `part` (a key of FLOORS) must not import but does."""
+    found = []
+    for line, name in imports(source):
+        top = name.partition(".")[0]
+        if top in JAX and part in NUMPY_ONLY:
+            found.append(f"line {line}: {part} knows no jax, but imports {name}")
+        if top in {"configs", "train", "tests"}:
+            found.append(f"line {line}: the package imports {name}, which stands above it")
+        if top == "t2i_jax":
+            other = stop(name)
+            if other not in FLOORS:
+                found.append(f"line {line}: {name} has no floor; give it one in FLOORS")
+            elif other != part and FLOORS[other] >= FLOORS[part]:
+                found.append(f"line {line}: {part} (floor {FLOORS[part]}) imports {name} ({FLOORS[other]})")
+            elif part == "loop" and other in {"models", "evals"}:
+                found.append(f"line {line}: the loop imports {name}; it knows tasks, no models or scores")
+    return found
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_a_file_imports_from_lower_floors_only(file):
+    part = file.relative_to(PACKAGE).with_suffix("").parts[0]
+    assert broken_rules("" if part == "__init__" else part, file.read_text()) == []
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.name)
+def test_a_config_imports_ml_collections_and_its_siblings_only(file):
+    tops = {name.partition(".")[0] for _, name in imports(file.read_text())}
+    assert tops <= {"ml_collections", "configs"}
+
+
+@pytest.mark.parametrize(
+    ("part", "source"),
+    [
+        ("sampling", "from t2i_jax.models.gpt2 import GPT2"),
+        ("sampling", "def late():\n    import t2i_jax.models.gpt2"),
+        ("losses", "from t2i_jax import data"),
+        ("models", "from t2i_jax import losses"),
+        ("evals", "from t2i_jax.generate import load"),
+        ("evals", "from t2i_jax import load"),
+        ("tasks", "from t2i_jax.evals import detector"),
+        ("loop", "from t2i_jax.models import vqvae"),
+        ("generate", "import t2i_jax.cli"),
+        ("data", "import jax.numpy as jnp"),
+        ("data", "from flax import linen"),
+        ("loop", "import train"),
+        ("cli", "from t2i_jax.utils import everything"),
+    ],
+)
+def test_the_rules_catch_what_they_forbid(part, source):
+    assert len(broken_rules(part, source)) == 1
+
+
+@pytest.mark.parametrize(
+    ("part", "source"),
+    [
+        ("models", "from t2i_jax.models import quantizers\nfrom t2i_jax.errors import UserError\nimport jax"),
+        ("tasks", "from t2i_jax import losses\nfrom t2i_jax.models.translator import shift_right"),
+        ("", "def load():\n    from t2i_jax.generate import load"),
+        ("cli", "import t2i_jax\nfrom t2i_jax.evals.report import evaluate_run"),
+        ("data", "import numpy as np\nfrom jaxtyping import UInt8\nfrom t2i_jax.data import scenes"),
+    ],
+)
+def test_the_rules_allow_what_the_house_needs(part, source):
+    assert broken_rules(part, source) == []
+
+
+def test_no_file_is_too_long():
+    own = [
+        file for name in ("t2i_jax", "configs", "tests", "benchmarks") for file in (REPO / name).rglob("*.py")
+    ]
+    lengths = {file: len(file.read_text().splitlines()) for file in [*own, *REPO.glob("*.py")]}
+    long = {str(file.relative_to(REPO)): n for file, n in lengths.items() if n > MAX_LINES}
+    assert not long, f"look for the second noun in {long}"

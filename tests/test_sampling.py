@@ -1,0 +1,290 @@
+"""The sampler: its settings, what it does to logits, and what it draws."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.core import FrozenDict
+from scipy import stats
+
+from t2i_jax.errors import UserError
+from t2i_jax.models.translator import Model, shift_right
+from t2i_jax.sampling.autoregressive import draw, sample_tokens
+from t2i_jax.sampling.logits import apply_guidance, apply_temperature, keep_top_k, keep_top_p
+from t2i_jax.sampling.settings import Sampling
+
+K, N = 12, 5
+PLAIN = {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
+
+
+# --- settings
+
+
+def test_settings_default_to_plain_sampling():
+    assert Sampling() == Sampling(temperature=1, top_k=0, top_p=1, guidance_scale=1)
+    assert isinstance(Sampling(temperature=1).temperature, float)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("temperature", -1, "temperature -1 is below 0; give a value from 0 (greedy) up"),
+        ("temperature", math.nan, "temperature nan is not finite; give a value from 0 (greedy) up"),
+        ("top_k", -3, "top_k -3 is below 0; give a whole number from 0 (off) up"),
+        ("top_k", 2.5, "top_k 2.5 is no whole number; give a whole number from 0 (off) up"),
+        ("top_k", True, "top_k True is no number; give a whole number from 0 (off) up"),
+        ("top_p", 0, "top_p 0 keeps no token; give a value above 0, up to 1 (off)"),
+        ("top_p", -0.5, "top_p -0.5 is below 0; give a value above 0, up to 1 (off)"),
+        ("top_p", 1.5, "top_p 1.5 is above 1; give a value above 0, up to 1 (off)"),
+        ("guidance_scale", -2.0, "guidance_scale -2 is below 0; give a value from 0 up, where 1"),
+        ("guidance_scale", math.inf, "guidance_scale inf is not finite; give a value from 0 up"),
+    ],
+)  # fmt: skip
+def test_settings_out_of_range_say_so(field, value, message):
+    with pytest.raises(UserError) as error:
+        Sampling(**{field: value})
+    assert str(error.value).startswith(message)
+
+
+# --- logits
+
+
+def test_guidance_by_hand():
+    cond, uncond = jnp.array([1.0, 2.0, 0.0]), jnp.array([0.0, 4.0, 0.0])
+    assert apply_guidance(cond, uncond, 3.0).tolist() == [3.0, -2.0, 0.0]
+    assert apply_guidance(cond, uncond, 0.0).tolist() == uncond.tolist()
+    # Bit by bit, also where uncond + (cond - uncond) is rounded.
+    cond, uncond = jax.random.normal(jax.random.key(0), (2, 50)) * jnp.array([[1.0], [1e3]])
+    assert (uncond + (cond - uncond) != cond).any()
+    np.testing.assert_array_equal(apply_guidance(cond, uncond, 1.0), cond)
+
+
+def test_temperature_by_hand():
+    logits = jnp.array([1.0, 3.0, 2.0])
+    np.testing.assert_allclose(apply_temperature(logits, 0.5), [-4, 0, -2])
+    for tiny in (1e-30, 1e-45):
+        scaled = apply_temperature(logits, tiny)
+        assert scaled[1] == 0
+        assert (scaled[jnp.array([0, 2])] < -1e29).all()
+
+
+def order_of(row):
+    """Ids from the likeliest to the least; of equals the lower first."""
+    return sorted(range(len(row)), key=lambda i: (-row[i], i))
+
+
+def brute_top_k(row, k):
+    return set(order_of(row)[: k or len(row)])
+
+
+def brute_top_p(row, p):
+    kept, total = set(), 0.0
+    weights = np.exp(np.float64(row) - max(row))
+    for i in order_of(row):
+        kept.add(i)
+        total += weights[i] / weights.sum()
+        if total >= p:
+            break
+    return kept
+
+
+def rows():
+    """Random logits, the second half rounded so that many are equal, and one row of equals only."""
+    values = np.random.default_rng(0).normal(size=(60, K)).astype(np.float32) * 2
+    values[30:] = np.round(values[30:])
+    values[-1] = 0.25
+    return values
+
+
+def check_kept(kept, brute):
+    for mine, row in zip(np.asarray(kept), rows(), strict=True):
+        expected = brute(row)
+        np.testing.assert_array_equal(np.flatnonzero(np.isfinite(mine)), sorted(expected))
+        np.testing.assert_array_equal(mine[sorted(expected)], row[sorted(expected)])
+
+
+@pytest.mark.parametrize("k", [0, 1, 2, 5, K - 1, K, K + 40])
+def test_top_k_matches_brute_force(k):
+    check_kept(jax.jit(keep_top_k)(rows(), k), lambda row: brute_top_k(row, k))
+
+
+@pytest.mark.parametrize("p", [1e-30, 0.1, 0.33, 0.6, 0.9, 0.999, 1.0])
+def test_top_p_matches_brute_force(p):
+    check_kept(jax.jit(keep_top_p)(rows(), p), lambda row: brute_top_p(row, p if p < 1 else 2))
+
+
+def test_top_p_counts_what_top_k_left():
+    logits = jnp.log(jnp.array([0.4, 0.3, 0.2, 0.1]))
+    both = keep_top_p(keep_top_k(logits, 2), 0.5)
+    assert jnp.isfinite(both).tolist() == [True, False, False, False]
+    assert jnp.isfinite(keep_top_p(logits, 0.5)).tolist() == [True, True, False, False]
+
+
+# --- draws
+
+
+def keys_of(count, seed=0):
+    return jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(jnp.arange(count))
+
+
+@pytest.mark.parametrize(
+    ("changes", "kept"),
+    [
+        ({}, brute_top_k),
+        ({"temperature": 0.5}, brute_top_k),
+        ({"temperature": 2.0}, brute_top_k),
+        ({"top_k": 4}, lambda row, _: brute_top_k(row, 4)),
+        ({"top_p": 0.7}, lambda row, _: brute_top_p(row, 0.7)),
+        ({"temperature": 2.0, "top_k": 6, "top_p": 0.8}, None),
+    ],
+)
+def test_frequencies_match_the_softmax(changes, kept):
+    settings = PLAIN | changes
+    row = rows()[0]
+    scaled = row / settings["temperature"]
+    if kept:
+        kept = sorted(kept(scaled, 0))
+    else:
+        best = sorted(brute_top_k(scaled, 6))
+        kept = sorted(best[i] for i in brute_top_p(scaled[best], 0.8))
+        assert 1 < len(kept) < 6
+    count = 20_000
+    drawn = jax.jit(draw)(keys_of(count), jnp.tile(row, (count, 1)), **settings)
+    counts = np.bincount(drawn, minlength=K)
+    assert counts.sum() == counts[kept].sum()
+    weights = np.exp(np.float64(scaled[kept]))
+    expected = count * weights / weights.sum()
+    assert stats.chisquare(counts[kept], expected).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"temperature": 0.0}, {"temperature": 1e-30}, {"top_k": 1}, {"top_p": 1e-6}],
+)
+def test_limits_are_greedy(changes):
+    logits = jnp.asarray(rows())
+    if changes == {"temperature": 1e-30}:
+        logits = logits[:30]  # a temperature draws among equals, whatever its size
+    drawn = jax.jit(draw)(keys_of(len(logits)), logits, **(PLAIN | changes))
+    np.testing.assert_array_equal(drawn, logits.argmax(-1))
+
+
+B = 40
+
+
+def step(ids, position, cache):
+    """Logits that depend on the position, the last id, all ids before it, and the row's own bias."""
+    table = jax.random.normal(jax.random.key(7), (N, K + 1, K)) * 2
+    total, bias = cache
+    return table[position, ids] + jnp.sin(total)[:, None] * bias + bias, (total + ids, bias)
+
+
+def start(guided):
+    """A cache for B rows, or for those and then B others."""
+    rows = 2 * B if guided else B
+    return jnp.zeros(rows), jax.random.normal(jax.random.key(3), (2 * B, K))[:rows]
+
+
+@jax.jit
+def sample_table(settings, scale):
+    return sample_tokens(
+        step, start(scale is not None), keys_of(B), length=N, start_id=K, guidance_scale=scale, **settings
+    )
+
+
+def test_every_id_is_below_the_codebook_size():
+    ids = sample_table(PLAIN | {"temperature": 5.0}, None)
+    assert ids.shape == (B, N)
+    assert ids.dtype == jnp.int32
+    assert set(np.unique(ids)) == set(range(K))
+
+
+def test_guidance_one_equals_none():
+    plain = sample_table(PLAIN, None)
+    np.testing.assert_array_equal(sample_table(PLAIN, 1.0), plain)
+    assert (sample_table(PLAIN, 3.0) != plain).any(1).mean() > 0.3
+
+
+def test_guidance_feeds_both_halves_the_same_ids_and_comes_before_temperature():
+    cache, ids, expected = start(guided=True), jnp.full(B, K), []
+    for position in range(N):
+        logits, cache = step(jnp.concatenate([ids, ids]), position, cache)
+        ids = (logits[B:] + 4.0 * (logits[:B] - logits[B:])).argmax(-1)
+        expected.append(ids)
+    for changes in ({"temperature": 0.0}, {"top_k": 1, "temperature": 3.0}):
+        np.testing.assert_array_equal(sample_table(PLAIN | changes, 4.0), jnp.stack(expected, 1))
+
+
+def test_other_settings_compile_nothing():
+    sample_table.clear_cache()
+    results = set()
+    for changes in ({}, {"temperature": 0.3}, {"temperature": 0.0}, {"top_k": 3}, {"top_p": 0.5}):
+        for scale in (1.0, 4.0):
+            results.add(np.asarray(sample_table(PLAIN | changes, scale)).tobytes())
+    assert len(results) == 10
+    assert sample_table._cache_size() == 1
+
+
+def test_positions_and_keys_draw_apart():
+    def uniform(ids, position, cache):
+        return jnp.zeros((len(ids), 1000)), cache
+
+    ids = sample_tokens(uniform, (), keys_of(3), length=4, start_id=0, **PLAIN)
+    assert len(np.unique(ids)) > 9
+
+
+# --- with the model
+
+CAPTIONS, S = 8, 6
+
+
+@functools.cache
+def translator():
+    sizes = {"width": 32, "heads": 4, "mlp_width": 48, "layers": 1}
+    model = Model(K, N, 31, S, FrozenDict(sizes, max_positions=S), FrozenDict(sizes, positions=N))
+    rng = np.random.default_rng(0)
+    text_ids = jnp.array(rng.integers(0, 31, (CAPTIONS, S)))
+    mask = jnp.array(np.arange(S) < rng.integers(1, S + 1, (CAPTIONS, 1)))
+    params = jax.jit(model.init)(jax.random.key(0), text_ids, mask, jnp.zeros((CAPTIONS, N), jnp.int32))
+    return model, jax.tree.map(lambda leaf: leaf * 8 if leaf.ndim > 1 else leaf, params), text_ids, mask
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def sample(model, params, text_ids, mask, keys, scale, settings):
+    null = jnp.arange(2 * len(text_ids)) >= len(text_ids)
+    text_ids, mask = (jnp.concatenate([x, x]) for x in (text_ids, mask))
+    memory = model.apply(params, text_ids, mask, null, method="encode")
+    cache = model.apply(params, *memory, method="init_cache")
+
+    def step(ids, position, cache):
+        return model.apply(params, ids, position, cache, method="decode_step")
+
+    return sample_tokens(step, cache, keys, length=N, start_id=K, guidance_scale=scale, **settings)
+
+
+def sample_rows(rows, scale, **settings):
+    """Pictures of the captions numbered `rows`, each with the key of its number."""
+    model, params, text_ids, mask = translator()
+    return sample(model, params, text_ids[rows], mask[rows], keys_of(CAPTIONS)[rows], scale, settings)
+
+
+def test_a_picture_is_the_same_in_every_company():
+    everything = sample_rows(jnp.arange(8), 2.0, **PLAIN)
+    assert len(np.unique(everything, axis=0)) == 8
+    for order in ([3], [6], [5, 0, 7], [2, 2, 1], [7, 6, 5, 4, 3, 2, 1, 0]):
+        np.testing.assert_array_equal(
+            sample_rows(jnp.array(order), 2.0, **PLAIN), everything[jnp.array(order)]
+        )
+
+
+def test_greedy_equals_the_uncached_rollout():
+    model, params, text_ids, mask = translator()
+    forward = jax.jit(lambda ids: model.apply(params, text_ids, mask, shift_right(ids, K)))
+    ids = jnp.zeros((CAPTIONS, N), jnp.int32)
+    for position in range(N):
+        ids = ids.at[:, position].set(forward(ids)[:, position].argmax(-1))
+    assert len(np.unique(ids)) > 3
+    np.testing.assert_array_equal(sample_rows(jnp.arange(8), 1.0, **(PLAIN | {"temperature": 0.0})), ids)

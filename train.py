@@ -1,0 +1,239 @@
+"""Train a model: the whole loop, top to bottom.
+
+    python train.py --config=configs/translator.py --workdir=runs/mine --config.optim.lr=1e-3
+
+The same command again continues a stopped run.
+"""
+
+import os
+import shutil
+import signal
+import sys
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import app, flags, logging
+from tqdm import tqdm
+
+from t2i_jax import encode, generate, models
+from t2i_jax.data import pipeline, text
+from t2i_jax.data.pictures import picture_grid
+from t2i_jax.errors import UserError
+from t2i_jax.evals import reconstruction, translation
+from t2i_jax.loop import run as runs
+from t2i_jax.loop import sharding
+from t2i_jax.loop.checkpoint import Checkpoints
+from t2i_jax.loop.command_line import parse_flags
+from t2i_jax.loop.metrics import Metrics
+from t2i_jax.loop.optimizer import make_optimizer
+from t2i_jax.loop.state import State, stream
+from t2i_jax.loop.step import make_step
+
+
+def train(config, workdir, *, accept_config_change: bool = False) -> None:
+    """Train to `config.steps`, from the newest checkpoint where there is one.
+
+    Args:
+      config: an experiment of configs/.
+      workdir: run folder.
+      accept_config_change: continue a run that was started with another config.
+
+    Raises:
+      UserError: bad config, a folder that cannot be used, or a loss that is not finite.
+      SystemExit: Ctrl-C or SIGTERM, after saving.
+    """
+    folder = runs.start_run(workdir, config, accept_config_change=accept_config_change)
+    if runs.is_finished(folder):
+        print(f"{folder} is finished: step {config.steps}", file=sys.stderr)
+        return
+    print(f"training {config.name} in {folder}", file=sys.stderr)
+    line, warning = sharding.describe_devices()
+    print(line + (f"\nwarning: {warning}" if warning else ""), file=sys.stderr)
+
+    task = import_module(f"t2i_jax.tasks.{config.task}")
+    model = models.build(config)
+    prepare = {"reconstruct": prepare_reconstruct, "translate": prepare_translate}[config.task]
+    splits, transform, start, evaluate = prepare(config, folder, task, model)
+    batches = pipeline.train_stream(
+        splits["train"],
+        transform,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        host=jax.process_index(),
+        hosts=jax.process_count(),
+    )
+
+    rng = np.random.default_rng(0)
+    example = {name: np.asarray(value)[None] for name, value in transform(splits["train"][0], rng).items()}
+    variables = jax.jit(partial(task.init, model))(stream(config.seed, "init"), example)
+    params = variables.pop("params")
+    optimizer = make_optimizer(config.optim, config.steps)
+    loss_fn = partial(task.loss_fn, model, **config.loss)
+    state = State.create(params, variables, optimizer, config.ema)
+    step = make_step(state, loss_fn=loss_fn, optimizer=optimizer, config=config)
+    upkeep = jax.jit(partial(task.upkeep, model)) if config.upkeep_every else None
+
+    with Checkpoints(folder, config.keep_checkpoints) as checkpoints:
+        if checkpoints.latest is None:
+            params, variables = start(params, variables)
+            state = State.create(params, variables, optimizer, config.ema)
+        else:
+            state, batches = checkpoints.restore(state, batches)
+            print(f"continuing from step {int(state.step)}", file=sys.stderr)
+        first = int(state.step)
+        state = step.place(state)
+
+        with Metrics(folder, first) as metrics, Stop() as stop, progress(config, first) as bar:
+            for number in range(first + 1, config.steps + 1):
+                batch = next(batches)
+                if upkeep and number % config.upkeep_every == 0:
+                    state = step.upkeep(upkeep, state, batch, stream(config.seed, "upkeep", number))
+                state, values = step(state, batch)
+                metrics.push(number, values)
+                last = number == config.steps or stop.requested
+                save = last or number % config.checkpoint_every == 0
+                if save or number % config.log_every == 0:
+                    means = metrics.flush(checkpoints.latest)
+                    bar.set_postfix(loss=f"{means['loss']:.4f}", refresh=False)
+                bar.update(config.batch_size)
+                if number == config.steps or number % config.eval_every == 0:
+                    whole = step.gather(state)
+                    scores, grids = evaluate(whole.eval_params, whole.variables)
+                    metrics.scalars(number, {f"validation/{name}": score for name, score in scores.items()})
+                    metrics.pictures(number, grids)
+                    shown = "  ".join(f"{name} {score:.3g}" for name, score in scores.items())
+                    bar.write(f"step {number}: {shown}", file=sys.stderr)
+                if save:
+                    whole = step.gather(state)
+                    checkpoints.save(whole, batches)
+                    save_weights(folder, whole, number)
+                if stop.requested and number < config.steps:
+                    break
+    if stop.requested and number < config.steps:
+        print(f"stopped: saved step {number} in {folder}; the same command continues", file=sys.stderr)
+        sys.exit(128 + stop.requested)
+
+
+def prepare_reconstruct(config, folder, task, model):
+    """Data, codebook start and evaluation of an image tokenizer."""
+    splits, transform = task.inputs(config)
+    predict = jax.jit(partial(task.predict, model))
+
+    def start(params, variables):
+        print(f"k-means over the features of {config.kmeans_examples} pictures", file=sys.stderr)
+        return task.start(model, params, variables, config, stream(config.seed, "start"))
+
+    def evaluate(params, variables):
+        predict_batch = partial(predict, params, variables)
+        return reconstruction.evaluate(predict_batch, splits["validation"], transform, model.codebook_size)
+
+    return splits, transform, start, evaluate
+
+
+def prepare_translate(config, folder, task, model):
+    """Data, start and evaluation of a translator, after its tokenizer where that is not finished."""
+    tokenizer_run = Path(config.tokenizer_run)
+    if not runs.is_finished(tokenizer_run):
+        print(f"tokenizer {tokenizer_run} has no finished run yet; training it first", file=sys.stderr)
+        train(config.tokenizer, tokenizer_run)
+    tokens_dir = encode.encode(config, tokenizer_run)
+    for name in (runs.CONFIG, runs.WEIGHTS):  # a run folder is self-contained
+        (folder / "tokenizer").mkdir(exist_ok=True)
+        shutil.copy(tokenizer_run / name, folder / "tokenizer" / name)
+    tokenizer = generate.Tokenizer(folder / "tokenizer")
+
+    if not (folder / text.FILE).exists():
+        pieces = task.word_pieces(tokens_dir, tokenizer.digest, config.model.text_vocab_size)
+        runs.write_atomically(folder / text.FILE, pieces.to_str(pretty=True).encode())
+    reader = text.CaptionReader(folder / text.FILE, config.data.text_len)
+    splits, transform = task.inputs(config, tokens_dir, tokenizer.digest, reader)
+
+    def start(params, variables):
+        if config.codebook_start:
+            params = task.start(model, params, tokenizer.codebook, stream(config.seed, "start"))
+        return params, variables
+
+    settings = dict(config.sampling)
+    guided = settings["guidance_scale"] != 1
+
+    def sample(params, batch, keys):
+        return task.sample(
+            model, params, batch["text_ids"], batch["text_mask"], keys, settings, guided=guided
+        )
+
+    score = translation.TranslationEvaluator(
+        splits,
+        transform,
+        predict=lambda params, batch: task.predict(model, params, {}, batch),
+        sample=sample,
+        codebook_size=model.codebook_size,
+        temperature=config.sampling.temperature,
+    )
+    captions = [splits["validation"][i]["caption"] for i in range(8)]
+
+    def evaluate(params, variables):
+        pipe = generate.Translator.of_parts(config, model, params, tokenizer, reader)
+        images = pipe(captions, num_images=2, seed=config.seed)
+        return score(params), {"samples": picture_grid(images.reshape(-1, *images.shape[2:]), columns=8)}
+
+    return splits, transform, start, evaluate
+
+
+def save_weights(folder: Path, state: State, number: int) -> None:
+    """Write what sampling needs, from the first host."""
+    if jax.process_index() == 0:
+        runs.write_weights(folder, *jax.device_get((state.eval_params, state.variables)), number)
+
+
+def progress(config, first: int) -> tqdm:
+    """A bar that counts examples and shows loss, rate and time left."""
+    size = config.batch_size
+    return tqdm(
+        total=config.steps * size,
+        initial=first * size,
+        desc=config.name,
+        unit="items",
+        unit_scale=True,
+        disable=jax.process_index() > 0,
+    )
+
+
+class Stop:
+    """Takes Ctrl-C and SIGTERM as a wish to stop after the running step; a second one stops at once."""
+
+    def __init__(self):
+        self.requested = 0
+
+    def __enter__(self):
+        self._before = {s: signal.signal(s, self._take) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _take(self, number, frame):
+        self.requested = number
+        for s, handler in self._before.items():
+            signal.signal(s, handler)
+
+
+def main(argv) -> None:
+    logging.set_verbosity(logging.WARNING)
+    config = flags.FLAGS.config
+    workdir = flags.FLAGS.workdir or os.path.join("runs", config.name)
+    try:
+        train(config, workdir, accept_config_change=flags.FLAGS.accept_config_change)
+    except UserError as error:
+        print(f"train.py: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("train.py: interrupted before the first step; nothing to save", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse_flags)
