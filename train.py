@@ -104,12 +104,13 @@ def train(config, workdir, *, accept_config_change: bool = False) -> None:
                     scores, grids = evaluate(whole.eval_params, whole.variables)
                     metrics.scalars(number, {f"validation/{name}": score for name, score in scores.items()})
                     metrics.pictures(number, grids)
+                    runs.write_scores(folder, {"step": number, **scores})
                     shown = "  ".join(f"{name} {score:.3g}" for name, score in scores.items())
                     bar.write(f"step {number}: {shown}", file=sys.stderr)
                 if save:
                     whole = step.gather(state)
                     checkpoints.save(whole, batches)
-                    save_weights(folder, whole, number)
+                    runs.write_weights(folder, whole.eval_params, whole.variables, number)
                 if stop.requested and number < config.steps:
                     break
     if stop.requested and number < config.steps:
@@ -139,11 +140,11 @@ def prepare_translate(config, folder, task, model):
     if not runs.is_finished(tokenizer_run):
         print(f"tokenizer {tokenizer_run} has no finished run yet; training it first", file=sys.stderr)
         train(config.tokenizer, tokenizer_run)
-    tokens_dir = encode.encode(config, tokenizer_run)
-    for name in (runs.CONFIG, runs.WEIGHTS):  # a run folder is self-contained
+    tokenizer = generate.Tokenizer(tokenizer_run)
+    tokens_dir = encode.encode(config, tokenizer, tokenizer_run)
+    for name in (runs.CONFIG, runs.WEIGHTS, runs.SCORES):  # a run folder is self-contained
         (folder / "tokenizer").mkdir(exist_ok=True)
         shutil.copy(tokenizer_run / name, folder / "tokenizer" / name)
-    tokenizer = generate.Tokenizer(folder / "tokenizer")
 
     if not (folder / text.FILE).exists():
         pieces = task.word_pieces(tokens_dir, tokenizer.digest, config.model.text_vocab_size)
@@ -160,9 +161,7 @@ def prepare_translate(config, folder, task, model):
     guided = settings["guidance_scale"] != 1
 
     def sample(params, batch, keys):
-        return task.sample(
-            model, params, batch["text_ids"], batch["text_mask"], keys, settings, guided=guided
-        )
+        return task.sample(model, params, batch["text_ids"], batch["text_mask"], keys, settings, guided=guided)
 
     score = translation.TranslationEvaluator(
         splits,
@@ -172,20 +171,13 @@ def prepare_translate(config, folder, task, model):
         codebook_size=model.codebook_size,
         temperature=config.sampling.temperature,
     )
-    captions = [splits["validation"][i]["caption"] for i in range(8)]
 
     def evaluate(params, variables):
         pipe = generate.Translator.of_parts(config, model, params, tokenizer, reader)
-        images = pipe(captions, num_images=2, seed=config.seed)
+        images = pipe(config.shown_captions, num_images=2, seed=config.seed)
         return score(params), {"samples": picture_grid(images.reshape(-1, *images.shape[2:]), columns=8)}
 
     return splits, transform, start, evaluate
-
-
-def save_weights(folder: Path, state: State, number: int) -> None:
-    """Write what sampling needs, from the first host."""
-    if jax.process_index() == 0:
-        runs.write_weights(folder, *jax.device_get((state.eval_params, state.variables)), number)
 
 
 def progress(config, first: int) -> tqdm:

@@ -1,6 +1,6 @@
 """BERT2GPT translator: captions -> the tokens of a VQ-VAE -> pictures.
 
-    python train.py --config=configs/translator.py
+python train.py --config=configs/translator.py
 """
 
 from configs import base, vqvae
@@ -34,6 +34,16 @@ def get_config(variant: str = "digits"):
         config.tokenizer.data[field] = config.data.get_ref(field)
     config.tokenizer.model.codebook_size = config.model.get_ref("codebook_size")
     config.loss = {}
+    config.shown_captions = (  # drawn at every evaluation; never among the prompts a run is scored by
+        "a green five",
+        "a white two",
+        "a cyan nine and a red three",
+        "a blue eight above an orange six",
+        "a purple one left of a green zero",
+        "two red sevens",
+        "three blue fours",
+        "four white twos",
+    )
     config.codebook_start = True  # token embedding and head start as a random projection of the codebook
     config.steps = 3200
     config.optim.lr = 2e-3

@@ -1,6 +1,6 @@
 """VQ-VAE tokenizer: pictures -> 16 tokens -> pictures.
 
-    python train.py --config=configs/vqvae.py
+python train.py --config=configs/vqvae.py
 """
 
 from configs import base

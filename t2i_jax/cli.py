@@ -34,9 +34,7 @@ def build_parser():
     sample.add_argument("--run", required=True, help="run folder of a translator")
     sample.add_argument("--prompt", action="append", help="a prompt; repeat it for more rows in the grid")
     sample.add_argument("--prompts-file", help="UTF-8 text, one prompt a line")
-    sample.add_argument(
-        "-n", "--num", type=int, default=4, help=f"pictures of each prompt, 1 to {MAX_NUM} (4)"
-    )
+    sample.add_argument("-n", "--num", type=int, default=4, help=f"pictures of each prompt, 1 to {MAX_NUM} (4)")
     unset = "(the run's own)"
     sample.add_argument("--guidance-scale", type=float, help=f"weight of the caption; 1 is none {unset}")
     sample.add_argument("--temperature", type=float, help=f"divides the logits; 0 is greedy {unset}")
@@ -95,12 +93,7 @@ def _sample(args):
         _check_folder(out, {name for names in files for name in names})
     _check_run(args.run)
 
-    pipe = t2i_jax.load(args.run)
-    if not callable(pipe):  # a tokenizer knows pictures and tokens, no captions
-        raise UserError(
-            f"--run {args.run} holds an image tokenizer, which reads no prompt; name a translator's run "
-            "(train.py --config=configs/translator.py trains one)"
-        )
+    pipe = _load_translator(args.run)
     images = pipe(prompts, num_images=args.num, seed=args.seed, **given)
     if args.prompt is not None:
         from t2i_jax.data.pictures import labelled_grid
@@ -137,13 +130,24 @@ def _evaluate(args):
     out = Path(args.out or Path(args.run) / "evaluation.json")
     _check_file(out)
 
+    pipe = _load_translator(args.run)
     from t2i_jax.evals.report import evaluate_run
 
-    table, results = evaluate_run(args.run, seed=args.seed)
+    table, results = evaluate_run(pipe, args.run, seed=args.seed)
     print(table)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     print(out)
+
+
+def _load_translator(run):
+    pipe = t2i_jax.load(run)
+    if not callable(pipe):  # a tokenizer knows pictures and tokens, no captions
+        raise UserError(
+            f"--run {run} holds an image tokenizer, which reads no prompt; name a translator's run "
+            "(train.py --config=configs/translator.py trains one)"
+        )
+    return pipe
 
 
 def _check_seed(seed):

@@ -8,31 +8,29 @@ from tqdm import tqdm
 
 from t2i_jax.data import pipeline, token_cache
 from t2i_jax.errors import UserError
-from t2i_jax.generate import Tokenizer
 
 BATCH = 256
 SPLITS = ("train", "validation")
 
 
-def encode(config, run: str | Path) -> Path:
+def encode(config, tokenizer, run: str | Path) -> Path:
     """Make the token cache of a data set where it is missing.
 
     Args:
       config: of the translator; its `data` names the pictures, its `model` the shape of the tokens.
-      run: the tokenizer's run folder; the cache goes into its folder `tokens`.
+      tokenizer: a `t2i_jax.generate.Tokenizer`.
+      run: its run folder; the cache goes into its folder `tokens`.
 
     Returns:
       The folder that holds one cache a split.
 
     Raises:
-      UserError: the tokenizer's codebook or picture size does not fit the translator's config.
+      UserError: the tokenizer's codebook or number of tokens does not fit the translator's config.
     """
-    tokenizer = Tokenizer(run)
-    ours, theirs = config.model.codebook_size, tokenizer.config.model.codebook_size
-    if ours != theirs:
-        raise UserError(
-            f"tokenizer {run} has {theirs} codes, config.model.codebook_size is {ours}; make them equal"
-        )
+    for field in ("codebook_size", "num_tokens"):
+        ours, theirs = config.model[field], getattr(tokenizer, field)
+        if ours != theirs:
+            raise UserError(f"config.model.{field} is {ours}, but tokenizer {run} has {theirs}; make them equal")
     folder = Path(run) / "tokens" / config.data.name.replace("/", "-")
     for split in SPLITS:
         if (folder / split).is_dir():
@@ -43,7 +41,7 @@ def encode(config, run: str | Path) -> Path:
     return folder
 
 
-def _tokens(tokenizer: Tokenizer, dataset, bar: tqdm):
+def _tokens(tokenizer, dataset, bar: tqdm):
     for start in range(0, len(dataset), BATCH):
         rows = [dataset[i] for i in range(start, min(start + BATCH, len(dataset)))]
         ids = tokenizer.tokenize(np.stack([row["image"] for row in rows]))

@@ -41,6 +41,7 @@ class Tokenizer:
     Attributes:
       config: of its run.
       digest: of its weights.
+      codebook_size, num_tokens: K and N.
       codebook: float32 [K, D].
     """
 
@@ -48,6 +49,7 @@ class Tokenizer:
         self.config = runs.read_config(run)
         params, variables, self.step, self.digest = runs.read_weights(run)
         self._model = models.build(self.config)
+        self.codebook_size, self.num_tokens = self._model.codebook_size, self._model.num_tokens
         self._variables = {"params": params, **variables}
         self.codebook = np.asarray(codebook_of(variables["codebook"]["quantizer"]))
         self._apply = jax.jit(self._model.apply, static_argnames="method")
@@ -76,7 +78,7 @@ class Tokenizer:
         Raises:
           UserError: another shape, or an id outside [0, K).
         """
-        ids, count, size = np.asarray(ids), self._model.num_tokens, self.config.model.codebook_size
+        ids, count, size = np.asarray(ids), self.num_tokens, self.codebook_size
         if ids.ndim != 2 or ids.shape[1] != count or not np.issubdtype(ids.dtype, np.integer):
             raise UserError(f"ids are {ids.dtype} of shape {ids.shape}; this tokenizer reads integers [B, {count}]")
         if ids.size and not (ids.min() >= 0 and ids.max() < size):

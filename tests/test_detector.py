@@ -116,9 +116,7 @@ def test_swapped_colours_fail_attribution_alone(detector: Detector) -> None:
     assert scores["two objects"] >= 0.95
 
 
-def test_opposite_relations_fail_position(
-    detector: Detector, prompts: list[Prompt], real: np.ndarray
-) -> None:
+def test_opposite_relations_fail_position(detector: Detector, prompts: list[Prompt], real: np.ndarray) -> None:
     """The picture of `above` shows `below` once its halves change places; `left of` likewise."""
     chosen = [index for index, prompt in enumerate(prompts) if prompt.category == "position"]
     exchanged = np.roll(real[chosen], 16, axis=2)

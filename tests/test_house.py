@@ -122,9 +122,7 @@ def test_the_rules_allow_what_the_house_needs(part, source):
 
 
 def test_no_file_is_too_long():
-    own = [
-        file for name in ("t2i_jax", "configs", "tests", "benchmarks") for file in (REPO / name).rglob("*.py")
-    ]
+    own = [file for name in ("t2i_jax", "configs", "tests", "benchmarks") for file in (REPO / name).rglob("*.py")]
     lengths = {file: len(file.read_text().splitlines()) for file in [*own, *REPO.glob("*.py")]}
     long = {str(file.relative_to(REPO)): n for file, n in lengths.items() if n > MAX_LINES}
     assert not long, f"look for the second noun in {long}"

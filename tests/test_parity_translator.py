@@ -245,9 +245,7 @@ def test_translator_matches_torch_encoder_decoder(size):
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), torch.tensor(ids).flatten())
     loss.backward()
 
-    rows = bert_table(encoder[3], "bert.", "encoder.") | gpt2_table(
-        decoder[3], "gpt2.", "decoder.transformer."
-    )
+    rows = bert_table(encoder[3], "bert.", "encoder.") | gpt2_table(decoder[3], "gpt2.", "decoder.transformer.")
     rows["head.kernel"] = ["decoder.lm_head.weight T"]
     if encoder[0] != decoder[0]:
         rows["enc_to_dec_proj.kernel"] = ["enc_to_dec_proj.weight T"]

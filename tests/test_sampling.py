@@ -275,16 +275,14 @@ def test_a_picture_is_the_same_in_every_company():
     everything = sample_rows(jnp.arange(8), 2.0, **PLAIN)
     assert len(np.unique(everything, axis=0)) == 8
     for order in ([3], [6], [5, 0, 7], [2, 2, 1], [7, 6, 5, 4, 3, 2, 1, 0]):
-        np.testing.assert_array_equal(
-            sample_rows(jnp.array(order), 2.0, **PLAIN), everything[jnp.array(order)]
-        )
+        np.testing.assert_array_equal(sample_rows(jnp.array(order), 2.0, **PLAIN), everything[jnp.array(order)])
 
 
 def test_greedy_equals_the_uncached_rollout():
     model, params, text_ids, mask = translator()
-    forward = jax.jit(lambda ids: model.apply(params, text_ids, mask, shift_right(ids, K)))
+    forward = jax.jit(model.apply)
     ids = jnp.zeros((CAPTIONS, N), jnp.int32)
     for position in range(N):
-        ids = ids.at[:, position].set(forward(ids)[:, position].argmax(-1))
+        ids = ids.at[:, position].set(forward(params, text_ids, mask, shift_right(ids, K))[:, position].argmax(-1))
     assert len(np.unique(ids)) > 3
     np.testing.assert_array_equal(sample_rows(jnp.arange(8), 1.0, **(PLAIN | {"temperature": 0.0})), ids)

@@ -47,16 +47,15 @@ def model_and_params():
     params = jax.jit(model.init)(jax.random.key(0), text_ids, mask, ids)["params"]
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(1), len(leaves))
-    leaves = [
-        leaf + 0.15 * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)
-    ]
+    leaves = [leaf + 0.15 * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
     return model, jax.tree.unflatten(tree, leaves)
 
 
 @functools.cache
 def forward():
     model, params = model_and_params()
-    return jax.jit(lambda *arguments: model.apply({"params": params}, *arguments))
+    # Closed over, the weights would be constants, and XLA would take its time to fold them.
+    return functools.partial(jax.jit(model.apply), {"params": params})
 
 
 def test_shift_right_puts_bos_in_front():
@@ -77,11 +76,11 @@ def test_no_position_sees_the_future():
     # Inputs are distinct, so that the gradient of a row of the table is that of one position.
     inputs = jnp.arange(N)[None] + 1
 
-    def logits_of(table):
+    def logits_of(table, params):
         changed = params | {"gpt2": params["gpt2"] | {"token_embed": {"embedding": table}}}
         return jnp.square(model.apply({"params": changed}, text_ids, mask, inputs)[0]).sum(-1)
 
-    influence = jnp.abs(jax.jit(jax.jacobian(logits_of))(table)).sum(-1)[:, inputs[0]]
+    influence = jnp.abs(jax.jit(jax.jacobian(logits_of))(table, params)).sum(-1)[:, inputs[0]]
     seen = np.tril(np.ones((N, N), bool))
     assert (influence[seen] > 1e-3).all()
     assert (influence[~seen] == 0).all()
@@ -121,14 +120,16 @@ def test_null_caption_learns_from_null_rows_only():
     text_ids, mask, ids = batch(3)
 
     @jax.jit
-    def grad_of(null):
+    def grad_of(null, params):
         def loss_fn(params):
             logits = model.apply({"params": params}, text_ids, mask, shift_right(ids, K), null)
             return -jnp.take_along_axis(jax.nn.log_softmax(logits), ids[..., None], axis=-1).mean()
 
         return jax.grad(loss_fn)(params)
 
-    none, one, every = (grad_of(jnp.array(null)) for null in ([False] * 3, [False, True, False], [True] * 3))
+    none, one, every = (
+        grad_of(jnp.array(null), params) for null in ([False] * 3, [False, True, False], [True] * 3)
+    )
     assert not jnp.any(none["null_caption"])
     assert jnp.linalg.norm(one["null_caption"]) > 1e-4
     assert jnp.any(one["bert"]["word_embed"]["embedding"])
@@ -138,14 +139,13 @@ def test_null_caption_learns_from_null_rows_only():
 @pytest.mark.parametrize("size", [1, 5])
 def test_cached_logits_equal_uncached(size):
     model, params = model_and_params()
-    variables = {"params": params}
     text_ids, mask, ids = batch(size, seed=size)
     assert size == 1 or len(set(mask.sum(1).tolist())) > 1
     inputs = shift_right(ids, K)
     null = jnp.arange(size) == 3
 
     @jax.jit
-    def decode():
+    def decode(variables):
         memory = model.apply(variables, text_ids, mask, null, method="encode")
         cache = model.apply(variables, *memory, method="init_cache")
 
@@ -158,7 +158,7 @@ def test_cached_logits_equal_uncached(size):
         return jax.lax.scan(advance, cache, (inputs.T, jnp.arange(N)))[1].swapaxes(0, 1)
 
     uncached = forward()(text_ids, mask, inputs, null)
-    np.testing.assert_allclose(decode(), uncached, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(decode({"params": params}), uncached, rtol=0, atol=1e-5)
     assert uncached.std() > 0.3
 
 
@@ -168,15 +168,15 @@ def test_dropout_is_on_while_training_only():
     inputs = shift_right(ids, K)
 
     @jax.jit
-    def train(key):
+    def train(key, params):
         return model.apply({"params": params}, text_ids, mask, inputs, train=True, rngs={"dropout": key})
 
-    first, second = train(jax.random.key(0)), train(jax.random.key(1))
+    first, second = (train(jax.random.key(seed), params) for seed in range(2))
     assert jnp.abs(first - second).max() > 1e-2
     # Without `train` no random stream is asked for, and dropout 0 changes nothing.
     still = build(**{part: {"dropout": 0.0} for part in ("encoder", "decoder")})
-    logits = jax.jit(lambda: still.apply({"params": params}, text_ids, mask, inputs, train=True))()
-    np.testing.assert_allclose(logits, forward()(text_ids, mask, inputs), atol=1e-6)
+    logits = jax.jit(functools.partial(still.apply, train=True))({"params": params}, text_ids, mask, inputs)
+    np.testing.assert_allclose(logits, forward()(text_ids, mask, inputs), atol=1e-5)
 
 
 def test_bfloat16_computes_in_it_and_keeps_float32_outside():

@@ -39,9 +39,7 @@ class CaptionedDigits(tfds.core.GeneratorBasedBuilder):
     BUILDER_CONFIGS = (
         CaptionedDigitsConfig(name="coarse", description="Digits jittered by -4, 0 or 4 pixels."),
         CaptionedDigitsConfig(name="fine", description="Digits jittered by -4 to 4 pixels.", fine=True),
-        CaptionedDigitsConfig(
-            name="tiny", description="For tests.", train=512, validation=64, compositions=64
-        ),
+        CaptionedDigitsConfig(name="tiny", description="For tests.", train=512, validation=64, compositions=64),
     )
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -55,9 +53,7 @@ class CaptionedDigits(tfds.core.GeneratorBasedBuilder):
         )
         # DatasetInfo itself, because dataset_info_from_configs would look for metadata files in this folder.
         # The scenes are drawn independently, so shuffling them on disk would only cost time.
-        return tfds.core.DatasetInfo(
-            builder=self, description=__doc__, features=features, disable_shuffling=True
-        )
+        return tfds.core.DatasetInfo(builder=self, description=__doc__, features=features, disable_shuffling=True)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         del dl_manager

@@ -152,9 +152,7 @@ def _instances(split: str) -> tuple[np.ndarray, ...]:
     return tuple(ink[labels == value] for value in range(len(DIGITS)))
 
 
-def render(
-    scene: Scene, split: str, rng: np.random.Generator, fine: bool = False
-) -> UInt8[np.ndarray, "32 32 3"]:
+def render(scene: Scene, split: str, rng: np.random.Generator, fine: bool = False) -> UInt8[np.ndarray, "32 32 3"]:
     """Draws a picture of the scene; the same scene and random state give the same picture.
 
     Args:

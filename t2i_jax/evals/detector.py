@@ -107,9 +107,7 @@ def _find_places(ink: Float32[np.ndarray, "B 32 32"]) -> tuple[np.ndarray, np.nd
     table = np.pad(ink.cumsum(1, dtype=np.float64).cumsum(2), ((0, 0), (1, 0), (1, 0)))
     last = CANVAS - CELL + 1
     # windows[b, y, x] is the ink of the 16x16 window whose corner is (y, x)
-    windows = (
-        table[:, CELL:, CELL:] - table[:, :last, CELL:] - table[:, CELL:, :last] + table[:, :last, :last]
-    )
+    windows = table[:, CELL:, CELL:] - table[:, :last, CELL:] - table[:, CELL:, :last] + table[:, :last, :last]
     total = table[:, -1, -1]
     costs, layouts = [], []
     for must_fill, places in _LAYOUTS:

@@ -27,7 +27,11 @@ def codebook_health(ids: np.ndarray, codebook_size: int) -> dict:
 
 
 def evaluate(
-    predict: Callable, dataset: grain.MapDataset, transform: Callable, codebook_size: int, batch_size: int = 250
+    predict: Callable,
+    dataset: grain.MapDataset,
+    transform: Callable,
+    codebook_size: int,
+    batch_size: int = 250,
 ) -> tuple[dict, dict]:
     """Score a tokenizer on every picture of a split.
 

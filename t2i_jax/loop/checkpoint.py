@@ -43,4 +43,3 @@ class Checkpoints:
         }
         restored = self._manager.restore(self.latest, args=ocp.args.Composite(**arguments))
         return restored["state"], restored["data"]
-

@@ -1,10 +1,11 @@
 """Run folders: a config, weights that vouch for themselves, and what else a stage needs to be used.
 
-    config.json          the config the run was started with
-    model.safetensors    weights to sample with, as of the last checkpoint
-    text_tokenizer.json  (translators) captions -> ids
-    tokenizer/           (translators) a copy of the picture tokenizer: config.json and model.safetensors
-    checkpoints/         training state; logs/ and pictures/ for people
+config.json          the config the run was started with
+model.safetensors    weights to sample with, as of the last checkpoint
+scores.json          the last validation scores
+text_tokenizer.json  (translators) captions -> ids
+tokenizer/           (translators) a copy of the picture tokenizer: the first three of its files
+checkpoints/         training state; logs/ and pictures/ for people
 """
 
 import hashlib
@@ -12,15 +13,17 @@ import json
 import os
 from pathlib import Path
 
+import jax
 import numpy as np
 import safetensors
 import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from t2i_jax.errors import UserError
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG, WEIGHTS, SCORES = "config.json", "model.safetensors", "scores.json"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -91,17 +94,27 @@ def read_config(folder: str | Path) -> FrozenConfigDict:
 
 
 def write_weights(folder: str | Path, params, variables, step: int) -> None:
-    """Write the weights to sample with.
+    """Write the weights to sample with, from the first host.
 
     Args:
       folder: the run.
       params, variables: trees of arrays.
       step: optimizer steps they have seen.
     """
+    if jax.process_count() > 1:  # shards of other hosts
+        params, variables = multihost_utils.process_allgather((params, variables), tiled=True)
+    if jax.process_index() > 0:
+        return
     tree = flatten_dict({"params": params, "variables": variables}, sep="/")
     tensors = {name: np.ascontiguousarray(value) for name, value in tree.items()}
     metadata = {"step": str(step), "sha256": _digest(tensors, step)}
     write_atomically(Path(folder) / WEIGHTS, safetensors.numpy.save(tensors, metadata))
+
+
+def write_scores(folder: str | Path, scores: dict) -> None:
+    """Write the validation scores, from the first host."""
+    if jax.process_index() == 0:
+        write_atomically(Path(folder) / SCORES, json.dumps(scores, indent=1).encode())
 
 
 def read_weights(folder: str | Path) -> tuple[dict, dict, int, str]:

@@ -100,9 +100,7 @@ class PmapStep:
         del state
         if config.fsdp:
             raise UserError('config.fsdp needs config.parallel = "jit"; pmap holds the whole state everywhere')
-        step = partial(
-            train_step, loss_fn=loss_fn, optimizer=optimizer, config=config, axis_name="batch"
-        )
+        step = partial(train_step, loss_fn=loss_fn, optimizer=optimizer, config=config, axis_name="batch")
         self._step = jax.pmap(step, axis_name="batch", donate_argnums=0)
 
     def place(self, state: State) -> State:
@@ -112,9 +110,7 @@ class PmapStep:
 
     def __call__(self, state: State, batch: dict):
         """One step; `batch` is this host's share."""
-        batch = jax.tree.map(
-            lambda x: rearrange(x, "(b d) ... -> d b ...", d=jax.local_device_count()), batch
-        )
+        batch = jax.tree.map(lambda x: rearrange(x, "(b d) ... -> d b ...", d=jax.local_device_count()), batch)
         state, metrics = self._step(state, batch)
         return state, {name: value[0] for name, value in metrics.items()}
 

@@ -73,8 +73,7 @@ class Bert(nn.Module):
         self.ln_embed = layer_norm(self.dtype)
         self.drop = nn.Dropout(self.dropout)
         self.blocks = [
-            Layer(self.width, self.heads, self.mlp_width, self.dropout, self.dtype)
-            for _ in range(self.layers)
+            Layer(self.width, self.heads, self.mlp_width, self.dropout, self.dtype) for _ in range(self.layers)
         ]
 
     def __call__(
@@ -101,9 +100,7 @@ class Bert(nn.Module):
         """
         length = ids.shape[1]
         if length > self.max_positions:
-            raise ValueError(
-                f"text has {length} tokens; the encoder reads {self.max_positions} (max_positions)"
-            )
+            raise ValueError(f"text has {length} tokens; the encoder reads {self.max_positions} (max_positions)")
         mask = jnp.asarray(mask)
         types = jnp.zeros_like(ids) if types is None else types
         x = self.word_embed(ids) + self.position_embed(jnp.arange(length)) + self.type_embed(types)

@@ -151,9 +151,7 @@ class GPT2(nn.Module):
             x = block(x, mask, memory, memory_mask, train=train)
         return self.ln_f(x)
 
-    def init_cache(
-        self, memory: Float[Array, "B S D"], memory_mask: Bool[Array, "B S"], length: int
-    ) -> Cache:
+    def init_cache(self, memory: Float[Array, "B S D"], memory_mask: Bool[Array, "B S"], length: int) -> Cache:
         """An empty cache for `length` positions over this memory.
 
         Raises:

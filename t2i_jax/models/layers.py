@@ -39,9 +39,7 @@ def attend(
     scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
     scores = jnp.where(mask, scores * query.shape[-1] ** -0.5, jnp.finfo(jnp.float32).min)
     weights = dropout(jax.nn.softmax(scores)).astype(value.dtype)
-    return rearrange(
-        jnp.einsum("bhqk,bkhd->bqhd", weights, value), "B Q heads head_dim -> B Q (heads head_dim)"
-    )
+    return rearrange(jnp.einsum("bhqk,bkhd->bqhd", weights, value), "B Q heads head_dim -> B Q (heads head_dim)")
 
 
 class SelfAttention(nn.Module):

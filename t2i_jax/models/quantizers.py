@@ -120,9 +120,7 @@ def kmeans(
     return centres, jnp.maximum(members / count, 0.1 / codebook_size)
 
 
-def revive(
-    averages: dict, features: Float[Array, "M D"], key: Key[Array, ""], threshold: float = 0.05
-) -> dict:
+def revive(averages: dict, features: Float[Array, "M D"], key: Key[Array, ""], threshold: float = 0.05) -> dict:
     """Re-seed dead codes from the batch (Dhariwal et al. 2020, Jukebox, section 3.1).
 
     Args:
@@ -139,9 +137,7 @@ def revive(
     dead = frequency * size < threshold
     errors = jnp.sum((features - codebook[nearest_code(features, codebook)]) ** 2, axis=-1)
     seeds = features[draw_by_error(key, errors, size)]
-    return averages_of(
-        jnp.where(dead[:, None], seeds, codebook), jnp.where(dead, 1 / size, frequency)
-    )
+    return averages_of(jnp.where(dead[:, None], seeds, codebook), jnp.where(dead, 1 / size, frequency))
 
 
 def draw_by_error(key: Key[Array, ""], errors: Float[Array, "M"], count: int) -> Int[Array, "count"]:

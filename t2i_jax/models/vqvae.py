@@ -106,12 +106,12 @@ class PatchBlock(nn.Module):
         """Same shape in and out."""
         tokens, channels = x.shape[-2:]
 
-        def dense(features, name, kernel_init=nn.initializers.lecun_normal()):
+        def dense(features, name, kernel_init):
             return nn.Dense(features, dtype=self.dtype, name=name, kernel_init=kernel_init)
 
-        zeros = nn.initializers.zeros_init()
+        zeros, lecun = nn.initializers.zeros_init(), nn.initializers.lecun_normal()
         y = nn.LayerNorm(dtype=self.dtype, name="token_norm")(x).swapaxes(-1, -2)
-        y = dense(tokens, "token_out", zeros)(nn.gelu(dense(4 * tokens, "token_in")(y)))
+        y = dense(tokens, "token_out", zeros)(nn.gelu(dense(4 * tokens, "token_in", lecun)(y)))
         x = x + y.swapaxes(-1, -2)
         y = nn.LayerNorm(dtype=self.dtype, name="channel_norm")(x)
-        return x + dense(channels, "channel_out", zeros)(nn.gelu(dense(self.width, "channel_in")(y)))
+        return x + dense(channels, "channel_out", zeros)(nn.gelu(dense(self.width, "channel_in", lecun)(y)))

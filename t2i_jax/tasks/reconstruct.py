@@ -12,9 +12,7 @@ from t2i_jax.models import quantizers
 def inputs(config) -> dict:
     """Datasets by split, and the transform from an example to `{"image": float32 [H, W, 3] in [0, 1]}`."""
     data = config.data
-    splits = {
-        split: pipeline.open_split(data.name, data.data_dir, split) for split in ("train", "validation")
-    }
+    splits = {split: pipeline.open_split(data.name, data.data_dir, split) for split in ("train", "validation")}
     return splits, transform
 
 
@@ -72,9 +70,7 @@ def loss_fn(
 def upkeep(model, params, variables: dict, batch: dict, key) -> dict:
     """Variables with dead codes re-seeded from the batch."""
     features = model.apply({"params": params, **variables}, batch["image"], method="encode")
-    averages = quantizers.revive(
-        variables["codebook"]["quantizer"], features.reshape(-1, features.shape[-1]), key
-    )
+    averages = quantizers.revive(variables["codebook"]["quantizer"], features.reshape(-1, features.shape[-1]), key)
     return {**variables, "codebook": {"quantizer": averages}}
 
 
