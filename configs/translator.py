@@ -21,13 +21,13 @@ def get_config(variant: str = "digits"):
     config.data.code_noise = 0.0  # share of decoder inputs replaced by random codes, against exposure bias
     shape = {"width": 160, "heads": 5, "mlp_width": 640, "dropout": 0.0}
     config.model = {
-        "codebook_size": 2048,
-        "num_tokens": 16,
+        "codebook_size": 1024,
+        "num_tokens": 32,
         "text_vocab_size": 64,
         "text_len": 12,
         "dtype": "float32",
         "encoder": {**shape, "layers": 2, "max_positions": 12},
-        "decoder": {**shape, "layers": 3, "positions": 16},
+        "decoder": {**shape, "layers": 3, "positions": 32},
     }
     # One value, two places: overriding either field overrides both.
     for field in ("name", "data_dir"):

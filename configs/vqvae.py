@@ -1,4 +1,4 @@
-"""VQ-VAE tokenizer: pictures -> 16 tokens -> pictures.
+"""VQ-VAE tokenizer: pictures -> 32 tokens -> pictures.
 
 python train.py --config=configs/vqvae.py
 """
@@ -15,9 +15,10 @@ def get_config(variant: str = "digits"):
     config.model_name = "vqvae"
     config.data = base.digits()
     config.model = {
-        "codebook_size": 2048,
+        "codebook_size": 1024,
         "image_size": 32,
         "patch": 8,
+        "depth": 2,
         "width": 256,
         "encoder_layers": 1,
         "decoder_layers": 2,

@@ -227,7 +227,7 @@ def test_gpt2_matches_torch(size):
     assert_same_tree(grads, convert(gradients(reference), rows))
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", ["odd", "unequal"])
 def test_translator_matches_torch_encoder_decoder(size):
     encoder, decoder = SIZES[size]
     pair = transformers.EncoderDecoderModel(encoder=torch_bert(encoder), decoder=torch_gpt2(decoder))

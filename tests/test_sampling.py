@@ -248,8 +248,13 @@ def translator():
     rng = np.random.default_rng(0)
     text_ids = jnp.array(rng.integers(0, 31, (CAPTIONS, S)))
     mask = jnp.array(np.arange(S) < rng.integers(1, S + 1, (CAPTIONS, 1)))
-    params = jax.jit(model.init)(jax.random.key(0), text_ids, mask, jnp.zeros((CAPTIONS, N), jnp.int32))
-    return model, jax.tree.map(lambda leaf: leaf * 8 if leaf.ndim > 1 else leaf, params), text_ids, mask
+    ids = jnp.zeros((CAPTIONS, N), jnp.int32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), text_ids, mask, ids)
+
+    def weights(path, leaf):
+        return jnp.array(0.3 * rng.normal(size=leaf.shape) + (path[-1].key == "scale"), leaf.dtype)
+
+    return model, jax.tree_util.tree_map_with_path(weights, shapes), text_ids, mask
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -283,6 +288,7 @@ def test_greedy_equals_the_uncached_rollout():
     forward = jax.jit(model.apply)
     ids = jnp.zeros((CAPTIONS, N), jnp.int32)
     for position in range(N):
-        ids = ids.at[:, position].set(forward(params, text_ids, mask, shift_right(ids, K))[:, position].argmax(-1))
-    assert len(np.unique(ids)) > 3
+        logits = forward(params, text_ids, mask, shift_right(ids, K))
+        ids = ids.at[:, position].set(logits[:, position].argmax(-1))
+    assert len(np.unique(ids, axis=0)) > 3
     np.testing.assert_array_equal(sample_rows(jnp.arange(8), 1.0, **(PLAIN | {"temperature": 0.0})), ids)

@@ -1,10 +1,12 @@
-"""Vector quantization: nearest code, straight-through gradients, EMA codebook, k-means start, revival.
+"""Vector quantization: nearest code, residual codes, straight-through gradients, EMA codebook, k-means
+start, revival of dead codes.
 
-Letters: B batch, N tokens, D code width, K codebook size, M feature vectors.
+Letters: B batch, N feature vectors a picture, D code width, K codebook size, M feature vectors or ids.
 """
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from flax import linen as nn
 from jaxtyping import Array, Float, Int, Key
 
@@ -22,8 +24,25 @@ def straight_through(features: Float[Array, "*M D"], codes: Float[Array, "*M D"]
     return features + jax.lax.stop_gradient(codes - features)
 
 
+def residual_codes(
+    features: Float[Array, "B N D"], codebook: Float[Array, "K D"], depth: int
+) -> tuple[Int[Array, "B N depth"], Float[Array, "B N depth D"]]:
+    """Residual quantization: each code is nearest to what the codes before it left over.
+
+    Lee et al. 2022 (RQ-VAE), section 3.1, with one codebook for all depths.
+
+    Returns:
+      Ids in [0, K), and the vector that each of them was chosen for.
+    """
+    ids, left = [], [features]
+    for _ in range(depth):
+        ids.append(nearest_code(left[-1], codebook))
+        left.append(left[-1] - codebook[ids[-1]])
+    return jnp.stack(ids, -1), jnp.stack(left[:-1], -2)
+
+
 class EMAQuantizer(nn.Module):
-    """Nearest code, with a codebook that follows the features by exponential moving averages.
+    """Nearest codes, with a codebook that follows the features by exponential moving averages.
 
     van den Oord et al. 2017, appendix A.1. The two averages, how often a code is used and the sum of the
     features it stood for, are taken per feature vector and not per batch. That makes the update linear in
@@ -31,16 +50,18 @@ class EMAQuantizer(nn.Module):
 
     Attributes:
       codebook_size: K.
+      depth: codes a feature vector; their sum stands for it (see `residual_codes`).
       decay: weight of the past in both averages, in (0, 1).
     """
 
     codebook_size: int
+    depth: int = 1
     decay: float = 0.99
 
     @nn.compact
     def __call__(
         self, features: Float[Array, "B N D"], *, update: bool = False
-    ) -> tuple[Float[Array, "B N D"], Int[Array, "B N"]]:
+    ) -> tuple[Float[Array, "B N D"], Int[Array, "B M"]]:
         """Quantize.
 
         Args:
@@ -48,7 +69,7 @@ class EMAQuantizer(nn.Module):
           update: move the averages (collection `codebook` must be mutable).
 
         Returns:
-          Straight-through codes and their ids in [0, K).
+          Straight-through codes, and ids in [0, K), M = N * depth, the depths of a vector side by side.
         """
         size, width = self.codebook_size, features.shape[-1]
 
@@ -57,23 +78,24 @@ class EMAQuantizer(nn.Module):
 
         frequency = self.variable("codebook", "frequency", lambda: jnp.full((size,), 1 / size))
         total = self.variable("codebook", "total", start_sum)
-        features32 = features.astype(jnp.float32)
         codebook = codebook_of({"frequency": frequency.value, "total": total.value})
-        ids = nearest_code(jax.lax.stop_gradient(features32), codebook)
+        fixed = jax.lax.stop_gradient(features.astype(jnp.float32))
+        ids, left = residual_codes(fixed, codebook, self.depth)
         if update and not self.is_initializing():
-            flat, flat_ids = jax.lax.stop_gradient(features32).reshape(-1, width), ids.reshape(-1)
+            flat, flat_ids = left.reshape(-1, width), ids.reshape(-1)
             used = jnp.zeros(size).at[flat_ids].add(1.0) / flat_ids.size
             summed = jnp.zeros((size, width)).at[flat_ids].add(flat) / flat_ids.size
             # A code unused for thousands of steps stops fading before its average underflows.
             keep = jnp.where(frequency.value * size < 1e-6, 1.0, self.decay)
             frequency.value = keep * frequency.value + (1 - self.decay) * used
             total.value = keep[:, None] * total.value + (1 - self.decay) * summed
-        return straight_through(features, codebook[ids].astype(features.dtype)), ids
+        codes = codebook[ids].sum(-2).astype(features.dtype)
+        return straight_through(features, codes), ids.reshape(len(ids), -1)
 
-    def lookup(self, ids: Int[Array, "B N"]) -> Float[Array, "B N D"]:
-        """Codes of ids in [0, K)."""
-        variables = {name: self.get_variable("codebook", name) for name in ("frequency", "total")}
-        return codebook_of(variables)[ids]
+    def lookup(self, ids: Int[Array, "B M"]) -> Float[Array, "B N D"]:
+        """What ids in [0, K) stand for, M = N * depth."""
+        averages = {name: self.get_variable("codebook", name) for name in ("frequency", "total")}
+        return rearrange(codebook_of(averages)[ids], "b (n d) c -> b n d c", d=self.depth).sum(-2)
 
 
 def codebook_of(averages: dict) -> Float[Array, "K D"]:
@@ -118,6 +140,27 @@ def kmeans(
     centres = jax.lax.fori_loop(0, iterations, iterate, centres)
     members = jnp.zeros(codebook_size).at[assign(centres)[0]].add(1.0)
     return centres, jnp.maximum(members / count, 0.1 / codebook_size)
+
+
+def kmeans_start(features: Float[Array, "M D"], codebook_size: int, depth: int, key: Key[Array, ""]) -> dict:
+    """Averages of a codebook that starts from the features: k-means for each depth, an equal share of codes.
+
+    Args:
+      features: encoder outputs, M >= K / depth.
+      codebook_size: K, divisible by `depth`.
+      depth: of the quantizer.
+      key: source of the random draws.
+
+    Returns:
+      `{"frequency": [K], "total": [K, D]}`.
+    """
+    parts, left = [], features
+    for level in range(depth):
+        centres, share = kmeans(left, codebook_size // depth, jax.random.fold_in(key, level))
+        parts.append(averages_of(centres, share / depth))
+        ids = jax.lax.map(lambda x, centres=centres: nearest_code(x, centres), left, batch_size=CHUNK)
+        left = left - centres[ids]
+    return jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *parts)
 
 
 def revive(averages: dict, features: Float[Array, "M D"], key: Key[Array, ""], threshold: float = 0.05) -> dict:

@@ -5,7 +5,7 @@ patches and the decoder puts codes back as patches, so that a k-means codebook s
 and training only ever improves on it. Matrix products throughout: strided convolutions and their gradients
 are slow in XLA on CPU.
 
-Letters: B batch, H W pixels, h w token grid, N = h*w, D = 3 * patch**2, K codebook size.
+Letters: B batch, H W pixels, P patches, D = 3 * patch**2, N = P * depth tokens, K codebook size.
 """
 
 import jax.numpy as jnp
@@ -22,7 +22,8 @@ class Model(nn.Module):
     Attributes:
       codebook_size: K.
       image_size: H = W, in pixels; divisible by `patch`.
-      patch: side of a patch, in pixels; one token a patch.
+      patch: side of a patch, in pixels.
+      depth: tokens a patch, each refining the ones before it.
       width: hidden width of the blocks.
       encoder_layers, decoder_layers: number of residual blocks.
       decay: EMA decay of the codebook.
@@ -32,6 +33,7 @@ class Model(nn.Module):
     codebook_size: int
     image_size: int
     patch: int = 8
+    depth: int = 1
     width: int = 256
     encoder_layers: int = 1
     decoder_layers: int = 2
@@ -43,16 +45,16 @@ class Model(nn.Module):
             raise ValueError(f"image_size {self.image_size} is not divisible by patch {self.patch}")
         self.encoder = [PatchBlock(self.width, self.dtype) for _ in range(self.encoder_layers)]
         self.decoder = [PatchBlock(self.width, self.dtype) for _ in range(self.decoder_layers)]
-        self.quantizer = EMAQuantizer(self.codebook_size, self.decay)
+        self.quantizer = EMAQuantizer(self.codebook_size, self.depth, self.decay)
 
     @property
     def num_tokens(self) -> int:
         """N, tokens a picture."""
-        return (self.image_size // self.patch) ** 2
+        return (self.image_size // self.patch) ** 2 * self.depth
 
     def __call__(
         self, images: Float[Array, "B H W 3"], *, train: bool = False
-    ) -> tuple[Float[Array, "B H W 3"], Float[Array, "B N D"], Float[Array, "B N D"], Int[Array, "B N"]]:
+    ) -> tuple[Float[Array, "B H W 3"], Float[Array, "B P D"], Float[Array, "B P D"], Int[Array, "B N"]]:
         """Reconstruct.
 
         Args:
@@ -66,7 +68,7 @@ class Model(nn.Module):
         codes, ids = self.quantizer(features, update=train)
         return self.decode(codes), features, codes, ids
 
-    def encode(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B N D"]:
+    def encode(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B P D"]:
         """Features of pixels in [0, 1], before quantization."""
         p = self.patch
         x = rearrange(images, "b (h p) (w q) c -> b (h w) (p q c)", p=p, q=p)
@@ -74,7 +76,7 @@ class Model(nn.Module):
             x = block(x)
         return x.astype(jnp.float32)
 
-    def decode(self, codes: Float[Array, "B N D"]) -> Float[Array, "B H W 3"]:
+    def decode(self, codes: Float[Array, "B P D"]) -> Float[Array, "B H W 3"]:
         """Pixels of codes, not clipped."""
         p, side = self.patch, self.image_size // self.patch
         x = codes
@@ -84,7 +86,7 @@ class Model(nn.Module):
         return x.astype(jnp.float32)
 
     def tokenize(self, images: Float[Array, "B H W 3"]) -> Int[Array, "B N"]:
-        """Ids in [0, K) of pixels in [0, 1], row by row."""
+        """Ids in [0, K) of pixels in [0, 1]: patches row by row, a patch's depths side by side."""
         return self.quantizer(self.encode(images))[1]
 
     def detokenize(self, ids: Int[Array, "B N"]) -> Float[Array, "B H W 3"]:
@@ -102,7 +104,7 @@ class PatchBlock(nn.Module):
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
+    def __call__(self, x: Float[Array, "B P D"]) -> Float[Array, "B P D"]:
         """Same shape in and out."""
         tokens, channels = x.shape[-2:]
 

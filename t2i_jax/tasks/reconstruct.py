@@ -35,7 +35,7 @@ def start(model, params, variables: dict, config, key) -> tuple[dict, dict]:
     def fit(images, key):
         features = model.apply({"params": params, **variables}, images, method="encode")
         features = features.reshape(-1, features.shape[-1])
-        return quantizers.averages_of(*quantizers.kmeans(features, model.codebook_size, key))
+        return quantizers.kmeans_start(features, model.codebook_size, model.depth, key)
 
     return params, {**variables, "codebook": {"quantizer": fit(images, key)}}
 
@@ -70,7 +70,9 @@ def loss_fn(
 def upkeep(model, params, variables: dict, batch: dict, key) -> dict:
     """Variables with dead codes re-seeded from the batch."""
     features = model.apply({"params": params, **variables}, batch["image"], method="encode")
-    averages = quantizers.revive(variables["codebook"]["quantizer"], features.reshape(-1, features.shape[-1]), key)
+    averages = variables["codebook"]["quantizer"]
+    left = quantizers.residual_codes(features, quantizers.codebook_of(averages), model.depth)[1]
+    averages = quantizers.revive(averages, left.reshape(-1, left.shape[-1]), key)
     return {**variables, "codebook": {"quantizer": averages}}
 
 
