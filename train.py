@@ -85,6 +85,9 @@ def train(config, workdir, *, accept_config_change: bool = False) -> None:
             print(f"continuing from step {int(state.step)}", file=sys.stderr)
         first = int(state.step)
         state = step.place(state)
+        if first >= config.steps:  # the weights were lost, or never came to be, after the last checkpoint
+            whole = step.gather(state)
+            runs.write_weights(folder, whole.eval_params, whole.variables, first)
 
         with Metrics(folder, first) as metrics, Stop() as stop, progress(config, first) as bar:
             for number in range(first + 1, config.steps + 1):
@@ -111,7 +114,7 @@ def train(config, workdir, *, accept_config_change: bool = False) -> None:
                     whole = step.gather(state)
                     checkpoints.save(whole, batches)
                     runs.write_weights(folder, whole.eval_params, whole.variables, number)
-                if stop.requested and number < config.steps:
+                if last:  # not stop.requested: a signal since then has not been saved for
                     break
     if stop.requested and number < config.steps:
         print(f"stopped: saved step {number} in {folder}; the same command continues", file=sys.stderr)

@@ -50,8 +50,8 @@ class Tokenizer:
         params, variables, self.step, self.digest = runs.read_weights(run)
         self._model = models.build(self.config)
         self.codebook_size, self.num_tokens = self._model.codebook_size, self._model.num_tokens
-        self._variables = {"params": params, **variables}
-        self.codebook = np.asarray(codebook_of(variables["codebook"]["quantizer"]))
+        self._variables = jax.tree.map(jnp.asarray, {"params": params, **variables})
+        self.codebook = np.asarray(codebook_of(self._variables["codebook"]["quantizer"]))
         self._apply = jax.jit(self._model.apply, static_argnames="method")
 
     def tokenize(self, images: np.ndarray) -> np.ndarray:
@@ -108,7 +108,7 @@ class Translator:
         params, _, self.step, self.digest = runs.read_weights(run)
         self.tokenizer = Tokenizer(Path(run) / "tokenizer")
         reader = text.CaptionReader(Path(run) / text.FILE, self.config.data.text_len)
-        self._connect(models.build(self.config), params, reader)
+        self._connect(models.build(self.config), jax.tree.map(jnp.asarray, params), reader)
 
     @classmethod
     def of_parts(cls, config, model, params, tokenizer: Tokenizer, reader: text.CaptionReader) -> "Translator":

@@ -256,10 +256,11 @@ def test_ctrl_c_is_one_line(monkeypatch, run, capsys):
     assert capsys.readouterr().err == "t2i: interrupted\n"
 
 
-def test_evaluate_prints_the_table_and_writes_json(monkeypatch, run, tmp_path, capsys):
+def test_evaluate_prints_the_table_and_writes_json(pipe, monkeypatch, run, tmp_path, capsys):
     calls = []
 
-    def evaluate_run(run, seed):
+    def evaluate_run(translator, run, *, seed):
+        assert translator is pipe
         calls.append((run, seed))
         return "a table", {"overall": 0.75}
 

@@ -121,20 +121,21 @@ def gradients(module):
     }
 
 
-def torch_bert(size, **changes):
+def torch_bert(size):
     width, heads, mlp_width, layers = size
     config = transformers.BertConfig(
         vocab_size=V, hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads,
-        intermediate_size=mlp_width, max_position_embeddings=S + 3, **changes,
+        intermediate_size=mlp_width, max_position_embeddings=S + 3,
     )  # fmt: skip
     return transformers.BertModel(config, add_pooling_layer=False)
 
 
-def torch_gpt2(size, **changes):
+def torch_gpt2(size):
     width, heads, mlp_width, layers = size
     config = transformers.GPT2Config(
         vocab_size=K + 1, n_positions=N + 2, n_embd=width, n_layer=layers, n_head=heads, n_inner=mlp_width,
-        add_cross_attention=True, is_decoder=True, tie_word_embeddings=False, **changes,
+        add_cross_attention=True, is_decoder=True, tie_word_embeddings=False, bos_token_id=K,
+        eos_token_id=None,
     )  # fmt: skip
     return transformers.GPT2LMHeadModel(config)
 

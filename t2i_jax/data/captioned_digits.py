@@ -2,8 +2,8 @@
 
 Nothing is downloaded and TensorFlow is not needed, neither to prepare nor to read:
 
-    builder = captioned_digits.prepare("data", "fine")
-    builder.as_data_source("train")[0]  # {"image": uint8 [32, 32, 3], "caption": bytes}
+    pipeline.open_split("captioned_digits/fine", "data", "train")[0]
+    # {"image": uint8 [32, 32, 3], "caption": bytes}
 """
 
 import dataclasses
@@ -13,7 +13,6 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from t2i_jax.data import scenes
-from t2i_jax.errors import UserError
 
 
 @dataclasses.dataclass(eq=False)
@@ -70,22 +69,3 @@ class CaptionedDigits(tfds.core.GeneratorBasedBuilder):
             scene = scenes.draw_scene(rng, held_out=held_out)
             picture = scenes.render(scene, handwriting, rng, fine=self.builder_config.fine)
             yield number, {"image": picture, "caption": scenes.caption(scene)}
-
-
-def prepare(data_dir: str, config: str = "coarse") -> CaptionedDigits:
-    """Writes the set below `data_dir` as array_record where it is not there yet; no network is asked.
-
-    Args:
-        data_dir: TFDS folder; the set goes to `<data_dir>/captioned_digits/<config>/1.0.0`.
-        config: a name in `CaptionedDigits.BUILDER_CONFIGS`.
-
-    Raises:
-        UserError: there is no such config.
-    """
-    names = [known.name for known in CaptionedDigits.BUILDER_CONFIGS]
-    if config not in names:
-        raise UserError(f"captioned_digits has no config {config!r}; there are {', '.join(names)}")
-    builder = CaptionedDigits(config=config, data_dir=data_dir, file_format="array_record")
-    # Any TFDS but the present one may look for a prepared copy in Google's bucket first.
-    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
-    return builder

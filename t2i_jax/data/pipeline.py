@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.util import find_spec
 
 import grain
 import numpy as np
@@ -27,19 +28,20 @@ def open_split(name: str, data_dir: str, split: str) -> grain.MapDataset:
     """
     import tensorflow_datasets as tfds  # 0.6 s; only where pictures are read
 
-    module = f"t2i_jax.data.{name.split('/')[0]}"
+    builder_name, _, variant = name.partition("/")
+    if find_spec(f"t2i_jax.data.{builder_name}"):  # a set of the project's own registers on import
+        import_module(f"t2i_jax.data.{builder_name}")
     try:
-        import_module(module)
-        builder = tfds.builder(name, data_dir=os.path.abspath(data_dir), file_format="array_record")
-    except ModuleNotFoundError as error:
-        if error.name != module:
-            raise
-        raise UserError(f"data set {name!r} is unknown: t2i_jax/data holds no file of that name") from None
-    except ValueError as error:
-        raise UserError(f"data set {name!r} cannot be opened: {str(error).splitlines()[0]}") from None
+        variants = tfds.builder_cls(builder_name).builder_configs
+    except tfds.core.DatasetNotFoundError:
+        raise UserError(f"data set {name!r} is unknown to TFDS, and t2i_jax/data has no such file") from None
+    if variant and variant not in variants:
+        raise UserError(f"{builder_name} has no configuration {variant!r}; it has {', '.join(variants) or 'none'}")
+    builder = tfds.builder(name, data_dir=os.path.abspath(data_dir), file_format="array_record")
     if not builder.info.splits:
         print(f"preparing {name} in {data_dir}", file=sys.stderr)
-    builder.download_and_prepare()
+    # Some versions of TFDS look for a prepared copy in a bucket first.
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
     if split not in builder.info.splits:
         raise UserError(f"{name} has no split {split!r}; it has {', '.join(builder.info.splits)}")
     return grain.MapDataset.source(builder.as_data_source(split=split))
@@ -61,7 +63,7 @@ def train_stream(
     Returns:
       A `grain.DatasetIterator` over dicts of arrays [B / hosts, ...].
     """
-    examples = dataset.seed(seed).shuffle().repeat()[host::hosts].random_map(transform)
+    examples = dataset.seed(seed).shuffle().repeat().random_map(transform)[host::hosts]
     return iter(examples.batch(batch_size // hosts, drop_remainder=True).to_iter_dataset())
 
 

@@ -40,7 +40,7 @@ def _name_near_miss(message: str) -> str:
     return f"{line}; did you mean {near_miss[1]!r}?" if near_miss else f"{line}; see its file for those it has"
 
 
-def known_configs(folder: str = "configs") -> list[str]:
+def known_configs(folder: str | Path = "configs") -> list[str]:
     """`configs/NAME.py:VARIANT` for every experiment in a folder, read without running any of them."""
     names = []
     for path in sorted(Path(folder).glob("*.py")):

@@ -45,14 +45,14 @@ def start_run(folder: str | Path, config: ConfigDict, *, accept_config_change: b
       accept_config_change: go on although the folder was started with another config, and keep the new one.
 
     Raises:
-      UserError: the folder cannot be written, or was started with another config.
+      UserError: the folder cannot be written, its config cannot be read, or is another one.
     """
     folder = Path(folder)
     path = folder / CONFIG
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if path.exists() and not accept_config_change:
-            changes = differences(json.loads(path.read_text()), json.loads(config.to_json()))
+            changes = differences(_read_config(path), json.loads(config.to_json()))
             if changes:
                 raise UserError(
                     f"{folder} was started with another config ({'; '.join(changes)});"
@@ -85,12 +85,19 @@ def read_config(folder: str | Path) -> FrozenConfigDict:
     path = Path(folder) / CONFIG
     if not Path(folder).is_dir():
         raise UserError(f"run {folder} does not exist; train one with train.py --workdir={folder}")
+    if not path.exists():
+        raise UserError(f"{folder} is no run folder: it has no {CONFIG}; name the --workdir of a run")
+    return FrozenConfigDict(_read_config(path))
+
+
+def _read_config(path: Path) -> dict:
     try:
-        return FrozenConfigDict(json.loads(path.read_text()))
-    except FileNotFoundError:
-        raise UserError(f"{folder} is no run folder: it has no {CONFIG}; name the --workdir of a run") from None
-    except (OSError, ValueError, TypeError) as error:
+        config = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); restore it or train the run again") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path} holds no config; restore it or train the run again")
+    return config
 
 
 def write_weights(folder: str | Path, params, variables, step: int) -> None:

@@ -21,7 +21,7 @@ class State:
       ema_params: averaged params, or an empty dict where `config.ema` is 0.
     """
 
-    step: jax.Array
+    step: Any
     params: Any
     opt_state: Any
     variables: Any

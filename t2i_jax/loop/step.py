@@ -52,7 +52,7 @@ def train_step(state: State, batch: dict, *, loss_fn, optimizer, config, axis_na
     )
     grads = jax.tree.map(lambda g: g / k, grads)
     metrics = {name: value.mean() for name, value in metrics.items()}
-    metrics["gradient_norm"] = optax.global_norm(grads)
+    metrics["gradient_norm"] = optax.tree.norm(grads)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema_params = state.ema_params

@@ -9,7 +9,7 @@ from t2i_jax.data import pipeline
 from t2i_jax.models import quantizers
 
 
-def inputs(config) -> dict:
+def inputs(config) -> tuple[dict, object]:
     """Datasets by split, and the transform from an example to `{"image": float32 [H, W, 3] in [0, 1]}`."""
     data = config.data
     splits = {split: pipeline.open_split(data.name, data.data_dir, split) for split in ("train", "validation")}

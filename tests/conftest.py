@@ -1,0 +1,159 @@
+"""What tests share: one compilation cache, one prepared data set, one trained smoke run, each made once a session.
+
+Under pytest-xdist every worker asks for them; a file lock lets the first one make them and the others wait.
+"""
+
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import pytest
+
+REPO = Path(__file__).parents[1]
+sys.path.insert(0, str(REPO))  # train.py and configs/, however pytest was called
+
+TRANSLATOR = "configs/translator.py:smoke"
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory):
+    """A folder of this session, one for all workers."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(shared):
+    """What one test or subprocess has compiled, the others load: compiling takes most of a smoke run's time."""
+    settings = {
+        "jax_compilation_cache_dir": str(shared / "compiled"),
+        "jax_persistent_cache_min_compile_time_secs": 0.2,
+        "jax_persistent_cache_min_entry_size_bytes": 0,
+    }
+    for name, value in settings.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)
+
+
+@pytest.fixture(scope="session")
+def once(shared):
+    """Call `make(folder)` in the first worker that asks for the name; every worker gets the folder."""
+
+    def call(name, make):
+        folder = shared / name
+        with (shared / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            done = shared / f"{name}.done"
+            if not done.exists():
+                make(folder)
+                done.touch()
+        return folder
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def data_dir(once):
+    """Where `captioned_digits/tiny` lies prepared."""
+    from t2i_jax.data import pipeline
+
+    return once("data", lambda folder: pipeline.open_split("captioned_digits/tiny", str(folder), "train"))
+
+
+@pytest.fixture(scope="session")
+def run_train(data_dir):
+    """`python train.py ...` in a process of its own, as a person calls it."""
+
+    def call(*argv, **options):
+        command = [sys.executable, "train.py", *map(str, argv), f"--config.data.data_dir={data_dir}"]
+        return subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=300, **options)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def smoke_run(once, run_train):
+    """A translator's smoke run with its tokenizer's, trained by one command; for reading only, copy to change it.
+
+    Attributes: `translator` and `tokenizer`, run folders; `argv`, the command's arguments; `stderr`.
+    """
+
+    def arguments(folder):
+        options = [f"--workdir={folder / 'translator'}", f"--config.tokenizer_run={folder / 'tokenizer'}"]
+        return [f"--config={TRANSLATOR}", *options]
+
+    def train(folder):
+        done = run_train(*arguments(folder))
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == ""
+        (folder / "stderr").write_text(done.stderr)
+
+    folder = once("smoke", train)
+    return SimpleNamespace(
+        translator=folder / "translator",
+        tokenizer=folder / "tokenizer",
+        argv=arguments(folder),
+        stderr=(folder / "stderr").read_text(),
+    )
+
+
+@pytest.fixture
+def read_only():
+    """A look at a folder's files; call it again to see whether they are what they were."""
+
+    def look(folder):
+        return {path: path.read_bytes() for path in sorted(Path(folder).rglob("*")) if path.is_file()}
+
+    return look
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, data_dir):
+    """The command line of train.py, in this process: `code, lines on stderr = command(*argv)`.
+
+    Flags are fresh in each call, because absl parses a set of flags only once.
+    """
+    from absl import flags
+    from ml_collections import config_flags
+
+    import train
+
+    def call(*argv):
+        values = flags.FlagValues()
+        config_flags.DEFINE_config_file("config", None, "", flag_values=values)
+        flags.DEFINE_string("workdir", None, "", flag_values=values)
+        flags.DEFINE_bool("accept_config_change", False, "", flag_values=values)
+        monkeypatch.setattr(flags, "FLAGS", values)
+        monkeypatch.chdir(REPO)
+        capsys.readouterr()
+        code = 0
+        try:
+            train.main(train.parse_flags(["train.py", *map(str, argv)]))
+        except SystemExit as exit_:
+            code = exit_.code
+        out, err = capsys.readouterr()
+        assert out == ""
+        return code, err.replace("\r", "\n").splitlines()
+
+    return call
+
+
+@pytest.fixture
+def smoke_config(data_dir, smoke_run):
+    """`smoke_config("vqvae")`: a config's smoke variant on the shared data and, where it needs one, tokenizer."""
+    from importlib import import_module
+
+    def build(name):
+        config = import_module(f"configs.{name}").get_config("smoke")
+        config.data.data_dir = str(data_dir)
+        if "tokenizer_run" in config:
+            config.tokenizer_run = str(smoke_run.tokenizer)
+        return config.lock()
+
+    return build

@@ -1,0 +1,172 @@
+"""Run folders: weights that vouch for themselves, and every kind of damage said in one line."""
+
+import json
+import os
+import struct
+
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pytest
+
+from t2i_jax.errors import UserError
+from t2i_jax.loop import run as runs
+
+PARAMS = {"dense": {"kernel": jnp.arange(6.0).reshape(2, 3), "bias": jnp.ones(3, jnp.bfloat16)}}
+VARIABLES = {"codebook": {"quantizer": {"frequency": np.full(4, 0.25, np.float32)}}}
+
+
+def make_config(**changes):
+    config = ml_collections.ConfigDict({"name": "test", "steps": 3, "optim": {"lr": 0.1}, "tags": ("a", "b")})
+    config.update(changes)
+    return config
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = runs.start_run(tmp_path / "a" / "run", make_config())
+    runs.write_weights(folder, PARAMS, VARIABLES, 3)
+    return folder
+
+
+def refusal(function, *args, **options):
+    with pytest.raises(UserError) as caught:
+        function(*args, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_weights_come_back_as_they_went(run):
+    params, variables, step, digest = runs.read_weights(run)
+    assert step == 3
+    assert set(params["dense"]) == {"kernel", "bias"}
+    for name, value in PARAMS["dense"].items():
+        assert params["dense"][name].dtype == value.dtype
+        np.testing.assert_array_equal(params["dense"][name], value)
+    frequency = variables["codebook"]["quantizer"]["frequency"]
+    np.testing.assert_array_equal(frequency, VARIABLES["codebook"]["quantizer"]["frequency"])
+    assert runs.read_weights(run)[3] == digest
+
+
+def test_the_digest_depends_on_names_values_and_step(tmp_path):
+    digests = set()
+    for params, variables, step in [
+        (PARAMS, VARIABLES, 3),
+        (PARAMS, VARIABLES, 4),
+        (PARAMS, {}, 3),
+        ({"dense": {**PARAMS["dense"], "kernel": PARAMS["dense"]["kernel"].T}}, VARIABLES, 3),
+        ({"dense": {**PARAMS["dense"], "kernel": PARAMS["dense"]["kernel"].at[0, 0].set(1e-7)}}, VARIABLES, 3),
+        ({"other": PARAMS["dense"]}, VARIABLES, 3),
+    ]:
+        runs.write_weights(tmp_path, params, variables, step)
+        digests.add(runs.read_weights(tmp_path)[3])
+    assert len(digests) == 6
+
+
+@pytest.mark.parametrize("place", ["header", "first tensor", "last byte", "metadata"])
+def test_one_flipped_byte_is_noticed(run, place):
+    path = run / runs.WEIGHTS
+    content = bytearray(path.read_bytes())
+    header = struct.unpack("<Q", content[:8])[0]
+    metadata = content.index(b'"step":"3"') + 8
+    at = {"header": 8, "first tensor": 8 + header, "last byte": -1, "metadata": metadata}[place]
+    content[at] ^= 1
+    path.write_bytes(content)
+    assert f"{path} is damaged" in refusal(runs.read_weights, run)
+    assert "damaged" in refusal(runs.is_finished, run)
+
+
+@pytest.mark.parametrize("size", [0, 5, 60, -1])
+def test_a_cut_file_is_noticed(run, size):
+    path = run / runs.WEIGHTS
+    path.write_bytes(path.read_bytes()[:size])
+    assert f"{path} is damaged" in refusal(runs.read_weights, run)
+
+
+def test_weights_of_another_program_are_refused(run):
+    import safetensors.numpy
+
+    (run / runs.WEIGHTS).write_bytes(safetensors.numpy.save({"params/a": np.ones(2)}))
+    assert "is damaged" in refusal(runs.read_weights, run)
+
+
+def test_missing_weights_and_folders_are_named(run, tmp_path):
+    (run / runs.WEIGHTS).unlink()
+    assert "has no weights yet" in refusal(runs.read_weights, run)
+    assert not runs.is_finished(run)
+    assert not runs.is_finished(tmp_path / "absent")
+    assert "does not exist" in refusal(runs.read_config, tmp_path / "absent")
+    assert "is no run folder" in refusal(runs.read_config, tmp_path)
+    (tmp_path / "file").write_text("")
+    assert "file" in refusal(runs.read_config, tmp_path / "file")
+
+
+@pytest.mark.parametrize("content", [b"", b'{"steps": 3', b"3", b"null", b'"a"', b"\xff\xfe", b"[1]"])
+def test_a_broken_config_is_one_line_to_read_and_to_continue(run, content):
+    (run / runs.CONFIG).write_bytes(content)
+    assert "config.json" in refusal(runs.read_config, run)
+    assert "config.json" in refusal(runs.start_run, run, make_config())
+    assert (run / runs.CONFIG).read_bytes() == content
+    runs.start_run(run, make_config(), accept_config_change=True)
+    assert runs.read_config(run).steps == 3
+
+
+def test_a_config_comes_back_frozen(run):
+    config = runs.read_config(run)
+    assert config.optim.lr == 0.1
+    assert config.tags == ("a", "b")
+    hash(config)
+
+
+def test_the_same_config_is_taken_up_and_another_one_is_not(run):
+    assert runs.start_run(run, make_config()) == run
+    message = refusal(runs.start_run, run, make_config(steps=4, optim={"lr": 0.2}))
+    assert "optim.lr: 0.1 -> 0.2; steps: 3 -> 4" in message
+    assert "--accept-config-change" in message
+    assert runs.read_config(run).steps == 3
+    runs.start_run(run, make_config(steps=4), accept_config_change=True)
+    assert runs.read_config(run).steps == 4
+
+
+def test_differences_are_those_fields_that_differ():
+    old = {"a": 1, "b": {"c": [1, 2], "d": 1.0}, "gone": None}
+    assert runs.differences(old, old) == []
+    new = {"a": 1, "b": {"c": [1, 3], "d": 1.0, "e": ""}}
+    assert runs.differences(old, new) == ["b.c: [1, 2] -> [1, 3]", "b.e: absent -> ", "gone: None -> absent"]
+
+
+def test_a_run_is_finished_at_its_last_step(run):
+    assert runs.is_finished(run)
+    runs.write_weights(run, PARAMS, VARIABLES, 2)
+    assert not runs.is_finished(run)
+
+
+@pytest.mark.parametrize("failing", ["write", "fsync"])
+def test_a_failing_write_leaves_the_old_file(tmp_path, monkeypatch, failing):
+    path = tmp_path / "file.json"
+    runs.write_atomically(path, b"old")
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    if failing == "fsync":
+        monkeypatch.setattr(os, "fsync", fail)
+    else:
+        (tmp_path / "file.json.partial").mkdir()  # root, too, cannot open a folder as a file
+    with pytest.raises(OSError):  # noqa: PT011
+        runs.write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "run", "/proc/run"):
+        message = refusal(runs.start_run, folder, make_config())
+        assert str(folder) in message
+        assert "--workdir" in message
+
+
+def test_scores_are_json(run):
+    runs.write_scores(run, {"step": 3, "nats": 1.5})
+    assert json.loads((run / runs.SCORES).read_text()) == {"step": 3, "nats": 1.5}

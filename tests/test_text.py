@@ -1,0 +1,126 @@
+"""Captions -> ids: the word pieces, padding, and what is said about prompts that do not fit."""
+
+import numpy as np
+import pytest
+
+from t2i_jax.data.text import SPECIAL, CaptionReader, build_word_pieces
+from t2i_jax.errors import UserError
+
+CAPTIONS = ("a red seven", "a blue three left of a red seven", "three yellow sevens", "an Orange six, small")
+WORDS = [
+    ",",
+    "a",
+    "an",
+    "blue",
+    "left",
+    "of",
+    "orange",
+    "red",
+    "seven",
+    "sevens",
+    "six",
+    "small",
+    "three",
+    "yellow",
+]
+
+
+@pytest.fixture
+def reader(tmp_path):
+    build_word_pieces(CAPTIONS, 64).save(str(tmp_path / "text_tokenizer.json"))
+    return CaptionReader(tmp_path / "text_tokenizer.json", text_len=8)
+
+
+def ids_of(*pieces):
+    return [[*SPECIAL, *WORDS].index(piece) for piece in pieces]
+
+
+def test_pieces_are_the_sorted_words_after_the_special_ones():
+    vocab = build_word_pieces(CAPTIONS, 64).get_vocab()
+    assert sorted(vocab, key=vocab.get) == [*SPECIAL, *WORDS]
+
+
+def test_pieces_do_not_depend_on_the_order_of_captions():
+    expected = build_word_pieces(CAPTIONS, 64).to_str()
+    for seed in range(5):
+        shuffled = np.random.default_rng(seed).permutation([*CAPTIONS, *CAPTIONS[:2]])
+        assert build_word_pieces(map(str, shuffled), 64).to_str() == expected
+
+
+def test_more_words_than_the_model_reads():
+    size = len(SPECIAL) + len(WORDS)
+    assert build_word_pieces(CAPTIONS, size).get_vocab_size() == size
+    with pytest.raises(UserError) as error:
+        build_word_pieces(CAPTIONS, size - 1)
+    assert str(error.value) == (
+        f"captions hold {size} word pieces; the model reads at most {size - 1} (config.model.text_vocab_size)"
+    )
+
+
+def test_encode(reader):
+    ids, mask = reader.encode("a red seven")
+    assert (ids.dtype, mask.dtype) == (np.int32, bool)
+    assert ids.tolist() == [*ids_of("[CLS]", "a", "red", "seven", "[SEP]"), 0, 0, 0]
+    assert mask.tolist() == [True] * 5 + [False] * 3
+
+
+def test_encode_reads_capitals_and_spaces_as_training_did(reader):
+    np.testing.assert_array_equal(
+        reader.encode("  A  ORANGE six,small ")[0], reader.encode("a orange six , small")[0]
+    )
+    assert reader.encode("a orange six,small")[0].tolist()[:7] == ids_of(
+        "[CLS]", "a", "orange", "six", ",", "small", "[SEP]"
+    )
+
+
+def test_a_longer_caption_loses_its_end(reader):
+    for caption, pieces in (
+        ("a blue three left of a", "a blue three left of a"),  # just fits: 6 and the two special ones
+        ("a blue three left of a red seven", "a blue three left of a"),
+    ):
+        ids, mask = reader.encode(caption)
+        assert ids.tolist() == ids_of("[CLS]", *pieces.split(), "[SEP]")
+        assert mask.all()
+
+
+def test_prompts(reader):
+    prompts = ["a red seven", "an orange six"]
+    ids, mask, unknown = reader.encode_prompts(prompts)
+    assert ids.shape == mask.shape == (2, 8)
+    assert unknown == []
+    for row, prompt in enumerate(prompts):
+        np.testing.assert_array_equal(ids[row], reader.encode(prompt)[0])
+        np.testing.assert_array_equal(mask[row], reader.encode(prompt)[1])
+
+
+def test_words_that_training_never_showed(reader):
+    ids, mask, unknown = reader.encode_prompts(["a Turquoise seven", "a red seven", "a élan of redd"])
+    assert unknown == ["Turquoise", "élan", "redd"]
+    assert ids[0].tolist()[:5] == ids_of("[CLS]", "a", "[UNK]", "seven", "[SEP]")
+    assert mask[0].sum() == 5
+
+
+@pytest.mark.parametrize("empty", ["", "  ", "\t\n"])
+def test_an_empty_prompt(reader, empty):
+    with pytest.raises(UserError) as error:
+        reader.encode_prompts(["a red seven", empty])
+    assert str(error.value) == "prompt 1 is empty; give at least one word"
+
+
+def test_a_prompt_that_is_too_long(reader):
+    assert reader.encode_prompts(["a blue three left of a"])[1].all()
+    with pytest.raises(UserError) as error:
+        reader.encode_prompts(["a red seven", "a red seven", "a blue three left of a seven"])
+    assert str(error.value) == (
+        "prompt 2 has 7 word pieces; this run reads at most 6 (config.data.text_len less 2)"
+    )
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"{}", b"\xff\xfe", b'{"version": "1.0", "model": null}'])
+def test_a_broken_file(tmp_path, content):
+    path = tmp_path / "text_tokenizer.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"^text tokenizer .*text_tokenizer\.json cannot be read: ") as error:
+        CaptionReader(path, text_len=8)
+    assert "\n" not in str(error.value)
