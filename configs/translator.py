@@ -45,11 +45,11 @@ def get_config(variant: str = "digits"):
         "four white twos",
     )
     config.codebook_start = True  # token embedding and head start as a random projection of the codebook
-    config.steps = 3200
+    config.steps = 1800
     config.optim.lr = 2e-3
     config.optim.b2 = 0.98
-    config.eval_every = 800
-    config.checkpoint_every = 800
+    config.eval_every = 900
+    config.checkpoint_every = 300
     config.sampling = {"temperature": 0.5, "top_k": 0, "top_p": 1.0, "guidance_scale": 1.5}
     if variant == "smoke":
         config.data.name = "captioned_digits/tiny"

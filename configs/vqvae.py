@@ -28,10 +28,9 @@ def get_config(variant: str = "digits"):
     config.loss = {"commitment_weight": 0.25, "foreground_weight": 2.0}
     config.kmeans_examples = 4000  # pictures that the codebook's k-means start looks at
     config.upkeep_every = 20  # steps between two revivals of dead codes
-    config.steps = 1400
-    config.optim.lr = 1e-3
-    config.eval_every = 700
-    config.checkpoint_every = 700
+    config.steps = 700
+    config.eval_every = 350
+    config.checkpoint_every = 350
     if variant == "smoke":
         config.data.name = "captioned_digits/tiny"
         config.model.update({"codebook_size": 64, "width": 32})

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 
@@ -36,7 +37,7 @@ def commitment(features: Float[Array, "B N D"], codes: Float[Array, "B N D"]) ->
     return jnp.mean((features - jax.lax.stop_gradient(codes)) ** 2, axis=(-2, -1))
 
 
-def psnr(images: Float[Array, "B H W C"], targets: Float[Array, "B H W C"]) -> Float[Array, "B"]:
+def psnr(images: Float[ArrayLike, "B H W C"], targets: Float[ArrayLike, "B H W C"]) -> Float[Array, "B"]:
     """Peak signal-to-noise ratio per picture in dB, for pixels in [0, 1]; at most 100."""
     error = jnp.mean((images - targets) ** 2, axis=(-3, -2, -1))
     return -10.0 * jnp.log10(jnp.maximum(error, 1e-10))

@@ -16,8 +16,6 @@ import pytest
 REPO = Path(__file__).parents[1]
 sys.path.insert(0, str(REPO))  # train.py and configs/, however pytest was called
 
-TRANSLATOR = "configs/translator.py:smoke"
-
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory):
@@ -67,18 +65,7 @@ def data_dir(once):
 
 
 @pytest.fixture(scope="session")
-def run_train(data_dir):
-    """`python train.py ...` in a process of its own, as a person calls it."""
-
-    def call(*argv, **options):
-        command = [sys.executable, "train.py", *map(str, argv), f"--config.data.data_dir={data_dir}"]
-        return subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=300, **options)
-
-    return call
-
-
-@pytest.fixture(scope="session")
-def smoke_run(once, run_train):
+def smoke_run(once, data_dir):
     """A translator's smoke run with its tokenizer's, trained by one command; for reading only, copy to change it.
 
     Attributes: `translator` and `tokenizer`, run folders; `argv`, the command's arguments; `stderr`.
@@ -86,10 +73,11 @@ def smoke_run(once, run_train):
 
     def arguments(folder):
         options = [f"--workdir={folder / 'translator'}", f"--config.tokenizer_run={folder / 'tokenizer'}"]
-        return [f"--config={TRANSLATOR}", *options]
+        return ["--config=configs/translator.py:smoke", *options, f"--config.data.data_dir={data_dir}"]
 
     def train(folder):
-        done = run_train(*arguments(folder))
+        command = [sys.executable, "train.py", *arguments(folder)]
+        done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         assert done.stdout == ""
         (folder / "stderr").write_text(done.stderr)
@@ -123,18 +111,23 @@ def command(monkeypatch, capsys, data_dir):
     from ml_collections import config_flags
 
     import train
+    from t2i_jax.loop import command_line
 
     def call(*argv):
         values = flags.FlagValues()
         config_flags.DEFINE_config_file("config", None, "", flag_values=values)
         flags.DEFINE_string("workdir", None, "", flag_values=values)
         flags.DEFINE_bool("accept_config_change", False, "", flag_values=values)
-        monkeypatch.setattr(flags, "FLAGS", values)
+        # Grain and others go on reading the true flags.
+        monkeypatch.setattr(train, "flags", SimpleNamespace(FLAGS=values))
+        monkeypatch.setattr(command_line, "flags", SimpleNamespace(FLAGS=values, Error=flags.Error))
+        argv = ["train.py", *map(str, argv)]
+        monkeypatch.setattr(sys, "argv", argv)  # where config_flags looks for overrides
         monkeypatch.chdir(REPO)
         capsys.readouterr()
         code = 0
         try:
-            train.main(train.parse_flags(["train.py", *map(str, argv)]))
+            train.main(train.parse_flags(argv))
         except SystemExit as exit_:
             code = exit_.code
         out, err = capsys.readouterr()

@@ -137,7 +137,7 @@ def test_a_split_is_prepared_once_and_then_read(data_dir, capsys):
     ("name", "split", "parts"),
     [
         ("no_such_set", "train", ["data set 'no_such_set' is unknown", "t2i_jax/data"]),
-        ("captioned_digits/huge", "train", ["data set 'captioned_digits/huge' cannot be opened", "huge"]),
+        ("captioned_digits/huge", "train", ["no configuration 'huge'; it has coarse, fine, tiny"]),
         ("captioned_digits/tiny", "test", ["no split 'test'; it has train, validation, compositions"]),
     ],
 )

@@ -101,7 +101,11 @@ def test_bfloat16_computes_while_parameters_stay_float32():
     assert rounded[1]["codebook"]["quantizer"]["total"].dtype == jnp.float32
     features, rounded_features = exact[0][1], rounded[0][1]
     np.testing.assert_allclose(rounded_features, features, atol=0.1)
-    assert np.abs(rounded_features - features).max() > 1e-4  # it did compute in bfloat16
+    assert np.abs(rounded_features - features).max() > 1e-4
+    program = str(jax.make_jaxpr(lambda *inputs: narrow.apply(*inputs, method="encode"))(variables, images))
+    products = [line for line in program.splitlines() if "dot_general[" in line]
+    assert len(products) == 4
+    assert all(":bf16[" in line for line in products), products
 
 
 def test_training_moves_the_codebook_and_evaluating_does_not():

@@ -110,7 +110,7 @@ class PmapStep:
 
     def __call__(self, state: State, batch: dict):
         """One step; `batch` is this host's share."""
-        batch = jax.tree.map(lambda x: rearrange(x, "(b d) ... -> d b ...", d=jax.local_device_count()), batch)
+        batch = jax.tree.map(lambda x: rearrange(x, "(d b) ... -> d b ...", d=jax.local_device_count()), batch)
         state, metrics = self._step(state, batch)
         return state, {name: value[0] for name, value in metrics.items()}
 

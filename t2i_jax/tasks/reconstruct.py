@@ -16,8 +16,8 @@ def inputs(config) -> tuple[dict, object]:
     return splits, transform
 
 
-def transform(example: dict, rng: np.random.Generator) -> dict:
-    """uint8 pixels -> float32 in [0, 1]."""
+def transform(example: dict, rng: np.random.Generator | None) -> dict:
+    """uint8 pixels -> float32 in [0, 1]; draws nothing."""
     return {"image": example["image"].astype(np.float32) / 255}
 
 

@@ -1,0 +1,67 @@
+"""Schedules at known steps, and what weight decay and clipping touch."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from ml_collections import ConfigDict
+
+from t2i_jax.errors import UserError
+from t2i_jax.loop.optimizer import make_optimizer, make_schedule
+
+
+def optim(**changes):
+    fields = {
+        "lr": 0.4,
+        "warmup": 4,
+        "schedule": "cosine",
+        "b1": 0.9,
+        "b2": 0.999,
+        "weight_decay": 0.0,
+        "clip": 1.0,
+    }
+    return ConfigDict(fields | changes)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("cosine", {8: 0.4 * (1 + 0.5**0.5) / 2, 12: 0.2, 20: 0.0}),
+        ("linear", {8: 0.3, 12: 0.2, 20: 0.0}),
+        ("constant", {8: 0.4, 20: 0.4}),
+    ],
+)
+def test_schedules_at_known_steps(schedule, expected):
+    rate = make_schedule(optim(schedule=schedule), 20)
+    for step, value in {0: 0.0, 1: 0.1, 3: 0.3, 4: 0.4, **expected}.items():
+        assert float(rate(step)) == pytest.approx(value, abs=1e-7), step
+    assert float(make_schedule(optim(schedule=schedule, warmup=0), 20)(0)) == pytest.approx(0.4)
+
+
+def test_schedules_that_cannot_be():
+    with pytest.raises(
+        UserError, match=r"^config.optim.schedule 'step' is unknown; choose cosine, linear, constant$"
+    ):
+        make_schedule(optim(schedule="step"), 20)
+    with pytest.raises(UserError, match=r"^config.optim.warmup 21 is above config.steps 20; "):
+        make_schedule(optim(warmup=21), 20)
+    make_schedule(optim(warmup=20), 20)
+
+
+def test_weight_decay_shrinks_matrices_alone():
+    """Without a gradient AdamW only decays: by lr * weight_decay of the weight."""
+    params = {"kernel": jnp.ones((2, 3)), "filter": jnp.ones((2, 2, 3)), "bias": jnp.ones(3), "scale": jnp.ones(())}
+    optimizer = make_optimizer(optim(weight_decay=0.5, warmup=0, schedule="constant"), 20)
+    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+    for name, update in updates.items():
+        np.testing.assert_allclose(update, -0.4 * 0.5 if params[name].ndim > 1 else 0, err_msg=name)
+
+
+def test_gradients_are_clipped_together():
+    """To norm 1. Adam divides by the size of the gradient, so this shows in its first moment alone."""
+    optimizer = make_optimizer(optim(b1=0.0, clip=1.0), 20)
+    gradients = {"a": jnp.array([3.0]), "b": jnp.array([[4.0]])}
+    _, state = optimizer.update(gradients, optimizer.init(gradients), gradients)
+    moments = optax.tree.get(state, "mu")
+    np.testing.assert_allclose([moments["a"][0], moments["b"][0, 0]], [0.6, 0.8], rtol=1e-6)
