@@ -68,7 +68,10 @@ def train(config, workdir, *, accept_config_change: bool = False) -> None:
 
     rng = np.random.default_rng(0)
     example = {name: np.asarray(value)[None] for name, value in transform(splits["train"][0], rng).items()}
-    variables = jax.jit(partial(task.init, model))(stream(config.seed, "init"), example)
+    try:
+        variables = jax.jit(partial(task.init, model))(stream(config.seed, "init"), example)
+    except ValueError as error:  # models say so where their fields do not fit each other
+        raise UserError(f"config.model: {str(error).splitlines()[0]}") from error
     params = variables.pop("params")
     optimizer = make_optimizer(config.optim, config.steps)
     loss_fn = partial(task.loss_fn, model, **config.loss)
@@ -83,11 +86,10 @@ def train(config, workdir, *, accept_config_change: bool = False) -> None:
         else:
             state, batches = checkpoints.restore(state, batches)
             print(f"continuing from step {int(state.step)}", file=sys.stderr)
+            # Whatever became of the weights' file since: it follows the checkpoint.
+            runs.write_weights(folder, state.eval_params, state.variables, int(state.step))
         first = int(state.step)
         state = step.place(state)
-        if first >= config.steps:  # the weights were lost, or never came to be, after the last checkpoint
-            whole = step.gather(state)
-            runs.write_weights(folder, whole.eval_params, whole.variables, first)
 
         with Metrics(folder, first) as metrics, Stop() as stop, progress(config, first) as bar:
             for number in range(first + 1, config.steps + 1):
@@ -112,8 +114,8 @@ def train(config, workdir, *, accept_config_change: bool = False) -> None:
                     bar.write(f"step {number}: {shown}", file=sys.stderr)
                 if save:
                     whole = step.gather(state)
-                    checkpoints.save(whole, batches)
                     runs.write_weights(folder, whole.eval_params, whole.variables, number)
+                    checkpoints.save(whole, batches)
                 if last:  # not stop.requested: a signal since then has not been saved for
                     break
     if stop.requested and number < config.steps:
@@ -144,16 +146,21 @@ def prepare_translate(config, folder, task, model):
         print(f"tokenizer {tokenizer_run} has no finished run yet; training it first", file=sys.stderr)
         train(config.tokenizer, tokenizer_run)
     tokenizer = generate.Tokenizer(tokenizer_run)
+    own, started = folder / "tokenizer", (folder / runs.WEIGHTS).exists()
+    if started and runs.read_weights(own)[3] != tokenizer.digest:
+        raise UserError(
+            f"{folder} was trained on the tokens of another tokenizer than {tokenizer_run} holds now;"
+            " choose another --workdir"
+        )
     tokens_dir = encode.encode(config, tokenizer, tokenizer_run)
-    for name in (runs.CONFIG, runs.WEIGHTS, runs.SCORES):  # a run folder is self-contained
-        (folder / "tokenizer").mkdir(exist_ok=True)
-        shutil.copy(tokenizer_run / name, folder / "tokenizer" / name)
-
-    if not (folder / text.FILE).exists():
+    if not (started and (folder / text.FILE).exists()):
         pieces = task.word_pieces(tokens_dir, tokenizer.digest, config.model.text_vocab_size)
         runs.write_atomically(folder / text.FILE, pieces.to_str(pretty=True).encode())
     reader = text.CaptionReader(folder / text.FILE, config.data.text_len)
     splits, transform = task.inputs(config, tokens_dir, tokenizer.digest, reader)
+    for name in (runs.CONFIG, runs.WEIGHTS, runs.SCORES):  # a run folder is self-contained
+        own.mkdir(exist_ok=True)
+        shutil.copy(tokenizer_run / name, own / name)
 
     def start(params, variables):
         if config.codebook_start:
@@ -222,11 +229,11 @@ def main(argv) -> None:
     workdir = flags.FLAGS.workdir or os.path.join("runs", config.name)
     try:
         train(config, workdir, accept_config_change=flags.FLAGS.accept_config_change)
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("train.py: interrupted before the first step; nothing to save", file=sys.stderr)
+        print("train.py: interrupted outside the training steps; what was saved stays", file=sys.stderr)
         sys.exit(130)
 
 

@@ -47,6 +47,8 @@ class Tokenizer:
 
     def __init__(self, run: str | Path):
         self.config = runs.read_config(run)
+        if self.config.get("task") != "reconstruct":
+            raise UserError(f"run {run} holds no image tokenizer; name one that --config=configs/vqvae.py trained")
         params, variables, self.step, self.digest = runs.read_weights(run)
         self._model = models.build(self.config)
         self.codebook_size, self.num_tokens = self._model.codebook_size, self._model.num_tokens
@@ -178,8 +180,6 @@ class Translator:
         """
         if seed < 0:
             raise UserError(f"seed {seed} is below 0; give a whole number from 0 up")
-        if not len(prompts):
-            return np.zeros((0, self._model.num_tokens), np.int32)
         text_ids, text_mask, unknown = self._reader.encode_prompts(prompts)
         if unknown:
             words = ", ".join(sorted(set(unknown)))

@@ -1,6 +1,5 @@
 """Captions -> WordPiece ids, with the tokenizer that lies in a run folder."""
 
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -25,7 +24,10 @@ def build_word_pieces(captions: Iterable[str], max_size: int) -> Tokenizer:
     Raises:
       UserError: the captions hold more words than that.
     """
-    words = sorted({word for caption in captions for word in re.findall(r"\w+|[^\w\s]", caption.lower())})
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    words = sorted(
+        {word for caption in captions for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(caption))}
+    )
     vocab = {piece: i for i, piece in enumerate((*SPECIAL, *words))}
     if len(vocab) > max_size:
         raise UserError(
@@ -33,8 +35,7 @@ def build_word_pieces(captions: Iterable[str], max_size: int) -> Tokenizer:
             " (config.model.text_vocab_size)"
         )
     tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", vocab["[SEP]"]), ("[CLS]", vocab["[CLS]"]))
     return tokenizer
 
@@ -71,13 +72,15 @@ class CaptionReader:
         """Ids int32 [P, S], mask bool [P, S], and the words that training never showed.
 
         Raises:
-          UserError: an empty prompt, or one longer than `text_len`.
+          UserError: no prompt at all, an empty prompt, or one longer than `text_len`.
         """
+        if not prompts:
+            raise UserError("there is no prompt; give at least one")
         unknown, rows = [], []
         for number, prompt in enumerate(prompts):
-            if not prompt.strip():
-                raise UserError(f"prompt {number} is empty; give at least one word")
             pieces = self._tokenizer.encode(prompt)
+            if len(pieces.ids) == 2:  # [CLS] and [SEP] alone
+                raise UserError(f"prompt {number} is empty; give at least one word")
             if len(pieces.ids) > self.text_len:
                 raise UserError(
                     f"prompt {number} has {len(pieces.ids) - 2} word pieces;"

@@ -24,6 +24,9 @@ def write_tokens(folder: str | Path, examples: Iterable[tuple[np.ndarray, str]],
       folder: where the shards go; an unfinished attempt beside it is replaced.
       examples: pairs of ids [N] and caption.
       digest: of the tokenizer that made the ids.
+
+    Raises:
+      UserError: there is no example.
     """
     folder = Path(folder)
     partial = folder.with_name(folder.name + ".partial")
@@ -38,6 +41,8 @@ def write_tokens(folder: str | Path, examples: Iterable[tuple[np.ndarray, str]],
             writer = ArrayRecordWriter(str(shards[-1]), "group_size:1")
         writer.write(msgpack.packb((np.asarray(ids, "<u4").tobytes(), caption)))
         count += 1
+    if not writer:
+        raise UserError(f"no pictures to encode into {folder}; the split is empty")
     writer.close()
     sums = {shard.name: _sha256(shard) for shard in shards}
     stamp = {"tokenizer": digest, "count": count, "shards": sums}

@@ -35,7 +35,8 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 def _name_near_miss(message: str) -> str:
-    field, near_miss = re.search(r"(\w+)", message), re.search(r'Did you mean "(\w+)"', message)
+    field = re.search(r"lookup: ([\w.]+)", message) or re.search(r"(\w+)", message)
+    near_miss = re.search(r'Did you mean "(\w+)"', message)
     line = f"the config has no field {field[1] if field else message!r}"
     return f"{line}; did you mean {near_miss[1]!r}?" if near_miss else f"{line}; see its file for those it has"
 
@@ -62,9 +63,12 @@ def check_config_path(argv: list[str]) -> None:
             continue
         value = value if equals else "".join(argv[i + 1 : i + 2])
         path, _, variant = value.partition(":")
-        folder = Path(path).parent
+        path, folder = str(Path(path)), Path(path).parent
+        known = ", ".join(known_configs(folder) or known_configs())
         if not Path(path).is_file():
-            raise UserError(f"config {path!r} does not exist; choose one of {', '.join(known_configs(folder))}")
-        variants = [known for known in known_configs(folder) if known.startswith(f"{path}:")]
+            raise UserError(f"config {path!r} does not exist; choose one of {known}")
+        if "def get_config(" not in Path(path).read_text():
+            raise UserError(f"{path} is no experiment: it has no get_config; choose one of {known}")
+        variants = [name for name in known_configs(folder) if name.startswith(f"{path}:")]
         if variant and f"{path}:{variant}" not in variants:
             raise UserError(f"{path} has no variant {variant!r}; choose one of {', '.join(variants)}")

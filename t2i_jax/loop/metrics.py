@@ -22,7 +22,7 @@ class Metrics:
     def __init__(self, folder: Path, step: int):
         self._writer = None
         if jax.process_index() == 0:
-            self._writer = SummaryWriter(str(folder / "logs"), purge_step=step)
+            self._writer = SummaryWriter(str(folder / "logs"), purge_step=step + 1)
             self._pictures = folder / "pictures"
             self._pictures.mkdir(exist_ok=True)
         self._pending = []  # metrics still on the device: fetching them each step would stall it

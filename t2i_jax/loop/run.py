@@ -142,9 +142,13 @@ def read_weights(folder: str | Path) -> tuple[dict, dict, int, str]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
         step, expected = int(metadata["step"]), metadata["sha256"]
     except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}); restore it or train the run again") from None
+        raise UserError(
+            f"{path} is damaged ({error}); delete it and run train.py --workdir={folder} again"
+        ) from None
     if _digest(tensors, step) != expected:
-        raise UserError(f"{path} is damaged (its digest does not fit); restore it or train the run again")
+        raise UserError(
+            f"{path} is damaged (its digest does not fit); delete it and run train.py --workdir={folder} again"
+        )
     tree = unflatten_dict(tensors, sep="/")
     return tree.get("params", {}), tree.get("variables", {}), step, expected
 

@@ -100,7 +100,7 @@ class EMAQuantizer(nn.Module):
 
 def codebook_of(averages: dict) -> Float[Array, "K D"]:
     """The codes that the EMA averages `{"frequency": [K], "total": [K, D]}` stand for."""
-    return averages["total"] / averages["frequency"][:, None]
+    return jnp.asarray(averages["total"]) / averages["frequency"][:, None]
 
 
 def averages_of(codebook: Float[Array, "K D"], frequency: Float[Array, "K"]) -> dict:
@@ -134,8 +134,11 @@ def kmeans(
         ids, errors = assign(centres)
         members = jnp.zeros(codebook_size).at[ids].add(1.0)
         sums = jnp.zeros((codebook_size, width)).at[ids].add(features)
-        seeds = features[draw_by_error(jax.random.fold_in(key, i), errors, codebook_size)]
-        return jnp.where(members[:, None] > 0, sums / jnp.maximum(members, 1)[:, None], seeds)
+        empty = members == 0
+        # The n-th empty centre takes the n-th draw: those come in the order of their need.
+        drawn = draw_by_error(jax.random.fold_in(key, i), errors, codebook_size)[jnp.cumsum(empty) - 1]
+        seeds = features[drawn]
+        return jnp.where(~empty[:, None], sums / jnp.maximum(members, 1)[:, None], seeds)
 
     centres = jax.lax.fori_loop(0, iterations, iterate, centres)
     members = jnp.zeros(codebook_size).at[assign(centres)[0]].add(1.0)
@@ -179,7 +182,7 @@ def revive(averages: dict, features: Float[Array, "M D"], key: Key[Array, ""], t
     size = frequency.shape[0]
     dead = frequency * size < threshold
     errors = jnp.sum((features - codebook[nearest_code(features, codebook)]) ** 2, axis=-1)
-    seeds = features[draw_by_error(key, errors, size)]
+    seeds = features[draw_by_error(key, errors, size)[jnp.cumsum(dead) - 1]]  # the n-th dead code, the n-th draw
     return averages_of(jnp.where(dead[:, None], seeds, codebook), jnp.where(dead, 1 / size, frequency))
 
 
