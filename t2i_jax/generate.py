@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from numbers import Real
 from pathlib import Path
 
 import jax
@@ -130,10 +131,10 @@ class Translator:
         num_images: int = 1,
         seed: int = 0,
         *,
-        temperature: float | None = None,
+        temperature: Real | None = None,
         top_k: int | None = None,
-        top_p: float | None = None,
-        guidance_scale: float | None = None,
+        top_p: Real | None = None,
+        guidance_scale: Real | None = None,
     ) -> np.ndarray:
         """Draw pictures.
 

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import t2i_jax
 import train
@@ -156,6 +157,8 @@ def test_a_stopped_run_ends_as_the_one_that_never_stopped(
     train.train(config, tmp_path / "parts")
     assert f"continuing from step {step}" in capsys.readouterr().err
     assert_same_end(tmp_path / "whole", tmp_path / "parts")
+    events = EventAccumulator(str(tmp_path / "parts" / "logs")).Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3, 4]
 
 
 def test_the_restored_iterator_gives_the_next_batch(smoke_config, smoke_run):

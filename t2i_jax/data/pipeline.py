@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from importlib import import_module
 from importlib.util import find_spec
 
@@ -41,7 +42,8 @@ def open_split(name: str, data_dir: str, split: str) -> grain.MapDataset:
     if not builder.info.splits:
         print(f"preparing {name} in {data_dir}", file=sys.stderr)
     # Some versions of TFDS look for a prepared copy in a bucket first.
-    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+    with redirect_stdout(sys.stderr):  # TFDS says on stdout what it does; results alone belong there
+        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
     if split not in builder.info.splits:
         raise UserError(f"{name} has no split {split!r}; it has {', '.join(builder.info.splits)}")
     return grain.MapDataset.source(builder.as_data_source(split=split))

@@ -1,0 +1,138 @@
+"""The evaluation and the drawing commands on a real run, end to end."""
+
+import json
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image
+
+import t2i_jax
+from t2i_jax import cli
+from t2i_jax.data.scenes import HELD_OUT
+from t2i_jax.errors import UserError
+from t2i_jax.evals import faithfulness, report
+
+COLUMNS = ["generated", "reconstructed", "real"]
+COLUMNS += [f"held-out {name}" for name in COLUMNS]
+
+
+@pytest.fixture(scope="module")
+def pipe(smoke_run):
+    return t2i_jax.load(smoke_run.translator)
+
+
+@pytest.fixture(scope="module")
+def evaluation(pipe, smoke_run):
+    return report.evaluate_run(pipe, smoke_run.translator, seed=1)
+
+
+def test_every_column_has_every_category(evaluation):
+    _, results = evaluation
+    assert list(results["faithfulness"]) == COLUMNS
+    for scores in results["faithfulness"].values():
+        assert list(scores) == [*faithfulness.CATEGORIES, "overall"]
+        assert all(0 <= score <= 1 for score in scores.values())
+        assert scores["overall"] == pytest.approx(np.mean([scores[name] for name in faithfulness.CATEGORIES]))
+
+
+def test_real_scenes_are_the_ceiling_and_noise_is_the_floor(evaluation):
+    columns = evaluation[1]["faithfulness"]
+    assert columns["real"]["overall"] >= 0.98
+    assert columns["held-out real"]["overall"] >= 0.98
+    for prefix in ("", "held-out "):
+        scores = [columns[prefix + name]["overall"] for name in ("generated", "reconstructed", "real")]
+        assert scores == sorted(scores)
+    assert columns["generated"]["overall"] < 0.1  # after two steps
+    assert columns["reconstructed"]["overall"] > 0.2  # 64 codes already keep some
+
+
+def test_the_results_say_what_made_them(evaluation, pipe, smoke_run):
+    table, results = evaluation
+    assert json.loads(json.dumps(results)) == results
+    assert results["run"] == str(smoke_run.translator)
+    assert (results["step"], results["digest"], results["seed"]) == (2, pipe.digest, 1)
+    assert results["sampling"] == {"temperature": 0.5, "top_k": 0, "top_p": 1.0, "guidance_scale": 1.5}
+    for line in ("PSNR", "codebook usage", "bigram baseline", "teacher forced", "free running", "step 2, seed 1"):
+        assert line in table
+    for column in COLUMNS:
+        assert column in table.splitlines()[0]
+    scores = json.loads((smoke_run.translator / "scores.json").read_text())
+    assert f"{scores['nats']:.3f}" in table
+
+
+def test_prompts_are_apart_from_those_shown_in_training(pipe, smoke_run, monkeypatch):
+    asked = []
+    make_prompts = faithfulness.make_prompts
+
+    def record(*args, **options):
+        asked.append(make_prompts(*args, **options))
+        return asked[-1][:1]  # one picture will do
+
+    monkeypatch.setattr(faithfulness, "make_prompts", record)
+    monkeypatch.setattr(report, "Detector", lambda: lambda images: [[] for _ in images])
+    report.evaluate_run(pipe, smoke_run.translator)
+    assert len(asked) == 2
+    for prompts in asked:
+        captions = {prompt.caption for prompt in prompts}
+        assert not captions & set(pipe.config.shown_captions)
+        names, counts = np.unique([prompt.category for prompt in prompts], return_counts=True)
+        assert len(names) == 6
+        assert counts.min() >= 50
+    pairs = [[(d.colour, d.value) in HELD_OUT for d in prompt.scene.digits] for prompt in asked[0]]
+    assert not any(map(any, pairs))
+    assert all(any((d.colour, d.value) in HELD_OUT for d in prompt.scene.digits) for prompt in asked[1])
+
+
+def test_a_data_set_without_detector_is_refused(smoke_run):
+    pipe = t2i_jax.load(smoke_run.translator)
+    pipe.config = ConfigDict(pipe.config.to_dict())
+    pipe.config.data.name = "coco_captions/2017"
+    with pytest.raises(UserError, match="draws coco_captions; only captioned_digits has a detector"):
+        report.evaluate_run(pipe, smoke_run.translator)
+
+
+def test_scores_may_be_missing_but_not_damaged(tmp_path):
+    assert report.read_scores(tmp_path) == {}
+    (tmp_path / "scores.json").write_text('{"nats": 1.5')
+    with pytest.raises(UserError, match="is damaged"):
+        report.read_scores(tmp_path)
+
+
+def test_sample_draws_a_grid(smoke_run, pipe, tmp_path, capsys):
+    out = tmp_path / "grid.png"
+    argv = ["sample", "--run", str(smoke_run.translator), "--prompt", "a red seven above a blue three", "-n", "4"]
+    options = ["--guidance-scale", "3", "--temperature", "1", "--top-k", "0", "--top-p", "1", "--seed", "0"]
+    assert cli.main([*argv, *options, "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"{out}\n"
+    with Image.open(out) as grid:
+        assert grid.width >= 4 * 32
+        assert np.asarray(grid).std() > 10
+
+
+def test_sample_writes_the_pictures_that_the_pipe_draws(smoke_run, pipe, tmp_path, capsys):
+    prompts = ["a red seven", "two green fours", "a blue one"]
+    (tmp_path / "prompts.txt").write_text("\n".join(prompts) + "\n")
+    argv = ["sample", "--run", str(smoke_run.translator), "--prompts-file", str(tmp_path / "prompts.txt")]
+    assert cli.main([*argv, "-n", "2", "--seed", "7", "--top-k", "9", "--out", str(tmp_path / "out")]) == 0
+    images = pipe(prompts, num_images=2, seed=7, top_k=9)
+    entries = [json.loads(line) for line in (tmp_path / "out" / "prompts.jsonl").read_text().splitlines()]
+    assert [entry["prompt"] for entry in entries] == prompts
+    assert all(entry["digest"] == pipe.digest and entry["top_k"] == 9 for entry in entries)
+    for row, entry in zip(images, entries, strict=True):
+        for image, name in zip(row, entry["files"], strict=True):
+            with Image.open(tmp_path / "out" / name) as picture:
+                np.testing.assert_array_equal(np.asarray(picture), image)
+
+
+def test_runs_that_cannot_draw_are_one_line(smoke_run, tmp_path, capsys):
+    for run, said in [(smoke_run.tokenizer, "holds an image tokenizer"), (tmp_path, "is no run folder")]:
+        argv = ["sample", "--run", str(run), "--prompt", "a red seven", "--out", str(tmp_path / "grid.png")]
+        assert cli.main(argv) == 2
+        err = capsys.readouterr().err
+        assert said in err
+        assert err.count("\n") == 1
+    long = "a red seven " * 9
+    run = str(smoke_run.translator)
+    assert cli.main(["sample", "--run", run, "--prompt", long, "--out", str(tmp_path / "grid.png")]) == 2
+    assert "27 word pieces; this run reads at most 10" in capsys.readouterr().err
