@@ -6,7 +6,6 @@ The same command again continues a stopped run.
 """
 
 import os
-import shutil
 import signal
 import sys
 from functools import partial
@@ -30,7 +29,8 @@ from t2i_jax.loop.command_line import parse_flags
 from t2i_jax.loop.metrics import Metrics
 from t2i_jax.loop.optimizer import make_optimizer
 from t2i_jax.loop.state import State, stream
-from t2i_jax.loop.step import make_step
+from t2i_jax.loop.step import check_step, make_step
+from t2i_jax.sampling.settings import Sampling
 
 
 def train(config, workdir, *, accept_config_change: bool = False) -> None:
@@ -45,6 +45,7 @@ def train(config, workdir, *, accept_config_change: bool = False) -> None:
       UserError: bad config, a folder that cannot be used, or a loss that is not finite.
       SystemExit: Ctrl-C or SIGTERM, after saving.
     """
+    check_config(config)
     folder = runs.start_run(workdir, config, accept_config_change=accept_config_change)
     if runs.is_finished(folder):
         print(f"{folder} is finished: step {config.steps}", file=sys.stderr)
@@ -56,7 +57,7 @@ def train(config, workdir, *, accept_config_change: bool = False) -> None:
     task = import_module(f"t2i_jax.tasks.{config.task}")
     model = models.build(config)
     prepare = {"reconstruct": prepare_reconstruct, "translate": prepare_translate}[config.task]
-    splits, transform, start, evaluate = prepare(config, folder, task, model)
+    splits, transform, start, evaluate = prepare(config, folder, task, model, accept_config_change)
     batches = pipeline.train_stream(
         splits["train"],
         transform,
@@ -70,7 +71,7 @@ def train(config, workdir, *, accept_config_change: bool = False) -> None:
     example = {name: np.asarray(value)[None] for name, value in transform(splits["train"][0], rng).items()}
     try:
         variables = jax.jit(partial(task.init, model))(stream(config.seed, "init"), example)
-    except ValueError as error:  # models say so where their fields do not fit each other
+    except (ValueError, TypeError) as error:  # models say so where their fields do not fit each other
         raise UserError(f"config.model: {str(error).splitlines()[0]}") from error
     params = variables.pop("params")
     optimizer = make_optimizer(config.optim, config.steps)
@@ -92,6 +93,7 @@ def train(config, workdir, *, accept_config_change: bool = False) -> None:
         state = step.place(state)
 
         with Metrics(folder, first) as metrics, Stop() as stop, progress(config, first) as bar:
+            number = first
             for number in range(first + 1, config.steps + 1):
                 batch = next(batches)
                 if upkeep and number % config.upkeep_every == 0:
@@ -118,12 +120,35 @@ def train(config, workdir, *, accept_config_change: bool = False) -> None:
                     checkpoints.save(whole, batches)
                 if last:  # not stop.requested: a signal since then has not been saved for
                     break
-    if stop.requested and number < config.steps:
+    if stop.requested:
         print(f"stopped: saved step {number} in {folder}; the same command continues", file=sys.stderr)
         sys.exit(128 + stop.requested)
 
 
-def prepare_reconstruct(config, folder, task, model):
+def check_config(config) -> None:
+    """Find mistakes before minutes of preparation.
+
+    Raises:
+      UserError: a number out of its range, or a schedule, step or sampler that cannot be.
+    """
+    positive = (
+        "steps",
+        "batch_size",
+        "accumulate",
+        "log_every",
+        "eval_every",
+        "checkpoint_every",
+        "keep_checkpoints",
+    )
+    for name, least in [("seed", 0), ("upkeep_every", 0), *((name, 1) for name in positive)]:
+        if config[name] < least:
+            raise UserError(f"config.{name} {config[name]} is below {least}; give a whole number from {least} up")
+    make_optimizer(config.optim, config.steps)
+    check_step(config)
+    Sampling(**config.sampling)
+
+
+def prepare_reconstruct(config, folder, task, model, accept_config_change):
     """Data, codebook start and evaluation of an image tokenizer."""
     splits, transform = task.inputs(config)
     predict = jax.jit(partial(task.predict, model))
@@ -139,14 +164,15 @@ def prepare_reconstruct(config, folder, task, model):
     return splits, transform, start, evaluate
 
 
-def prepare_translate(config, folder, task, model):
+def prepare_translate(config, folder, task, model, accept_config_change):
     """Data, start and evaluation of a translator, after its tokenizer where that is not finished."""
     tokenizer_run = Path(config.tokenizer_run)
     if not runs.is_finished(tokenizer_run):
         print(f"tokenizer {tokenizer_run} has no finished run yet; training it first", file=sys.stderr)
-        train(config.tokenizer, tokenizer_run)
+        train(config.tokenizer, tokenizer_run, accept_config_change=accept_config_change)
+    runs.check_same(tokenizer_run, config.tokenizer, "config.tokenizer")
     tokenizer = generate.Tokenizer(tokenizer_run)
-    own, started = folder / "tokenizer", (folder / runs.WEIGHTS).exists()
+    own, started = folder / "tokenizer", (folder / "checkpoints").exists()
     if started and runs.read_weights(own)[3] != tokenizer.digest:
         raise UserError(
             f"{folder} was trained on the tokens of another tokenizer than {tokenizer_run} holds now;"
@@ -158,9 +184,9 @@ def prepare_translate(config, folder, task, model):
         runs.write_atomically(folder / text.FILE, pieces.to_str(pretty=True).encode())
     reader = text.CaptionReader(folder / text.FILE, config.data.text_len)
     splits, transform = task.inputs(config, tokens_dir, tokenizer.digest, reader)
+    own.mkdir(exist_ok=True)
     for name in (runs.CONFIG, runs.WEIGHTS, runs.SCORES):  # a run folder is self-contained
-        own.mkdir(exist_ok=True)
-        shutil.copy(tokenizer_run / name, own / name)
+        runs.write_atomically(own / name, (tokenizer_run / name).read_bytes())
 
     def start(params, variables):
         if config.codebook_start:
@@ -233,7 +259,7 @@ def main(argv) -> None:
         print(f"train.py: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("train.py: interrupted outside the training steps; what was saved stays", file=sys.stderr)
+        print("train.py: interrupted; the last checkpoint stands, and the same command continues", file=sys.stderr)
         sys.exit(130)
 
 

@@ -30,7 +30,7 @@ def load(run: str | Path) -> "Translator | Tokenizer":
       UserError: the folder is missing, is no run, has no weights yet, or holds another kind of model.
     """
     kinds = {"translate": Translator, "reconstruct": Tokenizer}
-    task = runs.read_config(run).get("task", "no task")
+    task = runs.read_config(run).task
     if task not in kinds:
         raise UserError(f"run {run} is of an unknown kind ({task}); this version reads {', '.join(kinds)}")
     return kinds[task](run)
@@ -48,7 +48,7 @@ class Tokenizer:
 
     def __init__(self, run: str | Path):
         self.config = runs.read_config(run)
-        if self.config.get("task") != "reconstruct":
+        if self.config.task != "reconstruct":
             raise UserError(f"run {run} holds no image tokenizer; name one that --config=configs/vqvae.py trained")
         params, variables, self.step, self.digest = runs.read_weights(run)
         self._model = models.build(self.config)
@@ -159,6 +159,7 @@ class Translator:
             raise UserError(f"num_images {num_images} is below 1; ask for at least one picture a prompt")
         given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "guidance_scale": guidance_scale}
         sampling = replace(self.sampling, **{name: value for name, value in given.items() if value is not None})
+        self._reader.encode_prompts(prompts)  # before they are repeated, so that an error numbers them as given
         repeated = [prompt for prompt in prompts for _ in range(num_images)]
         ids = self.draw_ids(repeated, np.tile(np.arange(num_images), len(prompts)), seed, sampling)
         images = self.tokenizer.detokenize(ids)

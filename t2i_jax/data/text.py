@@ -78,7 +78,10 @@ class CaptionReader:
             raise UserError("there is no prompt; give at least one")
         unknown, rows = [], []
         for number, prompt in enumerate(prompts):
-            pieces = self._tokenizer.encode(prompt)
+            try:
+                pieces = self._tokenizer.encode(prompt)
+            except TypeError:  # no string, or one with bytes that are no UTF-8
+                raise UserError(f"prompt {number} ({prompt!r}) is no text; give words in UTF-8") from None
             if len(pieces.ids) == 2:  # [CLS] and [SEP] alone
                 raise UserError(f"prompt {number} is empty; give at least one word")
             if len(pieces.ids) > self.text_len:

@@ -22,7 +22,7 @@ class TranslationEvaluator:
       predict: `(params, batch) -> {"logits": [B, N, K]}` under teacher forcing.
       sample: `(params, batch, keys) -> ids [B, N]`, free running.
       codebook_size: K.
-      temperature: that `sample` draws with; the teacher-forced draws use it too.
+      temperature: that `sample` draws with; the teacher-forced draws use it too, but no guidance and no filter.
       drawn: pictures that the statistics look at.
     """
 

@@ -1,11 +1,13 @@
 """Checkpoints: the training state and the place in the data, saved together by Orbax."""
 
+import sys
 from pathlib import Path
 
 import grain
 import jax
 import orbax.checkpoint as ocp
 
+from t2i_jax.errors import UserError
 from t2i_jax.loop.state import State
 
 
@@ -14,7 +16,8 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int):
         options = ocp.CheckpointManagerOptions(max_to_keep=keep)
-        self._manager = ocp.CheckpointManager((folder / "checkpoints").resolve(), options=options)
+        self._folder = folder / "checkpoints"
+        self._manager = ocp.CheckpointManager(self._folder.resolve(), options=options)
 
     def __enter__(self):
         return self
@@ -36,10 +39,29 @@ class Checkpoints:
         self._manager.save(int(state.step), args=ocp.args.Composite(**arguments), force=True)
 
     def restore(self, state: State, stream: grain.DatasetIterator) -> tuple[State, grain.DatasetIterator]:
-        """The newest state and the iterator at its place; shapes, types and placement are `state`'s."""
+        """The newest state that can be read, and the iterator at its place.
+
+        Args:
+          state: its shapes, types and placement are those restored.
+          stream: of the run.
+
+        Raises:
+          UserError: no checkpoint can be read, or it holds a model of another shape.
+        """
+        wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
         arguments = {
-            "state": ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, state)),
+            "state": ocp.args.StandardRestore(wanted),
             "data": grain.checkpoint.CheckpointRestore(stream),
         }
-        restored = self._manager.restore(self.latest, args=ocp.args.Composite(**arguments))
-        return restored["state"], restored["data"]
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                restored = self._manager.restore(step, args=ocp.args.Composite(**arguments))
+            except Exception as error:  # Orbax raises three kinds for damaged files and more for other shapes
+                reason = " ".join(str(error).split())[:200]
+                print(f"warning: checkpoint {step} in {self._folder} cannot be read: {reason}", file=sys.stderr)
+            else:
+                return restored["state"], restored["data"]
+        raise UserError(
+            f"no checkpoint in {self._folder} fits this config or can be read; delete the folder to start again,"
+            " or choose another --workdir"
+        )

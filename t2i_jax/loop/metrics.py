@@ -48,14 +48,15 @@ class Metrics:
           Means since the last flush.
 
         Raises:
-          UserError: a loss was not finite; names the first such step.
+          UserError: a loss or gradient was not finite; names the first such step.
         """
         rows, self._pending = jax.device_get(self._pending), []
         for step, row in rows:
-            if not math.isfinite(row["loss"]):
+            if not (math.isfinite(row["loss"]) and math.isfinite(row["gradient_norm"])):
                 where = "no checkpoint yet" if last_good is None else f"last good checkpoint: step {last_good}"
                 raise UserError(
-                    f"loss is {row['loss']} at step {step}; {where}; lower config.optim.lr or config.optim.clip"
+                    f"loss is {row['loss']}, gradient norm {row['gradient_norm']} at step {step}; {where};"
+                    " lower config.optim.lr, with --accept-config-change or in another --workdir"
                 )
         if not rows:
             return {}

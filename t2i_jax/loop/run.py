@@ -76,6 +76,21 @@ def differences(old: dict, new: dict) -> list[str]:
     ]
 
 
+def check_same(folder: Path, config: ConfigDict, name: str) -> None:
+    """Whether a finished run is the one that a config asks for; where its data set lies does not matter.
+
+    Raises:
+      UserError: it was trained with another config.
+    """
+    changes = differences(_read_config(folder / CONFIG), json.loads(config.to_json()))
+    changes = [change for change in changes if not change.startswith("data.data_dir:")]
+    if changes:
+        raise UserError(
+            f"{folder} was trained with another config than {name} ({'; '.join(changes)});"
+            " name another --config.tokenizer_run, or change it back"
+        )
+
+
 def read_config(folder: str | Path) -> FrozenConfigDict:
     """The config of a run folder.
 
@@ -87,7 +102,11 @@ def read_config(folder: str | Path) -> FrozenConfigDict:
         raise UserError(f"run {folder} does not exist; train one with train.py --workdir={folder}")
     if not path.exists():
         raise UserError(f"{folder} is no run folder: it has no {CONFIG}; name the --workdir of a run")
-    return FrozenConfigDict(_read_config(path))
+    config = FrozenConfigDict(_read_config(path))
+    missing = [name for name in ("task", "model_name", "model", "data", "steps", "sampling") if name not in config]
+    if missing:
+        raise UserError(f"{path} has no field {missing[0]!r}; it is no config that train.py wrote")
+    return config
 
 
 def _read_config(path: Path) -> dict:

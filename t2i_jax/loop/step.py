@@ -125,19 +125,30 @@ class PmapStep:
         return jax.tree.map(lambda x: x[0], state)
 
 
-def make_step(state: State, *, loss_fn, optimizer, config) -> JitStep | PmapStep:
-    """The step that `config.parallel` names.
+KINDS = {"jit": JitStep, "pmap": PmapStep}
+
+
+def check_step(config) -> None:
+    """Whether there can be such a step on this machine.
 
     Raises:
-      UserError: another name, or a batch that the devices cannot share evenly.
+      UserError: an unknown `config.parallel`, or a batch that the devices cannot share evenly.
     """
+    if config.parallel not in KINDS:
+        raise UserError(f"config.parallel {config.parallel!r} is unknown; choose {', '.join(KINDS)}")
     devices = jax.device_count()
     if config.batch_size % (devices * config.accumulate):
         raise UserError(
             f"config.batch_size {config.batch_size} is not divisible by {devices} devices x"
             f" config.accumulate {config.accumulate}; choose a multiple of {devices * config.accumulate}"
         )
-    kinds = {"jit": JitStep, "pmap": PmapStep}
-    if config.parallel not in kinds:
-        raise UserError(f"config.parallel {config.parallel!r} is unknown; choose {', '.join(kinds)}")
-    return kinds[config.parallel](state, loss_fn=loss_fn, optimizer=optimizer, config=config)
+
+
+def make_step(state: State, *, loss_fn, optimizer, config) -> JitStep | PmapStep:
+    """The step that `config.parallel` names.
+
+    Raises:
+      UserError: see `check_step`.
+    """
+    check_step(config)
+    return KINDS[config.parallel](state, loss_fn=loss_fn, optimizer=optimizer, config=config)

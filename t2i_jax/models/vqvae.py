@@ -43,6 +43,8 @@ class Model(nn.Module):
     def setup(self):
         if self.image_size % self.patch:
             raise ValueError(f"image_size {self.image_size} is not divisible by patch {self.patch}")
+        if self.codebook_size % self.depth:
+            raise ValueError(f"codebook_size {self.codebook_size} is not divisible by depth {self.depth}")
         self.encoder = [PatchBlock(self.width, self.dtype) for _ in range(self.encoder_layers)]
         self.decoder = [PatchBlock(self.width, self.dtype) for _ in range(self.decoder_layers)]
         self.quantizer = EMAQuantizer(self.codebook_size, self.depth, self.decay)
