@@ -17,7 +17,10 @@ VARIABLES = {"codebook": {"quantizer": {"frequency": np.full(4, 0.25, np.float32
 
 
 def make_config(**changes):
-    config = ml_collections.ConfigDict({"name": "test", "steps": 3, "optim": {"lr": 0.1}, "tags": ("a", "b")})
+    config = ml_collections.ConfigDict(
+        {"name": "test", "steps": 3, "optim": {"lr": 0.1}, "tags": ("a", "b"), "task": "t", "model_name": "m"}
+    )
+    config.update({"model": {}, "data": {"data_dir": "a"}, "sampling": {}})
     config.update(changes)
     return config
 
@@ -110,6 +113,18 @@ def test_a_broken_config_is_one_line_to_read_and_to_continue(run, content):
     assert (run / runs.CONFIG).read_bytes() == content
     runs.start_run(run, make_config(), accept_config_change=True)
     assert runs.read_config(run).steps == 3
+
+
+def test_a_config_of_someone_else_is_refused(run):
+    (run / runs.CONFIG).write_text('{"task": "translate"}')
+    assert "has no field 'model_name'" in refusal(runs.read_config, run)
+
+
+def test_a_finished_run_must_be_the_one_that_is_named(run):
+    runs.check_same(run, make_config(data={"data_dir": "elsewhere"}), "config.tokenizer")
+    message = refusal(runs.check_same, run, make_config(steps=9), "config.tokenizer")
+    assert "steps: 3 -> 9" in message
+    assert "config.tokenizer_run" in message
 
 
 def test_a_config_comes_back_frozen(run):

@@ -36,7 +36,10 @@ class Checkpoints:
             "state": ocp.args.StandardSave(state),
             "data": grain.checkpoint.CheckpointSave(stream),
         }
-        self._manager.save(int(state.step), args=ocp.args.Composite(**arguments), force=True)
+        step = int(state.step)
+        if step in self._manager.all_steps():  # one that could not be read, and has been trained again
+            self._manager.delete(step)
+        self._manager.save(step, args=ocp.args.Composite(**arguments), force=True)
 
     def restore(self, state: State, stream: grain.DatasetIterator) -> tuple[State, grain.DatasetIterator]:
         """The newest state that can be read, and the iterator at its place.
