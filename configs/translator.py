@@ -1,4 +1,4 @@
-"""BERT2GPT translator: captions -> the tokens of a VQ-VAE -> pictures.
+r"""BERT2GPT translator: captions -> the tokens of a VQ-VAE -> pictures.
 
 python train.py --config=configs/translator.py
 """
