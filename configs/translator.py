@@ -5,8 +5,8 @@ r"""BERT2GPT translator: captions -> the tokens of a VQ-VAE -> pictures.
 
 The digits variant takes 8 min 3 s on 2 CPU cores (AMD EPYC, 2026-11-24) after its tokenizer: 0.826 overall by
 `t2i evaluate`, held-out combinations 0.596; 2.245 nats a token, bigram baseline 4.175. Guidance 1.5 and temperature
-0.5 were chosen from eight settings on an earlier run, with prompts of another seed than the evaluation's; guidance 3
-at temperature 1 scored half as much. The smoke variant only shows that everything runs.
+0.5 were chosen from eight settings on an earlier run, with prompts of another seed than the evaluation's;
+guidance 3 at temperature 1 scored half as much. The smoke variant only shows that everything runs.
 """
 
 from configs import base, vqvae

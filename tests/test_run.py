@@ -72,7 +72,7 @@ def test_one_flipped_byte_is_noticed(run, place):
     path = run / runs.WEIGHTS
     content = bytearray(path.read_bytes())
     header = struct.unpack("<Q", content[:8])[0]
-    metadata = content.index(b'"step":"3"') + 8
+    metadata = content.index(b'step\\": 3') + 8
     at = {"header": 8, "first tensor": 8 + header, "last byte": -1, "metadata": metadata}[place]
     content[at] ^= 1
     path.write_bytes(content)

@@ -133,7 +133,8 @@ def write_weights(folder: str | Path, params, variables, step: int) -> None:
         return
     tree = flatten_dict({"params": params, "variables": variables}, sep="/")
     tensors = {name: np.ascontiguousarray(value) for name, value in tree.items()}
-    metadata = {"step": str(step), "sha256": _digest(tensors, step)}
+    # One entry: safetensors writes several in a random order, and equal weights should be equal files.
+    metadata = {"t2i": json.dumps({"step": step, "sha256": _digest(tensors, step)})}
     write_atomically(Path(folder) / WEIGHTS, safetensors.numpy.save(tensors, metadata))
 
 
@@ -157,9 +158,9 @@ def read_weights(folder: str | Path) -> tuple[dict, dict, int, str]:
         raise UserError(f"run {folder} has no weights yet; train it with train.py --workdir={folder}")
     try:
         with safetensors.safe_open(path, "numpy") as file:
-            metadata = file.metadata()
+            metadata = json.loads(file.metadata()["t2i"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
-        step, expected = int(metadata["step"]), metadata["sha256"]
+        step, expected = metadata["step"], metadata["sha256"]
     except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path} is damaged ({error}); delete it and run train.py --workdir={folder} again"
