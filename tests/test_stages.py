@@ -1,0 +1,149 @@
+"""From one stage to the next: a translator and the tokenizer that it names, and other ways to misname things."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from t2i_jax.loop import run as runs
+
+REPO = Path(__file__).parents[1]
+VQVAE, TRANSLATOR = "--config=configs/vqvae.py:smoke", "--config=configs/translator.py:smoke"
+
+
+@pytest.fixture
+def refused(command, data_dir, tmp_path):
+    """Runs a command that must be refused; returns the line that says why, without `train.py: `."""
+
+    def call(config, *argv):
+        code, lines = command(config, f"--workdir={tmp_path / 'run'}", f"--config.data.data_dir={data_dir}", *argv)
+        assert code == 2, lines
+        assert lines[-1].startswith("train.py: ")
+        assert not any("Traceback" in line for line in lines)
+        return lines[-1].removeprefix("train.py: ")
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--config"], "choose one of configs/translator.py:digits"),
+        (["--config=elsewhere/vqvae.py"], "does not exist; choose one of configs/translator.py:digits"),
+        (["--config=configs"], "'configs' does not exist; choose one of configs/translator.py:digits"),
+        (["--config", "configs/vqvae.py:smok"], "no variant 'smok'; choose one of configs/vqvae.py:digits"),
+        (["--config=./configs/vqvae.py:smok"], "no variant 'smok'; choose one of configs/vqvae.py:digits"),
+        ([VQVAE, "--config.optm.lr=1"], "no field 'optm'; did you mean 'optim'?"),
+        ([VQVAE, "--config.optim.lr.x=1"], "no field 'optim.lr.x'"),
+        ([VQVAE, "--config.steps=1.5"], "--config.steps=1.5"),
+        ([VQVAE, "--config.optim=3"], "--config.optim=3"),
+        ([VQVAE, "--config.fsdp=maybe"], "--config.fsdp=maybe"),
+        ([VQVAE, "--workdir"], "--workdir"),
+    ],
+)
+def test_more_flags_that_cannot_be(argv, said, command):
+    code, lines = command(*argv)
+    assert code == 2
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("train.py: ")
+    assert said in lines[0]
+
+
+def test_good_ways_to_name_a_config(command, tmp_path):
+    (tmp_path / "file").write_text("")
+    for argv in (
+        ["--config=configs/vqvae.py"],
+        ["--config", "configs/vqvae.py:smoke"],
+        ["--config=./configs/vqvae.py:smoke"],
+        [f"--config={REPO}/configs/vqvae.py:smoke"],
+        [VQVAE, "--accept-config-change"],
+    ):  # each goes on until it meets the bad workdir
+        assert "choose another --workdir" in command(*argv, f"--workdir={tmp_path / 'file'}")[1][-1]
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ([VQVAE, "--workdir=/proc/run"], "run folder /proc/run cannot be written"),
+        ([VQVAE, "--config.data.data_dir=/proc/data"], "/proc/data"),
+        ([TRANSLATOR, "--config.model.codebook_size=32"], "model.codebook_size: 64 -> 32"),
+        ([TRANSLATOR, "--config.model.num_tokens=16"], "config.model.num_tokens is 16, but tokenizer"),
+        ([TRANSLATOR, "--config.model.text_vocab_size=10"], "the model reads at most 10"),
+        ([TRANSLATOR, "--config.model.decoder.heads=5"], "config.model: width 32 is not divisible by 5 heads"),
+        ([TRANSLATOR, "--config.data.text_len=16"], "config.model: text has 16 tokens; the encoder reads 12"),
+    ],
+)
+def test_stages_that_do_not_fit(argv, said, refused, smoke_run):
+    if argv[0] == TRANSLATOR:
+        argv = [*argv, f"--config.tokenizer_run={smoke_run.tokenizer}"]
+    assert said in refused(*argv)
+
+
+def test_a_first_attempt_that_was_refused_leaves_no_text_tokenizer_to_go_by(refused, smoke_run, tmp_path):
+    argv = [TRANSLATOR, f"--config.tokenizer_run={smoke_run.tokenizer}"]
+    assert "16 tokens" in refused(*argv, "--config.data.text_len=16")
+    assert (tmp_path / "run" / "text_tokenizer.json").exists()
+    assert "at most 10" in refused(*argv, "--config.model.text_vocab_size=10", "--accept-config-change")
+
+
+def test_a_translators_run_is_no_tokenizer(refused, smoke_run):
+    said = refused(TRANSLATOR, f"--config.tokenizer_run={smoke_run.translator}")
+    assert str(smoke_run.translator) in said
+    assert "config.tokenizer" in said
+
+
+@pytest.fixture
+def retrained(smoke_run, tmp_path):
+    """The smoke run's tokenizer, trained once more to something else, its tokens still those of before."""
+    folder = shutil.copytree(smoke_run.tokenizer, tmp_path / "tokenizer")
+    params, variables, step, _ = runs.read_weights(folder)
+    params["decoder_0"]["channel_out"]["bias"] += 0.01
+    runs.write_weights(folder, params, variables, step)
+    return folder
+
+
+def test_tokens_of_a_tokenizer_that_was_trained_again_are_refused(refused, retrained):
+    said = refused(TRANSLATOR, f"--config.tokenizer_run={retrained}")
+    assert f"tokens in {retrained / 'tokens'}" in said
+    assert "were made by tokenizer" in said
+    assert "delete" in said
+
+
+def test_a_translator_keeps_the_tokenizer_that_it_was_trained_with(
+    refused, smoke_run, retrained, tmp_path, read_only
+):
+    run = shutil.copytree(smoke_run.translator, tmp_path / "run")
+    before = read_only(run / "tokenizer")
+    argv = [TRANSLATOR, f"--config.tokenizer_run={retrained}", "--accept-config-change", "--config.steps=3"]
+    assert "tokens of another tokenizer" in refused(*argv)
+    shutil.rmtree(retrained / "tokens")  # as the message about the tokens says
+    assert "tokens of another tokenizer" in refused(*argv)
+    assert read_only(run / "tokenizer") == before
+
+
+def test_a_loss_that_is_not_finite_leaves_what_was_good(command, smoke_run, data_dir, tmp_path):
+    run = shutil.copytree(smoke_run.tokenizer, tmp_path / "run")
+    digest = runs.read_weights(run)[3]
+    fields = ["steps=9", "optim.lr=1e30", "optim.warmup=0", "checkpoint_every=9", f"data.data_dir={data_dir}"]
+    options = [f"--config.{field}" for field in fields]
+    code, lines = command(VQVAE, f"--workdir={run}", *options, "--accept-config-change")
+    assert code == 2
+    assert lines[-1].startswith("train.py: loss is ")
+    assert "at step 4; last good checkpoint: step 2; lower config.optim.lr" in lines[-1]
+    assert not any("Traceback" in line for line in lines)
+    assert runs.read_weights(run)[3] == digest
+
+
+def test_a_loss_that_is_not_finite_before_any_checkpoint(refused):
+    fields = ["steps=9", "optim.lr=1e30", "optim.warmup=0", "checkpoint_every=9", "eval_every=9"]
+    said = refused(VQVAE, *(f"--config.{field}" for field in fields))
+    assert "at step 2; no checkpoint yet" in said
+
+
+def test_as_a_program_it_has_one_line_and_exit_code_2():
+    command = [sys.executable, "train.py", VQVAE, "--config.optim.lrr=1"]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "train.py: the config has no field 'lrr'; did you mean 'lr'?\n"
