@@ -8,6 +8,7 @@ The same command again continues a stopped run.
 import os
 import signal
 import sys
+from contextlib import nullcontext
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 from absl import app, flags, logging
 from tqdm import tqdm
 
-from t2i_jax import encode, generate, models
+from t2i_jax import encode, files, generate, models
 from t2i_jax.data import pipeline, text
 from t2i_jax.data.pictures import picture_grid
 from t2i_jax.errors import UserError
@@ -46,14 +47,24 @@ def train(config, workdir, *, accept_config_change: bool = False) -> None:
       SystemExit: Ctrl-C or SIGTERM, after saving.
     """
     check_config(config)
-    folder = runs.start_run(workdir, config, accept_config_change=accept_config_change)
-    if runs.is_finished(folder):
-        print(f"{folder} is finished: step {config.steps}", file=sys.stderr)
-        return
+    folder = runs.make_folder(workdir)
+    with files.lock(folder) if jax.process_index() == 0 else nullcontext():
+        runs.check_config_change(folder, config, accept=accept_config_change)
+        if runs.is_finished(folder, config):
+            print(f"{folder} is finished: step {config.steps}", file=sys.stderr)
+        else:
+            train_locked(config, folder, accept_config_change)
+
+
+def train_locked(config, folder, accept_config_change):
+    """`train` in a run folder that is this process's own."""
     print(f"training {config.name} in {folder}", file=sys.stderr)
     line, warning = sharding.describe_devices()
     print(line + (f"\nwarning: {warning}" if warning else ""), file=sys.stderr)
 
+    checkpoints = Checkpoints(folder, config.keep_checkpoints)
+    if checkpoints.latest is None:
+        runs.write_config(folder, config)
     task = import_module(f"t2i_jax.tasks.{config.task}")
     model = models.build(config)
     prepare = {"reconstruct": prepare_reconstruct, "translate": prepare_translate}[config.task]
@@ -80,46 +91,46 @@ def train(config, workdir, *, accept_config_change: bool = False) -> None:
     step = make_step(state, loss_fn=loss_fn, optimizer=optimizer, config=config)
     upkeep = jax.jit(partial(task.upkeep, model)) if config.upkeep_every else None
 
-    with Checkpoints(folder, config.keep_checkpoints) as checkpoints:
-        if checkpoints.latest is None:
-            params, variables = start(params, variables)
-            state = State.create(params, variables, optimizer, config.ema)
-        else:
-            state, batches = checkpoints.restore(state, batches)
-            print(f"continuing from step {int(state.step)}", file=sys.stderr)
-            # Whatever became of the weights' file since: it follows the checkpoint.
-            runs.write_weights(folder, state.eval_params, state.variables, int(state.step))
-        first = int(state.step)
-        state = step.place(state)
+    if checkpoints.latest is None:
+        params, variables = start(params, variables)
+        state = State.create(params, variables, optimizer, config.ema)
+    else:
+        state, batches = checkpoints.restore(state, batches)
+        print(f"continuing from step {int(state.step)}", file=sys.stderr)
+        runs.write_config(folder, config)
+        # Whatever became of the weights' file since: it follows the checkpoint.
+        runs.write_weights(folder, state.eval_params, state.variables, int(state.step))
+    first = int(state.step)
+    state = step.place(state)
 
-        with Metrics(folder, first) as metrics, Stop() as stop, progress(config, first) as bar:
-            number = first
-            for number in range(first + 1, config.steps + 1):
-                batch = next(batches)
-                if upkeep and number % config.upkeep_every == 0:
-                    state = step.upkeep(upkeep, state, batch, stream(config.seed, "upkeep", number))
-                state, values = step(state, batch)
-                metrics.push(number, values)
-                last = number == config.steps or stop.requested
-                save = last or number % config.checkpoint_every == 0
-                if save or number % config.log_every == 0:
-                    means = metrics.flush(checkpoints.latest)
-                    bar.set_postfix(loss=f"{means['loss']:.4f}", refresh=False)
-                bar.update(config.batch_size)
-                if number == config.steps or number % config.eval_every == 0:
-                    whole = step.gather(state)
-                    scores, grids = evaluate(whole.eval_params, whole.variables)
-                    metrics.scalars(number, {f"validation/{name}": score for name, score in scores.items()})
-                    metrics.pictures(number, grids)
-                    runs.write_scores(folder, {"step": number, **scores})
-                    shown = "  ".join(f"{name} {score:.3g}" for name, score in scores.items())
-                    bar.write(f"step {number}: {shown}", file=sys.stderr)
-                if save:
-                    whole = step.gather(state)
-                    runs.write_weights(folder, whole.eval_params, whole.variables, number)
-                    checkpoints.save(whole, batches)
-                if last:  # not stop.requested: a signal since then has not been saved for
-                    break
+    with Metrics(folder, first) as metrics, Stop() as stop, progress(config, first) as bar:
+        number = first
+        for number in range(first + 1, config.steps + 1):
+            batch = next(batches)
+            if upkeep and number % config.upkeep_every == 0:
+                state = step.upkeep(upkeep, state, batch, stream(config.seed, "upkeep", number))
+            state, values = step(state, batch)
+            metrics.push(number, values)
+            last = number == config.steps or stop.requested
+            save = last or number % config.checkpoint_every == 0
+            if save or number % config.log_every == 0:
+                means = metrics.flush(checkpoints.latest)
+                bar.set_postfix(loss=f"{means['loss']:.4f}", refresh=False)
+            bar.update(config.batch_size)
+            if number == config.steps or number % config.eval_every == 0:
+                whole = step.gather(state)
+                scores, grids = evaluate(whole.eval_params, whole.variables)
+                metrics.scalars(number, {f"validation/{name}": score for name, score in scores.items()})
+                metrics.pictures(number, grids)
+                runs.write_scores(folder, {"step": number, **scores})
+                shown = "  ".join(f"{name} {score:.3g}" for name, score in scores.items())
+                bar.write(f"step {number}: {shown}", file=sys.stderr)
+            if save:
+                whole = step.gather(state)
+                checkpoints.save(whole, batches)
+                runs.write_weights(folder, whole.eval_params, whole.variables, number)
+            if last:  # not stop.requested: a signal since then has not been saved for
+                break
     if stop.requested:
         print(f"stopped: saved step {number} in {folder}; the same command continues", file=sys.stderr)
         sys.exit(128 + stop.requested)
@@ -167,26 +178,31 @@ def prepare_reconstruct(config, folder, task, model, accept_config_change):
 def prepare_translate(config, folder, task, model, accept_config_change):
     """Data, start and evaluation of a translator, after its tokenizer where that is not finished."""
     tokenizer_run = Path(config.tokenizer_run)
-    if not runs.is_finished(tokenizer_run):
+    if not runs.is_finished(tokenizer_run, config.tokenizer):
         print(f"tokenizer {tokenizer_run} has no finished run yet; training it first", file=sys.stderr)
         train(config.tokenizer, tokenizer_run, accept_config_change=accept_config_change)
     runs.check_same(tokenizer_run, config.tokenizer, "config.tokenizer")
     tokenizer = generate.Tokenizer(tokenizer_run)
-    own, started = folder / "tokenizer", (folder / "checkpoints").exists()
-    if started and runs.read_weights(own)[3] != tokenizer.digest:
-        raise UserError(
-            f"{folder} was trained on the tokens of another tokenizer than {tokenizer_run} holds now;"
-            " choose another --workdir"
-        )
+    own, started = folder / runs.TOKENIZER, (folder / "checkpoints").exists()
+    if started and own.exists():
+        check_own_tokenizer(own, tokenizer, tokenizer_run)
     tokens_dir = encode.encode(config, tokenizer, tokenizer_run)
-    if not (started and (folder / text.FILE).exists()):
+    if not (started and (folder / runs.TEXT_TOKENIZER).exists()):
         pieces = task.word_pieces(tokens_dir, tokenizer.digest, config.model.text_vocab_size)
-        runs.write_atomically(folder / text.FILE, pieces.to_str(pretty=True).encode())
-    reader = text.CaptionReader(folder / text.FILE, config.data.text_len)
+        text.write_word_pieces(folder / runs.TEXT_TOKENIZER, pieces)
+    reader = text.CaptionReader(folder / runs.TEXT_TOKENIZER, config.data.text_len)
     splits, transform = task.inputs(config, tokens_dir, tokenizer.digest, reader)
     own.mkdir(exist_ok=True)
-    for name in (runs.CONFIG, runs.WEIGHTS, runs.SCORES):  # a run folder is self-contained
-        runs.write_atomically(own / name, (tokenizer_run / name).read_bytes())
+    if (tokenizer_run / runs.SCORES).exists():
+        try:
+            files.read_json(tokenizer_run / runs.SCORES)
+        except files.DamagedError as error:
+            raise UserError(f"{error}; delete it to go on without it") from None
+        copied = (runs.CONFIG, runs.WEIGHTS, runs.SCORES)
+    else:
+        copied = (runs.CONFIG, runs.WEIGHTS)
+    for name in copied:  # a run folder is self-contained
+        files.write_atomically(own / name, (tokenizer_run / name).read_bytes())
 
     def start(params, variables):
         if config.codebook_start:
@@ -214,6 +230,23 @@ def prepare_translate(config, folder, task, model, accept_config_change):
         return score(params), {"samples": picture_grid(images.reshape(-1, *images.shape[2:]), columns=8)}
 
     return splits, transform, start, evaluate
+
+
+def check_own_tokenizer(own, tokenizer, tokenizer_run) -> None:
+    """Whether a run's copy of its tokenizer is the tokenizer it is about to go on with.
+
+    Raises:
+      UserError: it is another one, or damaged.
+    """
+    try:
+        digest = runs.load_weights(own / runs.WEIGHTS)[3]
+    except files.DamagedError as error:
+        raise UserError(f"{error}; delete {own} to copy it again from {tokenizer_run}") from None
+    if digest != tokenizer.digest:
+        raise UserError(
+            f"{own.parent} was trained on the tokens of another tokenizer than {tokenizer_run} holds now;"
+            " choose another --workdir"
+        )
 
 
 def progress(config, first: int) -> tqdm:
@@ -255,8 +288,11 @@ def main(argv) -> None:
     workdir = flags.FLAGS.workdir or os.path.join("runs", config.name)
     try:
         train(config, workdir, accept_config_change=flags.FLAGS.accept_config_change)
-    except (UserError, OSError) as error:
+    except UserError as error:
         print(f"train.py: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        print(f"train.py: {error}; what was saved before stands, and the same command continues", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("train.py: interrupted; the last checkpoint stands, and the same command continues", file=sys.stderr)

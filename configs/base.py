@@ -40,3 +40,11 @@ def digits() -> ml_collections.ConfigDict:
     data.data_dir = "data"  # where prepared TFDS sets lie, relative to the working directory
     data.image_size = 32
     return data
+
+
+def photos() -> ml_collections.ConfigDict:
+    """Crops of a dozen photographs that lie inside installed packages (extra `photos`), 64 x 64 pixels."""
+    data = digits()
+    data.name = "captioned_photos"
+    data.image_size = 64
+    return data

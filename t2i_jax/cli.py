@@ -40,6 +40,10 @@ def build_parser():
     sample.add_argument("--temperature", type=float, help=f"divides the logits; 0 is greedy {unset}")
     sample.add_argument("--top-k", type=int, help=f"draw from the k likeliest tokens; 0 is off {unset}")
     sample.add_argument("--top-p", type=float, help=f"draw from the likeliest share p; 1 is off {unset}")
+    sample.add_argument(
+        "--min-p", type=float, help=f"draw tokens at least p times as likely as the likeliest {unset}"
+    )
+    sample.add_argument("--plain-tokens", type=int, help=f"leading tokens at temperature 1, unfiltered {unset}")
     sample.add_argument("--seed", type=int, default=0, help="same seed, same pictures (0)")
     sample.add_argument(
         "--out",

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from t2i_jax import files
 from t2i_jax.data import pipeline, token_cache
 from t2i_jax.errors import UserError
 
@@ -32,13 +33,21 @@ def encode(config, tokenizer, run: str | Path) -> Path:
         if ours != theirs:
             raise UserError(f"config.model.{field} is {ours}, but tokenizer {run} has {theirs}; make them equal")
     folder = Path(run) / "tokens" / config.data.name.replace("/", "-")
-    for split in SPLITS:
-        if (folder / split).is_dir():
-            continue
+    if _missing(folder):
+        with files.lock(run):
+            _encode_splits(config, tokenizer, folder)
+    return folder
+
+
+def _missing(folder: Path) -> list[str]:
+    return [split for split in SPLITS if not (folder / split).is_dir()]
+
+
+def _encode_splits(config, tokenizer, folder: Path) -> None:
+    for split in _missing(folder):  # another process may have made some before this one had the lock
         dataset = pipeline.open_split(config.data.name, config.data.data_dir, split)
         with tqdm(total=len(dataset), desc=f"encoding {split}", unit="pictures", file=sys.stderr) as bar:
             token_cache.write_tokens(folder / split, _tokens(tokenizer, dataset, bar), tokenizer.digest)
-    return folder
 
 
 def _tokens(tokenizer, dataset, bar: tqdm):

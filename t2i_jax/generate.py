@@ -16,7 +16,6 @@ from t2i_jax.data import text
 from t2i_jax.errors import UserError
 from t2i_jax.loop import run as runs
 from t2i_jax.loop.state import stream
-from t2i_jax.models.quantizers import codebook_of
 from t2i_jax.sampling.settings import Sampling
 from t2i_jax.tasks import translate
 
@@ -54,8 +53,8 @@ class Tokenizer:
         self._model = models.build(self.config)
         self.codebook_size, self.num_tokens = self._model.codebook_size, self._model.num_tokens
         self._variables = jax.tree.map(jnp.asarray, {"params": params, **variables})
-        self.codebook = np.asarray(codebook_of(self._variables["codebook"]["quantizer"]))
         self._apply = jax.jit(self._model.apply, static_argnames="method")
+        self.codebook = np.asarray(self._apply(self._variables, method="codebook"))
 
     def tokenize(self, images: np.ndarray) -> np.ndarray:
         """Ids int32 [B, N] in [0, K) of pictures [B, H, W, 3]: uint8, or floats in [0, 1].
@@ -109,8 +108,8 @@ class Translator:
     def __init__(self, run: str | Path):
         self.config = runs.read_config(run)
         params, _, self.step, self.digest = runs.read_weights(run)
-        self.tokenizer = Tokenizer(Path(run) / "tokenizer")
-        reader = text.CaptionReader(Path(run) / text.FILE, self.config.data.text_len)
+        self.tokenizer = Tokenizer(Path(run) / runs.TOKENIZER)
+        reader = text.CaptionReader(Path(run) / runs.TEXT_TOKENIZER, self.config.data.text_len)
         self._connect(models.build(self.config), jax.tree.map(jnp.asarray, params), reader)
 
     @classmethod
@@ -134,6 +133,8 @@ class Translator:
         temperature: Real | None = None,
         top_k: int | None = None,
         top_p: Real | None = None,
+        min_p: Real | None = None,
+        plain_tokens: int | None = None,
         guidance_scale: Real | None = None,
     ) -> np.ndarray:
         """Draw pictures.
@@ -145,7 +146,7 @@ class Translator:
           prompts: captions.
           num_images: n, pictures a prompt.
           seed: >= 0.
-          temperature, top_k, top_p, guidance_scale: see `Sampling`; None is the run's default.
+          temperature, top_k, top_p, min_p, plain_tokens, guidance_scale: see `Sampling`; None is the run's default.
 
         Returns:
           uint8 [P, n, H, W, 3].
@@ -157,7 +158,14 @@ class Translator:
             raise UserError(f"prompts is one string ({prompts!r}); give a list of strings")
         if num_images < 1:
             raise UserError(f"num_images {num_images} is below 1; ask for at least one picture a prompt")
-        given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "guidance_scale": guidance_scale}
+        given = {
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+            "min_p": min_p,
+            "plain_tokens": plain_tokens,
+            "guidance_scale": guidance_scale,
+        }
         sampling = replace(self.sampling, **{name: value for name, value in given.items() if value is not None})
         self._reader.encode_prompts(prompts)  # before they are repeated, so that an error numbers them as given
         repeated = [prompt for prompt in prompts for _ in range(num_images)]

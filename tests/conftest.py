@@ -7,6 +7,8 @@ import fcntl
 import os
 import subprocess
 import sys
+import time
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +17,42 @@ import pytest
 
 REPO = Path(__file__).parents[1]
 sys.path.insert(0, str(REPO))  # train.py and configs/, however pytest was called
+
+
+def pytest_addoption(parser):
+    parser.addoption("--long", action="store_true", help="every fault at every moment, and a table of them")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "long: runs with --long alone")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("long"):
+        for item in items:
+            if "long" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="runs with --long"))
+
+
+@pytest.fixture
+def record_fault(record_property):
+    """`record_fault(fault, outcome)` for the table: first "tried", then "survived" or "refused" if it was."""
+    return lambda fault, outcome: record_property("fault", (fault, outcome))
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """What became of each fault: what was tried, and neither survived nor was refused, is lost."""
+    if not config.getoption("long"):
+        return
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
+    table = {}
+    for fault, outcome in (value for r in reports for name, value in r.user_properties if name == "fault"):
+        table.setdefault(fault, Counter())[outcome] += 1
+    lines = ["| fault | tried | survived | refused | lost |", "|---|---|---|---|---|"]
+    for fault, counts in table.items():
+        tried, survived, refused = (counts[name] for name in ("tried", "survived", "refused"))
+        lines.append(f"| {fault} | {tried} | {survived} | {refused} | {tried - survived - refused} |")
+    terminalreporter.write_line("\n".join(["", *lines]))
 
 
 @pytest.fixture(scope="session")
@@ -91,18 +129,40 @@ def smoke_run(once, data_dir):
     )
 
 
+@pytest.fixture(scope="session")
+def untouched(once):
+    """A world (see `worlds.py`) in which a translator and its tokenizer were trained and nothing went wrong."""
+    import worlds
+
+    def train(folder):
+        folder.mkdir()
+        start = time.monotonic()
+        code, said = worlds.run(folder / "untouched", ("copy", "translator's step 5"))
+        assert code == 0, said
+        (folder / "untouched" / "seconds").write_text(str(time.monotonic() - start))
+
+    return once("worlds", train) / "untouched"
+
+
+@pytest.fixture(scope="session")
+def interrupted(untouched):
+    """What a kill at the translator's step 5 leaves of it."""
+    return untouched.parent / "interrupted"
+
+
 @pytest.fixture
 def read_only():
-    """A look at a folder's files; call it again to see whether they are what they were."""
+    """A look at a folder's files but its lock; call it again to see whether they are what they were."""
 
     def look(folder):
-        return {path: path.read_bytes() for path in sorted(Path(folder).rglob("*")) if path.is_file()}
+        paths = (path for path in sorted(Path(folder).rglob("*")) if path.is_file() and path.name != "lock")
+        return {path: path.read_bytes() for path in paths}
 
     return look
 
 
 @pytest.fixture
-def command(monkeypatch, capsys, data_dir):
+def command(monkeypatch, capsys):
     """The command line of train.py, in this process: `code, lines on stderr = command(*argv)`.
 
     Flags are fresh in each call, because absl parses a set of flags only once.
@@ -113,7 +173,7 @@ def command(monkeypatch, capsys, data_dir):
     import train
     from t2i_jax.loop import command_line
 
-    def call(*argv):
+    def call(*argv, cwd=REPO):
         values = flags.FlagValues()
         config_flags.DEFINE_config_file("config", None, "", flag_values=values)
         flags.DEFINE_string("workdir", None, "", flag_values=values)
@@ -123,7 +183,7 @@ def command(monkeypatch, capsys, data_dir):
         monkeypatch.setattr(command_line, "flags", SimpleNamespace(FLAGS=values, Error=flags.Error))
         argv = ["train.py", *map(str, argv)]
         monkeypatch.setattr(sys, "argv", argv)  # where config_flags looks for overrides
-        monkeypatch.chdir(REPO)
+        monkeypatch.chdir(cwd)
         capsys.readouterr()
         code = 0
         try:

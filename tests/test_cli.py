@@ -70,13 +70,14 @@ def test_sample_writes_a_labelled_grid(pipe, run, tmp_path, capsys):
 
 
 def test_only_given_settings_override_the_runs(pipe, run, tmp_path):
-    options = ["--temperature", "0", "--top-k", "7", "--top-p", "0.9", "--guidance-scale", "3"]
+    options = ["--temperature", "0", "--top-k", "7", "--top-p", "0.9", "--min-p", "0", "--guidance-scale", "3"]
     argv = ["sample", "--run", run, "--prompt", "a red seven", "--out", str(tmp_path / "grid.png")]
     assert cli.main(argv + options) == 0
     assert cli.main(argv + options[2:4]) == 0
-    given = {"temperature": 0, "top_k": 7, "top_p": 0.9, "guidance_scale": 3}
-    assert [settings for *_, settings in pipe.calls] == [given, {"top_k": 7}]
-    assert [num for _, num, *_ in pipe.calls] == [4, 4]
+    assert cli.main([*argv, "--min-p", "0.25", "--plain-tokens", "8"]) == 0
+    given = {"temperature": 0, "top_k": 7, "top_p": 0.9, "min_p": 0, "guidance_scale": 3}
+    assert [settings for *_, settings in pipe.calls] == [given, {"top_k": 7}, {"min_p": 0.25, "plain_tokens": 8}]
+    assert [num for _, num, *_ in pipe.calls] == [4, 4, 4]
 
 
 def test_prompts_file_writes_pictures_and_what_made_them(pipe, run, tmp_path, capsys):
@@ -95,6 +96,8 @@ def test_prompts_file_writes_pictures_and_what_made_them(pipe, run, tmp_path, ca
         str(out),
         "--top-k",
         "3",
+        "--min-p",
+        "0.05",
     ]
     assert cli.main(argv) == 0
 
@@ -117,6 +120,8 @@ def test_prompts_file_writes_pictures_and_what_made_them(pipe, run, tmp_path, ca
         "temperature": 0.5,
         "top_k": 3,
         "top_p": 1.0,
+        "min_p": 0.05,
+        "plain_tokens": 0,
         "guidance_scale": 1.5,
     }
 
@@ -158,6 +163,12 @@ def test_a_prompt_is_needed_and_only_from_one_place(run, tmp_path, error):
         ("--top-k", "2.5", "'2.5'"),
         ("--top-p", "0", "top_p 0"),
         ("--top-p", "1.5", "1.5"),
+        ("--min-p", "-0.5", "min_p -0.5"),
+        ("--min-p", "1.5", "min_p 1.5"),
+        ("--min-p", "nan", "nan"),
+        ("--min-p", "few", "'few'"),
+        ("--plain-tokens", "-1", "plain_tokens -1"),
+        ("--plain-tokens", "1.5", "'1.5'"),
         ("--guidance-scale", "-2", "-2"),
         ("--guidance-scale", "inf", "inf"),
         ("--prompt", " ", "--prompt number 2"),

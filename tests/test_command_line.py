@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from t2i_jax import files
 from t2i_jax.loop import run as runs
 
 VQVAE = "--config=configs/vqvae.py:smoke"
@@ -25,7 +26,7 @@ def refusal(command, *argv):
         (["--config=configs/vqvae.py", "--config.optim.lr=abc"], "abc"),
         (
             ["--config=configs/vqvae.py:nope"],
-            "'nope'; choose one of configs/vqvae.py:digits, configs/vqvae.py:smoke",
+            "'nope'; choose one of configs/vqvae.py:digits, ",
         ),
         (["--config=configs/nope.py"], "configs/translator.py:digits"),
         (["--config=configs/base.py"], "is no experiment"),
@@ -51,8 +52,8 @@ def test_flags_that_cannot_be(command, argv, expected):
         ("optim.warmup=9", "config.optim.warmup 9 is above config.steps 2"),
         ("data.name=captioned_digits/fien", "it has coarse, fine, tiny"),
         ("data.name=nothing", "'nothing' is unknown"),
-        ("model.patch=5", "image_size 32 is not divisible by patch 5"),
-        ("model.depth=3", "codebook_size 64 is not divisible by depth 3"),
+        ("model.patch=5", "block 16 is not divisible by patch 5"),
+        ("model.depth=5", "codebook_size 64 less coarse_codes 16 is not divisible by depth 5"),
         ("model.dtype=bf16", "bf16"),
     ],
 )
@@ -85,6 +86,30 @@ def test_another_config_is_refused_until_accepted(command, smoke_run, tmp_path):
     assert code == 0, lines
     assert "continuing from step 2" in lines
     assert runs.read_weights(run)[2] == 3
+
+
+def test_a_config_is_replaced_only_once_a_checkpoint_is_restored(command, smoke_run, tmp_path, read_only):
+    run = shutil.copytree(smoke_run.tokenizer, tmp_path / "run")
+    for manifest in run.glob("checkpoints/*/digests.json"):
+        manifest.unlink()
+    before = read_only(run)
+    argv = [VQVAE, f"--workdir={run}", smoke_run.argv[-1], "--config.steps=3", "--accept-config-change"]
+    assert "no checkpoint in" in refusal(command, *argv)
+    assert read_only(run) == before
+
+
+def test_a_config_of_an_older_or_newer_version_is_listed_field_by_field(command, smoke_run, tmp_path):
+    run = shutil.copytree(smoke_run.tokenizer, tmp_path / "run")
+    config = files.read_json(run / runs.CONFIG)
+    del config["seed"]
+    files.write_json(run / runs.CONFIG, {**config, "gone": 1})
+    argv = [VQVAE, f"--workdir={run}", smoke_run.argv[-1]]
+    assert "(gone: 1 -> absent; seed: absent -> 0)" in refusal(command, *argv)
+    code, lines = command(*argv, "--config.steps=3", "--accept-config-change")
+    assert code == 0, lines
+    for change in ("gone: 1 -> absent", "seed: absent -> 0", "steps: 2 -> 3"):
+        assert f"warning: accepted config change: {change}" in lines
+    assert files.read_json(run / runs.CONFIG)["seed"] == 0
 
 
 def test_a_tokenizer_of_another_config_is_refused(command, smoke_run, tmp_path):

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import json
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 
@@ -45,7 +46,8 @@ def test_every_experiment_has_what_the_loop_reads(name, variant):
     assert config.checkpoint_every <= config.steps
     assert (config.steps <= 2) == (variant == "smoke")
     make_schedule(config.optim, config.steps)
-    Sampling(**config.sampling)
+    settings = asdict(Sampling(**config.sampling))
+    assert dict(config.sampling) == (settings if config.task == "translate" else {})  # so that flags find them
     task = import_module(f"t2i_jax.tasks.{config.task}")
     assert callable(task.loss_fn)
     assert not config.upkeep_every or callable(task.upkeep)
@@ -72,7 +74,12 @@ def test_a_translator_fits_the_tokenizer_that_it_names(name, variant):
         return
     tokenizer = models.build(config.tokenizer)
     assert tokenizer.num_tokens == config.model.num_tokens
+    assert config.model.decoder.positions == config.model.num_tokens
+    assert config.model.encoder.max_positions == config.model.text_len == config.data.text_len
     assert config.tokenizer_run == f"runs/{config.tokenizer.name}"
+    # Its run is the one that the tokenizer's own config trains.
+    module = import_module(f"configs.{config.tokenizer.name.partition('-')[0]}")
+    assert config.tokenizer.to_json() == module.get_config(variant).to_json()
     # One value in two places: an override reaches both.
     config.model.codebook_size, config.data.name, config.data.data_dir = 320, "other", "elsewhere"
     assert config.tokenizer.model.codebook_size == 320

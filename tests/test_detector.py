@@ -1,9 +1,11 @@
+import itertools
+
 import numpy as np
 import pytest
 from scipy import ndimage
 
 from t2i_jax.data.scenes import PALETTE, Digit, Scene, draw_scene, handwriting, render
-from t2i_jax.evals.detector import UNKNOWN, Detector, _centre
+from t2i_jax.evals.detector import UNKNOWN, Detector, Reading, centred_handwriting
 from t2i_jax.evals.faithfulness import Prompt, format_table, make_prompts, real_scenes, score
 
 
@@ -34,8 +36,53 @@ def test_real_scenes(detector: Detector, prompts: list[Prompt], real: np.ndarray
 
 
 def test_classifier_on_unseen_handwriting(detector: Detector) -> None:
-    ink, labels = handwriting("validation")
-    assert np.mean(detector.classify(_centre(ink)[0]) == labels) >= 0.99
+    ink, labels = centred_handwriting("validation")
+    assert np.mean(detector.classify(ink) == labels) >= 0.99
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_centred_handwriting_is_the_handwriting_moved_to_the_middle(split: str) -> None:
+    ink, labels = centred_handwriting(split)
+    raw, values = handwriting(split)
+    np.testing.assert_array_equal(labels, values)
+    assert ink.shape == raw.shape
+    for axis in (1, 2):
+        filled = (ink > 0.25).any(axis)
+        margins = np.abs(filled.argmax(1) - filled[:, ::-1].argmax(1))
+        assert margins.max() <= 1
+    # Next to nothing is pushed out over the edge, and the rest is what it was.
+    np.testing.assert_allclose(ink.sum((1, 2)), raw.sum((1, 2)), atol=1)
+    assert (np.sort(ink[:20].reshape(20, -1)) == np.sort(raw[:20].reshape(20, -1))).mean() > 0.9
+    assert (ink != raw).any((1, 2)).mean() > 0.1
+
+
+@pytest.mark.parametrize("colour", PALETTE)
+def test_ink_is_the_drawn_instance_in_the_middle_whatever_its_colour_and_place(
+    detector: Detector, colour: str
+) -> None:
+    """To a pixel: where faint ink at the edge is taken for ground, the middle is another."""
+    raw, values = handwriting("validation")
+    centred = centred_handwriting("validation")[0]
+    rng = np.random.default_rng(0)
+    chosen = rng.choice(len(raw), 12, replace=False)
+    images = np.zeros((12, 32, 32, 3), np.uint8)
+    for image, number in zip(images, chosen, strict=True):
+        y, x = 8 + rng.integers(-4, 5, 2)
+        image[y : y + 16, x : x + 16] = np.rint(raw[number][..., None] * np.array(PALETTE[colour]))
+    for number, readings in zip(chosen, detector(images), strict=True):
+        (reading,) = readings
+        assert reading.digit == values[number]
+        assert (reading.ink.shape, reading.ink.dtype) == ((16, 16), np.float32)
+        assert 0 <= reading.ink.min() < reading.ink.max() <= 1
+        strong = centred[number] > 0.4  # what is fainter may be taken for ground
+        moved = [np.roll(reading.ink, (y, x), (0, 1)) for y in (-1, 0, 1) for x in (-1, 0, 1)]
+        assert min(np.abs(ink[strong] - centred[number][strong]).max() for ink in moved) < 0.02
+
+
+def test_ink_takes_no_part_in_comparisons() -> None:
+    """Readings are equal or not as numbers are, and never an array of verdicts."""
+    assert Reading(3, "red", 8.0, 8.0, np.ones((16, 16), np.float32)) == Reading(3, "red", 8.0, 8.0)
+    assert Reading(3, "red", 8.0, 8.0) != Reading(3, "red", 8.0, 9.0)
 
 
 @pytest.mark.parametrize("colour", PALETTE)
@@ -75,6 +122,7 @@ def test_clutter_is_an_unknown_object(detector: Detector) -> None:
     cluttered = detector(picture[None])[0]
     assert [reading.digit for reading in clean] == [3]
     assert [reading.digit for reading in cluttered] == [3, UNKNOWN]
+    assert [reading.ink.shape for reading in cluttered] == [(16, 16), (0, 0)]
 
 
 def test_two_colours_in_one_digit_are_none(detector: Detector) -> None:
@@ -135,3 +183,5 @@ def test_same_every_time(detector: Detector, real: np.ndarray) -> None:
     readings = Detector()(images)
     assert readings == detector(images)
     assert readings[3] == detector(images[3:4])[0]
+    for one, other in zip(itertools.chain(*readings), itertools.chain(*detector(images)), strict=True):
+        np.testing.assert_array_equal(one.ink, other.ink)

@@ -11,6 +11,7 @@ from t2i_jax.evals.faithfulness import (
     judge,
     make_prompts,
     real_scenes,
+    relation_of,
     score,
 )
 
@@ -84,6 +85,29 @@ def at(reading: Reading, y: float, x: float) -> Reading:
 )
 def test_verdicts(category: str, scene: Scene, readings: list[Reading], verdict: bool) -> None:
     assert judge(Prompt(category, scene, caption(scene)), readings) is verdict
+
+
+@pytest.mark.parametrize(
+    ("y", "x", "relation"),
+    [
+        (16, 8, "left of"),
+        (16, 24, "right of"),
+        (8, 16, "above"),
+        (24, 16, "below"),
+        (12, 8, "left of"),
+        (9, 24, "right of"),
+        (4, 10, "above"),
+        (24, 23.5, "below"),
+        (8, 8, ""),
+        (24, 8, ""),
+        (16, 16, ""),
+    ],
+)
+def test_relation_of_a_reading_to_one_in_the_middle(y: float, x: float, relation: str) -> None:
+    opposite = {"": "", "left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+    here, middle = at(RED_3, y, x), at(BLUE_7, 16, 16)
+    assert relation_of(here, middle) == relation
+    assert relation_of(middle, here) == opposite[relation]
 
 
 def test_prompts() -> None:

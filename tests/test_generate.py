@@ -1,6 +1,5 @@
 """A trained run opened for use: captions -> pictures, pictures <-> tokens."""
 
-import json
 import shutil
 from dataclasses import asdict, replace
 from functools import partial
@@ -10,9 +9,10 @@ import numpy as np
 import pytest
 
 import t2i_jax
-from t2i_jax import generate
+from t2i_jax import files, generate
 from t2i_jax.errors import UserError
 from t2i_jax.loop import run as runs
+from t2i_jax.sampling.settings import Sampling
 from t2i_jax.tasks import translate
 
 PROMPTS = [
@@ -55,7 +55,7 @@ def draw(pipe):
     """Tokens of prompts, each its picture number 0, at settings that leave a choice everywhere."""
 
     def call(prompts, seed=0, numbers=None, **changes):
-        sampling = replace(pipe.sampling, temperature=1.0, guidance_scale=2.0)
+        sampling = replace(pipe.sampling, temperature=1.0, plain_tokens=0, guidance_scale=2.0)
         numbers = np.zeros(len(prompts), int) if numbers is None else numbers
         return pipe.draw_ids(prompts, numbers, seed, replace(sampling, **changes))
 
@@ -90,10 +90,10 @@ def test_pictures_are_those_of_the_tokens(pipe, tokenizer):
     np.testing.assert_allclose(pipe(["a red seven"], num_images=2, seed=5)[0], expected, atol=1)
 
 
-def test_tokens_depend_neither_on_batch_nor_on_place(draw):
+def test_tokens_depend_neither_on_batch_nor_on_place(draw, pipe):
     numbers = np.arange(8)  # so that rows differ, however little a run of two steps heeds its captions
     together = draw(PROMPTS, numbers=numbers)
-    assert together.shape == (8, 32)
+    assert together.shape == (8, pipe.tokenizer.num_tokens)
     assert together.dtype == np.int32
     assert together.min() >= 0
     assert together.max() < 64
@@ -123,21 +123,38 @@ def test_seed_and_number_change_tokens(draw):
 
 
 def test_settings_override_the_runs(pipe, draw):
+    pipe = partial(pipe, plain_tokens=0)
     greedy = pipe(PROMPTS[:2], num_images=2, temperature=0)
     np.testing.assert_array_equal(greedy[:, 0], greedy[:, 1])  # nothing is drawn
     np.testing.assert_array_equal(greedy, pipe(PROMPTS[:2], num_images=2, seed=9, temperature=0))
-    for narrow in ({"top_k": 1}, {"top_p": 1e-6}):
+    for narrow in ({"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1}):
         np.testing.assert_array_equal(greedy, pipe(PROMPTS[:2], num_images=2, seed=4, **narrow))
     wide = pipe(PROMPTS[:2], num_images=2)
-    np.testing.assert_array_equal(wide, pipe(PROMPTS[:2], num_images=2, **asdict(pipe.sampling)))
     assert not np.array_equal(greedy, wide)
+    numbers = np.arange(2)
+    one, other = draw(PROMPTS[:1] * 2, numbers=numbers, temperature=0)
+    np.testing.assert_array_equal(one, other)
+    one, other = draw(PROMPTS[:1] * 2, numbers=numbers, temperature=0, plain_tokens=4)
+    assert not np.array_equal(one[:4], other[:4])
     assert not np.array_equal(draw(PROMPTS[:2], guidance_scale=200.0), draw(PROMPTS[:2]))
+
+
+def test_settings_are_the_runs_unless_given(pipe):
+    theirs = pipe(PROMPTS[:2], num_images=2)
+    np.testing.assert_array_equal(pipe(PROMPTS[:2], num_images=2, **asdict(pipe.sampling)), theirs)
 
 
 def test_guidance_1_is_no_guidance(pipe, draw):
     ids, mask, _ = pipe._reader.encode_prompts(PROMPTS)
     keys = jax.vmap(partial(jax.random.fold_in, generate.stream(0, "sample")))(np.zeros(8, int))
-    settings = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "guidance_scale": 1.0}
+    settings = {
+        "temperature": 1.0,
+        "top_k": 0,
+        "top_p": 1.0,
+        "min_p": 0.0,
+        "plain_tokens": 0,
+        "guidance_scale": 1.0,
+    }
     sample = partial(translate.sample, pipe._model, pipe._params, ids, mask, keys, settings)
     unguided = sample(guided=False)
     np.testing.assert_array_equal(sample(guided=True), unguided)
@@ -147,8 +164,10 @@ def test_guidance_1_is_no_guidance(pipe, draw):
 def test_changing_a_setting_compiles_nothing(draw):
     draw(PROMPTS[:1])
     compiled = translate.sample._cache_size()
-    for change in ({"temperature": 0.3}, {"temperature": 0}, {"top_k": 5}, {"top_p": 0.5}, {"guidance_scale": 3}):
-        draw(PROMPTS[:1], seed=2, **change)
+    others = asdict(Sampling(temperature=0.3, top_k=5, top_p=0.5, min_p=0.2, plain_tokens=4, guidance_scale=3))
+    ends = {"temperature": 0, "min_p": 1, "plain_tokens": 99}
+    for name, value in [*others.items(), *ends.items()]:
+        draw(PROMPTS[:1], seed=2, **{name: value})
     assert translate.sample._cache_size() == compiled
     draw(PROMPTS[:2])
     draw(PROMPTS[:3])  # padded to 4
@@ -170,6 +189,8 @@ def test_changing_a_setting_compiles_nothing(draw):
         (["a red seven"], {"temperature": float("nan")}, "temperature nan"),
         (["a red seven"], {"top_k": -1}, "top_k -1"),
         (["a red seven"], {"top_p": 0}, "top_p 0"),
+        (["a red seven"], {"min_p": 1.5}, "min_p 1.5"),
+        (["a red seven"], {"plain_tokens": -1}, "plain_tokens -1"),
         (["a red seven"], {"guidance_scale": -0.5}, "guidance_scale -0.5"),
         (["a red seven"], {"seed": -1}, "seed -1"),
     ],
@@ -185,7 +206,7 @@ def test_unknown_words_are_named_once(pipe, capsys):
 
 def test_tokenize_reads_bytes_and_floats_alike(tokenizer, pictures):
     ids = tokenizer.tokenize(pictures)
-    assert (ids.shape, ids.dtype) == ((5, 32), np.int32)
+    assert (ids.shape, ids.dtype) == ((5, tokenizer.num_tokens), np.int32)
     assert ids.min() >= 0
     assert ids.max() < tokenizer.codebook_size == 64
     assert len(np.unique(ids)) > 5
@@ -206,7 +227,7 @@ def test_detokenize_gives_pixels(tokenizer, pictures):
 
 def test_an_empty_batch_is_an_empty_batch(tokenizer):
     ids = tokenizer.tokenize(np.zeros((0, 32, 32, 3), np.uint8))
-    assert (ids.shape, ids.dtype) == ((0, 32), np.int32)
+    assert (ids.shape, ids.dtype) == ((0, tokenizer.num_tokens), np.int32)
     images = tokenizer.detokenize(ids)
     assert (images.shape, images.dtype) == ((0, 32, 32, 3), np.float32)
 
@@ -228,30 +249,30 @@ def test_what_is_no_picture_is_refused(tokenizer, images, said):
 
 
 @pytest.mark.parametrize(
-    ("ids", "said"),
+    ("change", "said"),
     [
-        (np.full((1, 32), 64), "the codebook holds 0 to 63"),
-        (np.full((1, 32), -1), "the codebook holds 0 to 63"),
-        (np.zeros((1, 31), int), "(1, 31)"),
-        (np.zeros(32, int), "(32,)"),
-        (np.zeros((1, 32)), "float64"),
+        (lambda ids: ids + 64, "the codebook holds 0 to 63"),
+        (lambda ids: ids - 1, "the codebook holds 0 to 63"),
+        (lambda ids: ids[:, 1:], "this tokenizer reads integers [B, "),
+        (lambda ids: ids[0], "this tokenizer reads integers [B, "),
+        (lambda ids: ids.astype(float), "float64"),
     ],
 )
-def test_what_are_no_ids_is_refused(tokenizer, ids, said):
-    assert said in refusal(tokenizer.detokenize, ids)
+def test_what_are_no_ids_is_refused(tokenizer, change, said):
+    assert said in refusal(tokenizer.detokenize, change(np.zeros((1, tokenizer.num_tokens), int)))
 
 
 def test_folders_that_cannot_be_opened_say_why(smoke_run, tmp_path):
     assert "does not exist" in refusal(t2i_jax.load, tmp_path / "absent")
     assert "is no run folder" in refusal(t2i_jax.load, tmp_path)
-    config = json.loads((smoke_run.tokenizer / runs.CONFIG).read_text())
-    (tmp_path / runs.CONFIG).write_text(json.dumps(config | {"task": "dream"}))
+    files.write_json(tmp_path / runs.CONFIG, files.read_json(smoke_run.tokenizer / runs.CONFIG) | {"task": "dream"})
     assert "unknown kind (dream)" in refusal(t2i_jax.load, tmp_path)
     run = shutil.copytree(smoke_run.translator, tmp_path / "run")
+    shutil.rmtree(run / "checkpoints")  # or its weights would stand in for the run's
     for name, said in [
-        (f"tokenizer/{runs.WEIGHTS}", "has no weights yet"),
+        (f"tokenizer/{runs.WEIGHTS}", "has no weights"),
         ("text_tokenizer.json", "text tokenizer"),
-        (runs.WEIGHTS, "has no weights yet"),
+        (runs.WEIGHTS, "has no weights"),
     ]:
         content = (run / name).read_bytes()
         (run / name).unlink()

@@ -11,6 +11,7 @@ PACKAGE = REPO / "t2i_jax"
 # A file imports from lower floors and, where it lives in a folder, from its own folder.
 FLOORS = {
     "errors": 0,
+    "files": 0.5,
     "models": 1,
     "losses": 1,
     "schedules": 1,
@@ -25,7 +26,7 @@ FLOORS = {
     "": 5,  # t2i_jax/__init__.py, which hands out `load`
     "cli": 6,
 }
-NUMPY_ONLY = {"data", "convert", "errors", "cli"}
+NUMPY_ONLY = {"data", "convert", "errors", "files", "cli"}
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 MAX_LINES = 300
 

@@ -84,13 +84,13 @@ def test_residual_codes(depth):
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
-def test_lookup_gives_the_codes_of_the_forward_pass(depth):
+def test_codes_of_the_forward_pass_are_sums_of_the_codebooks(depth):
     quantizer, averages, features = EMAQuantizer(20, depth), start_averages(20, 4), normal(2, 7, 4, seed=3)
     codes, ids, _ = quantize(quantizer, averages, features)
     assert ids.shape == (2, 7 * depth)
-    np.testing.assert_allclose(
-        quantizer.apply({"codebook": averages}, ids, method="lookup"), codes, rtol=0, atol=1e-6
-    )
+    codebook = np.asarray(quantizer.apply({"codebook": averages}, method="codebook"))
+    np.testing.assert_allclose(codebook, averages["total"] / averages["frequency"][:, None], rtol=1e-6)
+    np.testing.assert_allclose(codebook[ids.reshape(2, 7, depth)].sum(2), codes, rtol=0, atol=1e-6)
 
 
 def test_ema_update_by_hand():

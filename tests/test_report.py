@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 import t2i_jax
-from t2i_jax import cli
+from t2i_jax import cli, files
 from t2i_jax.data.scenes import HELD_OUT
 from t2i_jax.errors import UserError
 from t2i_jax.evals import faithfulness, report
@@ -52,12 +52,18 @@ def test_the_results_say_what_made_them(evaluation, pipe, smoke_run):
     assert json.loads(json.dumps(results)) == results
     assert results["run"] == str(smoke_run.translator)
     assert (results["step"], results["digest"], results["seed"]) == (2, pipe.digest, 1)
-    assert results["sampling"] == {"temperature": 0.5, "top_k": 0, "top_p": 1.0, "guidance_scale": 1.5}
+    assert results["sampling"] == {
+        "temperature": 0.5,
+        "top_k": 0,
+        "top_p": 1.0,
+        "min_p": 0.0,
+        "guidance_scale": 1.5,
+    }
     for line in ("PSNR", "codebook usage", "bigram baseline", "teacher forced", "free running", "step 2, seed 1"):
         assert line in table
     for column in COLUMNS:
         assert column in table.splitlines()[0]
-    scores = json.loads((smoke_run.translator / "scores.json").read_text())
+    scores = files.read_json(smoke_run.translator / "scores.json")
     assert f"{scores['nats']:.3f}" in table
 
 

@@ -1,7 +1,5 @@
 """Run folders: weights that vouch for themselves, and every kind of damage said in one line."""
 
-import json
-import os
 import struct
 
 import jax.numpy as jnp
@@ -9,6 +7,7 @@ import ml_collections
 import numpy as np
 import pytest
 
+from t2i_jax import files
 from t2i_jax.errors import UserError
 from t2i_jax.loop import run as runs
 
@@ -27,7 +26,8 @@ def make_config(**changes):
 
 @pytest.fixture
 def run(tmp_path):
-    folder = runs.start_run(tmp_path / "a" / "run", make_config())
+    folder = runs.make_folder(tmp_path / "a" / "run")
+    runs.write_config(folder, make_config())
     runs.write_weights(folder, PARAMS, VARIABLES, 3)
     return folder
 
@@ -77,7 +77,7 @@ def test_one_flipped_byte_is_noticed(run, place):
     content[at] ^= 1
     path.write_bytes(content)
     assert f"{path} is damaged" in refusal(runs.read_weights, run)
-    assert "damaged" in refusal(runs.is_finished, run)
+    assert not runs.is_finished(run, make_config())
 
 
 @pytest.mark.parametrize("size", [0, 5, 60, -1])
@@ -96,9 +96,9 @@ def test_weights_of_another_program_are_refused(run):
 
 def test_missing_weights_and_folders_are_named(run, tmp_path):
     (run / runs.WEIGHTS).unlink()
-    assert "has no weights yet" in refusal(runs.read_weights, run)
-    assert not runs.is_finished(run)
-    assert not runs.is_finished(tmp_path / "absent")
+    assert "has no weights; train it" in refusal(runs.read_weights, run)
+    assert not runs.is_finished(run, make_config())
+    assert not runs.is_finished(tmp_path / "absent", make_config())
     assert "does not exist" in refusal(runs.read_config, tmp_path / "absent")
     assert "is no run folder" in refusal(runs.read_config, tmp_path)
     (tmp_path / "file").write_text("")
@@ -106,17 +106,18 @@ def test_missing_weights_and_folders_are_named(run, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b'{"steps": 3', b"3", b"null", b'"a"', b"\xff\xfe", b"[1]"])
-def test_a_broken_config_is_one_line_to_read_and_to_continue(run, content):
+def test_a_broken_config_is_one_line_to_read_and_to_continue(run, content, capsys):
     (run / runs.CONFIG).write_bytes(content)
     assert "config.json" in refusal(runs.read_config, run)
-    assert "config.json" in refusal(runs.start_run, run, make_config())
+    assert "config.json" in refusal(runs.check_config_change, run, make_config())
+    assert not runs.is_finished(run, make_config())
     assert (run / runs.CONFIG).read_bytes() == content
-    runs.start_run(run, make_config(), accept_config_change=True)
-    assert runs.read_config(run).steps == 3
+    runs.check_config_change(run, make_config(), accept=True)
+    assert f"accepted config change: {run / runs.CONFIG} is damaged" in capsys.readouterr().err
 
 
 def test_a_config_of_someone_else_is_refused(run):
-    (run / runs.CONFIG).write_text('{"task": "translate"}')
+    files.write_json(run / runs.CONFIG, {"task": "translate"})
     assert "has no field 'model_name'" in refusal(runs.read_config, run)
 
 
@@ -134,14 +135,33 @@ def test_a_config_comes_back_frozen(run):
     hash(config)
 
 
-def test_the_same_config_is_taken_up_and_another_one_is_not(run):
-    assert runs.start_run(run, make_config()) == run
-    message = refusal(runs.start_run, run, make_config(steps=4, optim={"lr": 0.2}))
+def test_the_same_config_is_taken_up_and_another_one_is_not(run, capsys):
+    runs.check_config_change(run, make_config())
+    message = refusal(runs.check_config_change, run, make_config(steps=4, optim={"lr": 0.2}))
     assert "optim.lr: 0.1 -> 0.2; steps: 3 -> 4" in message
     assert "--accept-config-change" in message
-    assert runs.read_config(run).steps == 3
-    runs.start_run(run, make_config(steps=4), accept_config_change=True)
-    assert runs.read_config(run).steps == 4
+    assert capsys.readouterr().err == ""
+    runs.check_config_change(run, make_config(steps=4), accept=True)
+    assert capsys.readouterr().err == "warning: accepted config change: steps: 3 -> 4\n"
+    assert runs.read_config(run).steps == 3  # `write_config` is called once the checkpoint is restored
+
+
+def test_a_config_with_more_or_fewer_fields_is_another_config(run):
+    newer = make_config()
+    newer.update({"optim": {"clip": 1.0}})
+    assert "optim.clip: absent -> 1.0" in refusal(runs.check_config_change, run, newer)
+    runs.write_config(run, newer)
+    assert "optim.clip: 1.0 -> absent" in refusal(runs.check_config_change, run, make_config())
+
+
+@pytest.mark.parametrize("left", [runs.WEIGHTS, "checkpoints"])
+def test_a_lost_config_is_not_taken_for_a_new_run(run, left, tmp_path):
+    runs.check_config_change(tmp_path, make_config())
+    (run / runs.CONFIG).unlink()
+    if left == "checkpoints":
+        (run / runs.WEIGHTS).unlink()
+        (run / left).mkdir()
+    assert f"{run / runs.CONFIG} is missing" in refusal(runs.check_config_change, run, make_config())
 
 
 def test_differences_are_those_fields_that_differ():
@@ -152,36 +172,19 @@ def test_differences_are_those_fields_that_differ():
 
 
 def test_a_run_is_finished_at_its_last_step(run):
-    assert runs.is_finished(run)
+    assert runs.is_finished(run, make_config())
     runs.write_weights(run, PARAMS, VARIABLES, 2)
-    assert not runs.is_finished(run)
-
-
-@pytest.mark.parametrize("failing", ["write", "fsync"])
-def test_a_failing_write_leaves_the_old_file(tmp_path, monkeypatch, failing):
-    path = tmp_path / "file.json"
-    runs.write_atomically(path, b"old")
-
-    def fail(*_):
-        raise OSError(28, "No space left on device")
-
-    if failing == "fsync":
-        monkeypatch.setattr(os, "fsync", fail)
-    else:
-        (tmp_path / "file.json.partial").mkdir()  # root, too, cannot open a folder as a file
-    with pytest.raises(OSError):  # noqa: PT011
-        runs.write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
+    assert not runs.is_finished(run, make_config())
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "run", "/proc/run"):
-        message = refusal(runs.start_run, folder, make_config())
+        message = refusal(runs.make_folder, folder)
         assert str(folder) in message
         assert "--workdir" in message
 
 
 def test_scores_are_json(run):
     runs.write_scores(run, {"step": 3, "nats": 1.5})
-    assert json.loads((run / runs.SCORES).read_text()) == {"step": 3, "nats": 1.5}
+    assert files.read_json(run / runs.SCORES) == {"step": 3, "nats": 1.5}

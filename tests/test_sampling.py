@@ -13,19 +13,21 @@ from scipy import stats
 from t2i_jax.errors import UserError
 from t2i_jax.models.translator import Model, shift_right
 from t2i_jax.sampling.autoregressive import draw, sample_tokens
-from t2i_jax.sampling.logits import apply_guidance, apply_temperature, keep_top_k, keep_top_p
+from t2i_jax.sampling.logits import apply_guidance, apply_temperature, keep_min_p, keep_top_k, keep_top_p
 from t2i_jax.sampling.settings import Sampling
 
 K, N = 12, 5
-PLAIN = {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
+UNFILTERED = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+PLAIN = UNFILTERED | {"plain_tokens": 0}
 
 
 # --- settings
 
 
 def test_settings_default_to_plain_sampling():
-    assert Sampling() == Sampling(temperature=1, top_k=0, top_p=1, guidance_scale=1)
+    assert Sampling() == Sampling(temperature=1, top_k=0, top_p=1, min_p=0, plain_tokens=0, guidance_scale=1)
     assert isinstance(Sampling(temperature=1).temperature, float)
+    assert isinstance(Sampling(min_p=0).min_p, float)
 
 
 @pytest.mark.parametrize(
@@ -39,6 +41,12 @@ def test_settings_default_to_plain_sampling():
         ("top_p", 0, "top_p 0 keeps no token; give a value above 0, up to 1 (off)"),
         ("top_p", -0.5, "top_p -0.5 is below 0; give a value above 0, up to 1 (off)"),
         ("top_p", 1.5, "top_p 1.5 is above 1; give a value above 0, up to 1 (off)"),
+        ("min_p", -0.1, "min_p -0.1 is below 0; give a value from 0 (off) to 1"),
+        ("min_p", 1.5, "min_p 1.5 is above 1; give a value from 0 (off) to 1"),
+        ("min_p", math.nan, "min_p nan is not finite; give a value from 0 (off) to 1"),
+        ("min_p", True, "min_p True is no number; give a value from 0 (off) to 1"),
+        ("plain_tokens", -1, "plain_tokens -1 is below 0; give a whole number from 0 (none) up"),
+        ("plain_tokens", 2.0, "plain_tokens 2.0 is no whole number; give a whole number from 0 (none) up"),
         ("guidance_scale", -2.0, "guidance_scale -2 is below 0; give a value from 0 up, where 1"),
         ("guidance_scale", math.inf, "guidance_scale inf is not finite; give a value from 0 up"),
     ],
@@ -47,6 +55,12 @@ def test_settings_out_of_range_say_so(field, value, message):
     with pytest.raises(UserError) as error:
         Sampling(**{field: value})
     assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize("changes", [{"min_p": 0}, {"min_p": 1}, {"min_p": 0.3}, {"top_p": 1}, {"top_p": 1e-9}])
+def test_settings_at_the_ends_of_their_ranges_are_good(changes):
+    for name, value in changes.items():
+        assert getattr(Sampling(**changes), name) == value
 
 
 # --- logits
@@ -91,6 +105,11 @@ def brute_top_p(row, p):
     return kept
 
 
+def brute_min_p(row, p):
+    weights = np.exp(np.float64(row) - max(row))
+    return {i for i, weight in enumerate(weights) if weight >= p}
+
+
 def rows():
     """Random logits, the second half rounded so that many are equal, and one row of equals only."""
     values = np.random.default_rng(0).normal(size=(60, K)).astype(np.float32) * 2
@@ -116,6 +135,44 @@ def test_top_p_matches_brute_force(p):
     check_kept(jax.jit(keep_top_p)(rows(), p), lambda row: brute_top_p(row, p if p < 1 else 2))
 
 
+@pytest.mark.parametrize("p", [0.0, 1e-30, 0.01, 0.1, 0.33, 0.6, 0.9, 0.999, 1.0])
+def test_min_p_matches_brute_force(p):
+    check_kept(jax.jit(keep_min_p)(rows(), p), lambda row: brute_min_p(row, p))
+
+
+@pytest.mark.parametrize(("p", "kept"), [(0, 4), (0.2, 4), (0.3, 3), (0.45, 3), (0.6, 2), (0.8, 1), (1, 1)])
+def test_min_p_by_hand(p, kept):
+    """Relative to the likeliest: 1, 3/4, 1/2, 1/4. What is lost does not depend on what the logits add up to."""
+    logits = jnp.log(jnp.array([0.4, 0.3, 0.2, 0.1]))
+    for shift in (0.0, 30.0, -30.0):
+        expected = jnp.where(jnp.arange(4) < kept, logits + shift, -jnp.inf)
+        np.testing.assert_array_equal(keep_min_p(logits + shift, p), expected)
+
+
+def test_min_p_never_drops_the_likeliest_and_keeps_fewer_the_larger_it_is():
+    logits = jnp.concatenate([jnp.asarray(rows()) * scale for scale in (1e-3, 1.0, 1e3, 1e30)])
+    filtered = jax.jit(lambda logits, p: keep_min_p(logits, p))  # with a cache of its own
+    before = jnp.ones(logits.shape, bool)
+    for p in (0.0, 1e-30, 1e-3, 0.1, 0.5, 0.999999, 1.0):
+        kept = jnp.isfinite(filtered(logits, p))
+        assert jnp.take_along_axis(kept, logits.argmax(-1, keepdims=True), -1).all()
+        assert not (kept & ~before).any()
+        before = kept
+    assert filtered._cache_size() == 1
+    np.testing.assert_array_equal(before, logits == logits.max(-1, keepdims=True))
+
+
+def test_filters_before_min_p_stay_out():
+    """Top-p after min-p would count what min-p left, and keep id 0 alone."""
+    probabilities = jnp.array([0.4, 0.3, 0.2, 0.1])
+    logits = jnp.tile(jnp.log(probabilities), (500, 1))
+    drawn = {
+        settings: set(jax.jit(draw)(keys_of(500), logits, 1.0, *settings).tolist())
+        for settings in ((0, 0.5, 0.6), (3, 1.0, 0.2), (2, 0.9, 0.45), (0, 1.0, 0.45), (0, 0.5, 0.8))
+    }
+    assert list(drawn.values()) == [{0, 1}, {0, 1, 2}, {0, 1}, {0, 1, 2}, {0}]
+
+
 def test_top_p_counts_what_top_k_left():
     logits = jnp.log(jnp.array([0.4, 0.3, 0.2, 0.1]))
     both = keep_top_p(keep_top_k(logits, 2), 0.5)
@@ -138,19 +195,23 @@ def keys_of(count, seed=0):
         ({"temperature": 2.0}, brute_top_k),
         ({"top_k": 4}, lambda row, _: brute_top_k(row, 4)),
         ({"top_p": 0.7}, lambda row, _: brute_top_p(row, 0.7)),
+        ({"min_p": 0.1}, lambda row, _: brute_min_p(row, 0.1)),
+        ({"temperature": 3.0, "min_p": 0.4}, lambda row, _: brute_min_p(row, 0.4)),
         ({"temperature": 2.0, "top_k": 6, "top_p": 0.8}, None),
+        ({"temperature": 2.0, "top_k": 6, "top_p": 0.8, "min_p": 0.45}, None),
     ],
 )
 def test_frequencies_match_the_softmax(changes, kept):
-    settings = PLAIN | changes
+    settings = UNFILTERED | changes
     row = rows()[0]
     scaled = row / settings["temperature"]
     if kept:
         kept = sorted(kept(scaled, 0))
     else:
         best = sorted(brute_top_k(scaled, 6))
-        kept = sorted(best[i] for i in brute_top_p(scaled[best], 0.8))
-        assert 1 < len(kept) < 6
+        kept = {best[i] for i in brute_top_p(scaled[best], 0.8)}
+        kept = sorted(kept & brute_min_p(scaled, settings["min_p"]))
+        assert len(kept) == (3 if settings["min_p"] else 4)
     count = 20_000
     drawn = jax.jit(draw)(keys_of(count), jnp.tile(row, (count, 1)), **settings)
     counts = np.bincount(drawn, minlength=K)
@@ -162,13 +223,13 @@ def test_frequencies_match_the_softmax(changes, kept):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"temperature": 0.0}, {"temperature": 1e-30}, {"top_k": 1}, {"top_p": 1e-6}],
+    [{"temperature": 0.0}, {"temperature": 1e-30}, {"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1.0}],
 )
 def test_limits_are_greedy(changes):
     logits = jnp.asarray(rows())
-    if changes == {"temperature": 1e-30}:
-        logits = logits[:30]  # a temperature draws among equals, whatever its size
-    drawn = jax.jit(draw)(keys_of(len(logits)), logits, **(PLAIN | changes))
+    if changes in ({"temperature": 1e-30}, {"min_p": 1.0}):
+        logits = logits[:30]  # these draw among equals
+    drawn = jax.jit(draw)(keys_of(len(logits)), logits, **(UNFILTERED | changes))
     np.testing.assert_array_equal(drawn, logits.argmax(-1))
 
 
@@ -218,13 +279,36 @@ def test_guidance_feeds_both_halves_the_same_ids_and_comes_before_temperature():
         np.testing.assert_array_equal(sample_table(PLAIN | changes, 4.0), jnp.stack(expected, 1))
 
 
+SHARP = {"temperature": 0.0}, {"temperature": 0.3, "top_k": 2}, {"top_p": 0.2}, {"min_p": 0.9}
+
+
+@pytest.mark.parametrize("changes", SHARP)
+@pytest.mark.parametrize("plain_tokens", [0, 2, N, N + 9])
+def test_plain_tokens_lead_and_what_follows_knows_them(plain_tokens, changes):
+    settings, cache, ids, expected = PLAIN | changes, start(guided=True), jnp.full(B, K), []
+    for position in range(N):
+        logits, cache = step(jnp.concatenate([ids, ids]), position, cache)
+        keys = jax.vmap(jax.random.fold_in, (0, None))(keys_of(B), position)
+        if position < plain_tokens:
+            ids = jax.vmap(jax.random.categorical)(keys, logits[:B])
+        else:
+            guided = logits[B:] + 4.0 * (logits[:B] - logits[B:])
+            ids = draw(keys, guided, *(settings[name] for name in UNFILTERED))
+        expected.append(ids)
+    drawn = sample_table(settings | {"plain_tokens": plain_tokens}, 4.0)
+    np.testing.assert_array_equal(drawn, jnp.stack(expected, 1))
+    if plain_tokens >= N:
+        np.testing.assert_array_equal(drawn, sample_table(PLAIN, None))
+
+
 def test_other_settings_compile_nothing():
     sample_table.clear_cache()
     results = set()
-    for changes in ({}, {"temperature": 0.3}, {"temperature": 0.0}, {"top_k": 3}, {"top_p": 0.5}):
-        for scale in (1.0, 4.0):
-            results.add(np.asarray(sample_table(PLAIN | changes, scale)).tobytes())
-    assert len(results) == 10
+    for changes in ({}, {"temperature": 0.3}, {"temperature": 0.0}, {"top_k": 3}, {"top_p": 0.5}, {"min_p": 0.4}):
+        for more in ({}, {"plain_tokens": 3}):
+            results.add(np.asarray(sample_table(PLAIN | changes | more, 4.0)).tobytes())
+    results.add(np.asarray(sample_table(PLAIN, 1.0)).tobytes())
+    assert len(results) == 13
     assert sample_table._cache_size() == 1
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from t2i_jax.data.text import SPECIAL, CaptionReader, build_word_pieces
+from t2i_jax import files
+from t2i_jax.data.text import SPECIAL, CaptionReader, build_word_pieces, write_word_pieces
 from t2i_jax.errors import UserError
 
 CAPTIONS = ("a red seven", "a blue three left of a red seven", "three yellow sevens", "an Orange six, small")
@@ -27,7 +28,7 @@ WORDS = [
 
 @pytest.fixture
 def reader(tmp_path):
-    build_word_pieces(CAPTIONS, 64).save(str(tmp_path / "text_tokenizer.json"))
+    write_word_pieces(tmp_path / "text_tokenizer.json", build_word_pieces(CAPTIONS, 64))
     return CaptionReader(tmp_path / "text_tokenizer.json", text_len=8)
 
 
@@ -121,6 +122,15 @@ def test_a_broken_file(tmp_path, content):
     path = tmp_path / "text_tokenizer.json"
     if content is not None:
         path.write_bytes(content)
+    what = "missing" if content is None else "damaged"
+    with pytest.raises(UserError, match=rf"^text tokenizer .*text_tokenizer\.json is {what}.*; delete it") as error:
+        CaptionReader(path, text_len=8)
+    assert "\n" not in str(error.value)
+
+
+def test_a_whole_file_that_is_no_tokenizer(tmp_path):
+    path = tmp_path / "text_tokenizer.json"
+    files.write_json(path, {"version": "1.0", "model": None})
     with pytest.raises(UserError, match=r"^text tokenizer .*text_tokenizer\.json cannot be read: ") as error:
         CaptionReader(path, text_len=8)
     assert "\n" not in str(error.value)

@@ -1,10 +1,9 @@
 """Token shards: what is written is read, and whatever is wrong with them is an error that names the file."""
 
-import json
-
 import numpy as np
 import pytest
 
+from t2i_jax import files
 from t2i_jax.data import token_cache
 from t2i_jax.errors import UserError
 
@@ -33,7 +32,7 @@ def test_what_is_written_is_read(tmp_path, monkeypatch, count, shards):
     folder, written = tmp_path / "a" / "train", examples(count)
     token_cache.write_tokens(folder, iter(written), DIGEST)
     assert len(list(folder.glob("*.array_record"))) == shards
-    assert json.loads((folder / token_cache.STAMP).read_text())["count"] == count
+    assert files.read_json(folder / files.MANIFEST)["count"] == count
     dataset = token_cache.open_tokens(folder, DIGEST)
     assert len(dataset) == count
     for number, (ids, caption) in enumerate(written):
@@ -45,9 +44,9 @@ def test_what_is_written_is_read(tmp_path, monkeypatch, count, shards):
 
 def test_shards_are_the_same_bytes_each_time(folder, tmp_path):
     token_cache.write_tokens(tmp_path / "again", examples(10), DIGEST)
-    files = sorted(path.name for path in folder.iterdir())
-    assert files == ["00000.array_record", "00001.array_record", "00002.array_record", "stamp.json"]
-    for name in files:
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["00000.array_record", "00001.array_record", "00002.array_record", "digests.json"]
+    for name in names:
         assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
 
 
@@ -76,18 +75,20 @@ def test_a_damaged_shard(folder, name, damage):
     damage(folder / name)
     with pytest.raises(UserError) as error:
         token_cache.open_tokens(folder, DIGEST)
-    assert str(error.value) == (
-        f"token shard {folder / name} is missing or damaged; delete {folder} to encode the pictures again"
-    )
+    what = "is damaged (its digest does not fit)" if (folder / name).exists() else "is missing"
+    way_out = f"delete {folder} to encode the pictures again"
+    assert str(error.value) == f"tokens: {folder / name} {what}; {way_out}"
 
 
-@pytest.mark.parametrize("content", [None, "", "{", "[]", "{}", '{"tokenizer": "x", "shards": 3}'])
-def test_a_broken_stamp(folder, content):
-    stamp = folder / token_cache.STAMP
-    stamp.unlink() if content is None else stamp.write_text(content)
+@pytest.mark.parametrize("content", [None, "", "{", "[]", "{}", '{"tokenizer": "x", "sha256": "y"}'])
+def test_a_broken_manifest(folder, content):
+    manifest = folder / files.MANIFEST
+    manifest.unlink() if content is None else manifest.write_text(content)
     with pytest.raises(UserError) as error:
         token_cache.open_tokens(folder, DIGEST)
-    assert str(error.value) == f"{stamp} cannot be read; delete {folder} to encode the pictures again"
+    assert str(error.value).startswith(f"tokens: {manifest} is {'missing' if content is None else 'damaged'}")
+    assert str(error.value).endswith(f"; delete {folder} to encode the pictures again")
+    assert "\n" not in str(error.value)
 
 
 def test_an_interrupted_write_leaves_nothing_under_the_name(tmp_path, monkeypatch):

@@ -10,15 +10,14 @@ import sys
 import time
 from pathlib import Path
 
-import grain
-import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from worlds import checkpoint_of
 
 import t2i_jax
 import train
+from t2i_jax import files
 from t2i_jax.data import pipeline
 from t2i_jax.loop import run as runs
 from t2i_jax.loop.command_line import known_configs
@@ -44,11 +43,11 @@ def test_one_command_trains_the_tokenizer_encodes_and_trains_the_translator(smok
     ]
     places = [smoke_run.stderr.index(line) for line in said]
     assert places == sorted(places)
-    assert {path.name for path in (smoke_run.tokenizer / "tokens").rglob("*.json")} == {"stamp.json"}
+    assert {path.name for path in (smoke_run.tokenizer / "tokens").rglob("*.json")} == {files.MANIFEST}
     for name in (runs.CONFIG, runs.WEIGHTS, runs.SCORES):  # the run can be moved without its tokenizer's
         copied = smoke_run.translator / "tokenizer" / name
         assert copied.read_bytes() == (smoke_run.tokenizer / name).read_bytes()
-    scores = json.loads((smoke_run.translator / runs.SCORES).read_text())
+    scores = files.read_json(smoke_run.translator / runs.SCORES)
     assert np.isfinite(list(scores.values())).all()
     assert 0.9 * np.log(64) < scores["nats"] < 1.1 * np.log(64)
 
@@ -61,7 +60,7 @@ def test_every_smoke_run_saves_restores_and_samples(name, smoke_config, smoke_ru
         folder = tmp_path / "run"
         train.train(smoke_config(name), folder)
     assert checkpoints_of(folder) == {1, 2}
-    assert json.loads((folder / runs.SCORES).read_text())["step"] == 2
+    assert files.read_json(folder / runs.SCORES)["step"] == 2
     assert {path.name[-11:] for path in (folder / "pictures").iterdir()} == {"0000001.png", "0000002.png"}
     assert list((folder / "logs").iterdir())
     model = t2i_jax.load(folder)
@@ -110,18 +109,10 @@ def signal_in(method, step, number, monkeypatch):
     monkeypatch.setattr(train.Metrics, method, call)
 
 
-def saved(run, step):
-    """All arrays of a checkpoint by name, and its place in the data."""
-    with ocp.CheckpointManager(run / "checkpoints") as manager:
-        state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore()))["state"]
-    place = next((run / "checkpoints" / str(step) / "data").glob("process*")).read_bytes()
-    return {jax.tree_util.keystr(path): x for path, x in jax.tree.leaves_with_path(state)}, place
-
-
 def assert_same_end(one, other):
     for name in (runs.CONFIG, runs.WEIGHTS, runs.SCORES):
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
-    (arrays, place), (other_arrays, other_place) = saved(one, 4), saved(other, 4)
+    (arrays, place), (other_arrays, other_place) = checkpoint_of(one, 4), checkpoint_of(other, 4)
     assert place == other_place
     assert arrays.keys() == other_arrays.keys()
     assert any("opt_state" in name and "mu" in name for name in arrays)
@@ -171,9 +162,8 @@ def test_the_restored_iterator_gives_the_next_batch(smoke_config, smoke_run):
     passed = stream()
     for _ in range(2):
         next(passed)
-    with ocp.CheckpointManager(smoke_run.tokenizer / "checkpoints") as manager:
-        arguments = ocp.args.Composite(data=grain.checkpoint.CheckpointRestore(stream()))
-        restored = manager.restore(2, args=arguments)["data"]
+    restored = stream()
+    restored.set_state(json.loads(checkpoint_of(smoke_run.tokenizer, 2)[1]))
     for _ in range(70):  # past the end of the epoch
         np.testing.assert_array_equal(next(restored)["image"], next(passed)["image"])
 

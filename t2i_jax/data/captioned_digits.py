@@ -37,7 +37,9 @@ class CaptionedDigits(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS = (
         CaptionedDigitsConfig(name="coarse", description="Digits jittered by -4, 0 or 4 pixels."),
-        CaptionedDigitsConfig(name="fine", description="Digits jittered by -4 to 4 pixels.", fine=True),
+        CaptionedDigitsConfig(
+            name="fine", description="Digits jittered by -4 to 4 pixels.", train=150_000, fine=True
+        ),
         CaptionedDigitsConfig(name="tiny", description="For tests.", train=512, validation=64, compositions=64),
     )
 

@@ -1,15 +1,18 @@
 """From a prepared TFDS set or token shards to batches: Grain datasets, seeded, sharded over hosts, resumable."""
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 
 import grain
 import numpy as np
 
+from t2i_jax import files
 from t2i_jax.errors import UserError
 
 
@@ -25,7 +28,7 @@ def open_split(name: str, data_dir: str, split: str) -> grain.MapDataset:
       A dataset of `{"image": uint8 [H, W, 3], "caption": bytes}`.
 
     Raises:
-      UserError: no such set, configuration or split.
+      UserError: no such set, configuration or split, or a damaged one.
     """
     import tensorflow_datasets as tfds  # 0.6 s; only where pictures are read
 
@@ -38,15 +41,51 @@ def open_split(name: str, data_dir: str, split: str) -> grain.MapDataset:
         raise UserError(f"data set {name!r} is unknown to TFDS, and t2i_jax/data has no such file") from None
     if variant and variant not in variants:
         raise UserError(f"{builder_name} has no configuration {variant!r}; it has {', '.join(variants) or 'none'}")
-    builder = tfds.builder(name, data_dir=os.path.abspath(data_dir), file_format="array_record")
-    if not builder.info.splits:
-        print(f"preparing {name} in {data_dir}", file=sys.stderr)
-    # Some versions of TFDS look for a prepared copy in a bucket first.
-    with redirect_stdout(sys.stderr):  # TFDS says on stdout what it does; results alone belong there
-        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+    folder = Path(data_dir, builder_name, variant or next(iter(variants), ""))
+    try:
+        for manifest in folder.glob(f"*/{files.MANIFEST}"):
+            files.check_sealed(manifest.parent)
+    except files.DamagedError as error:
+        raise UserError(f"data set {name}: {error}; delete {folder} to prepare it again") from None
+    builder = _prepare(name, data_dir, folder)
     if split not in builder.info.splits:
         raise UserError(f"{name} has no split {split!r}; it has {', '.join(builder.info.splits)}")
     return grain.MapDataset.source(builder.as_data_source(split=split))
+
+
+def _prepare(name: str, data_dir: str, folder: Path):
+    """The TFDS builder of a set that lies in a folder, prepared and sealed with digests."""
+    import tensorflow_datasets as tfds
+
+    def build():
+        return tfds.builder(name, data_dir=os.path.abspath(data_dir), file_format="array_record")
+
+    builder = build()
+    manifest = Path(builder.data_dir, files.MANIFEST)
+    if manifest.exists():
+        return builder
+    Path(data_dir).mkdir(parents=True, exist_ok=True)
+    with files.lock(data_dir, wait=True):
+        for attempt in folder.glob("incomplete.*"):  # of a process that was killed
+            shutil.rmtree(attempt)
+        builder = build()
+        if manifest.exists():  # another process has made it while this one waited
+            return builder
+        if builder.info.splits:
+            print(f"warning: {manifest} is missing; it is made anew from the files as they are", file=sys.stderr)
+        else:
+            print(f"preparing {name} in {data_dir}", file=sys.stderr)
+        # Some versions of TFDS look for a prepared copy in a bucket first.
+        with redirect_stdout(sys.stderr):  # TFDS says on stdout what it does; results alone belong there
+            try:
+                builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+            except (OSError, RuntimeError) as error:  # array_record raises the latter where the disk is full
+                raise UserError(
+                    f"data set {name} cannot be prepared in {data_dir}: {str(error).splitlines()[0]}; make room or"
+                    " mend what is named, and the same command goes on"
+                ) from None
+        files.seal(builder.data_dir)
+    return builder
 
 
 def train_stream(

@@ -1,14 +1,15 @@
 """Captions -> WordPiece ids, with the tokenizer that lies in a run folder."""
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
+from t2i_jax import files
 from t2i_jax.errors import UserError
 
-FILE = "text_tokenizer.json"
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
 
@@ -40,6 +41,11 @@ def build_word_pieces(captions: Iterable[str], max_size: int) -> Tokenizer:
     return tokenizer
 
 
+def write_word_pieces(path: str | Path, tokenizer: Tokenizer) -> None:
+    """Write a tokenizer as `tokenizers` JSON, with a digest."""
+    files.write_json(path, json.loads(tokenizer.to_str()))
+
+
 class CaptionReader:
     """Captions -> fixed-length ids.
 
@@ -48,13 +54,17 @@ class CaptionReader:
     """
 
     def __init__(self, path: str | Path, text_len: int):
-        """Read a `tokenizers` JSON file.
+        """Read what `write_word_pieces` wrote.
 
         Raises:
-          UserError: the file is missing or is no such file.
+          UserError: the file is missing, damaged, or no such file.
         """
         try:
-            self._tokenizer = Tokenizer.from_file(str(path))
+            self._tokenizer = Tokenizer.from_str(json.dumps(files.read_json(path)))
+        except files.DamagedError as error:
+            raise UserError(
+                f"text tokenizer {error}; delete it, and the run's train.py command writes it anew"
+            ) from None
         except Exception as error:  # the library raises bare Exception
             raise UserError(f"text tokenizer {path} cannot be read: {error}") from None
         self.text_len = text_len

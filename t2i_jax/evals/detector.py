@@ -44,12 +44,16 @@ _HUES /= np.linalg.norm(_HUES, axis=1, keepdims=True)
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """One object: its digit (or UNKNOWN), its colour ("" for none or several) and its centre in pixels."""
+    """One object: its digit (or UNKNOWN), its colour ("" for none or several) and its centre in pixels.
+
+    `ink` is float32 [16, 16] in [0, 1], its strength of colour, recentred; empty for ink that fills no place.
+    """
 
     digit: int
     colour: str
     y: float
     x: float
+    ink: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0)), compare=False, repr=False)
 
 
 class Detector:
@@ -82,10 +86,10 @@ class Detector:
             crops = pixels[picture[:, None, None], rows, columns]
             colours, ink = _read_colours(crops)
             centred, middles = _centre(ink)
-            for index, digit, colour, (y, x) in zip(
-                picture, self.classify(centred), colours, corners + middles, strict=True
+            for index, digit, colour, (y, x), crop in zip(
+                picture, self.classify(centred), colours, corners + middles, centred, strict=True
             ):
-                readings[index].append(Reading(int(digit), colour, float(y), float(x)))
+                readings[index].append(Reading(int(digit), colour, float(y), float(x), crop))
         for index in np.flatnonzero(unexplained > _UNEXPLAINED):
             readings[index].append(Reading(UNKNOWN, "", CANVAS / 2, CANVAS / 2))
         return readings
@@ -95,6 +99,12 @@ class Detector:
         digits = self._classifier.predict(_orientations(ink))
         likeness = (_thumbnails(ink) @ self._instances.T).max(1)
         return np.where(likeness < _LIKENESS, UNKNOWN, digits)
+
+
+def centred_handwriting(split: str) -> tuple[Float32[np.ndarray, "n 16 16"], Int[np.ndarray, "n"]]:
+    """The ink of every instance, recentred as readings are, and its digit; see `scenes.handwriting`."""
+    ink, labels = handwriting(split)
+    return _centre(ink)[0], labels
 
 
 def _find_places(ink: Float32[np.ndarray, "B 32 32"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

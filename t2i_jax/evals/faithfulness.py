@@ -92,11 +92,11 @@ def judge(prompt: Prompt, readings: Sequence[Reading]) -> bool:
         )
     if prompt.category == "position":
         first, second = sorted(readings, key=lambda reading: reading.digit != wanted[0].value)
-        return _relation(first, second) == prompt.scene.relation
+        return relation_of(first, second) == prompt.scene.relation
     return True
 
 
-def _relation(first: Reading, second: Reading) -> str:
+def relation_of(first: Reading, second: Reading) -> str:
     """Where the first stands, seen from the second; "" on the diagonal."""
     down, right = first.y - second.y, first.x - second.x
     if abs(down) == abs(right):

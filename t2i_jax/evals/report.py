@@ -1,12 +1,13 @@
 """The evaluation of a translator's run: pictures judged against captions, with ceilings in the same table."""
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from t2i_jax import files
 from t2i_jax.errors import UserError
-from t2i_jax.evals import faithfulness
+from t2i_jax.evals import diversity, faithfulness
 from t2i_jax.evals.detector import Detector
 
 PICTURES = 4  # a prompt
@@ -24,61 +25,94 @@ def evaluate_run(translator, run: str | Path, *, seed: int = 0) -> tuple[str, di
       The report as text, and as a dict.
 
     Raises:
-      UserError: the run's data set has no detector.
+      UserError: there is no judge for the run's data set.
     """
-    config = translator.config
-    name, _, variant = config.data.name.partition("/")
-    if name != "captioned_digits":
-        raise UserError(
-            f"run {run} draws {name}; only captioned_digits has a detector to judge pictures against captions"
-        )
-    detector, columns = Detector(), {}
-    for held_out in (False, True):
-        prompts = faithfulness.make_prompts(seed, held_out=held_out, exclude=config.shown_captions)
-        real = faithfulness.real_scenes(prompts, PICTURES, seed, fine=variant == "fine")
-        flat = real.reshape(-1, *real.shape[2:])
-        restored = translator.tokenizer.detokenize(translator.tokenizer.tokenize(flat))
-        pictures = {
-            "generated": _draw(translator, prompts, seed),
-            "reconstructed": np.uint8(restored * 255 + 0.5).reshape(real.shape),
-            "real": real,
-        }
-        for kind, images in pictures.items():
-            column = f"held-out {kind}" if held_out else kind
-            columns[column] = faithfulness.score(prompts, images, detector)
+    judges = {"captioned_digits": _judge_digits, "captioned_photos": _judge_photos}
+    name = translator.config.data.name.partition("/")[0]
+    if name not in judges:
+        raise UserError(f"run {run} draws {name}; only {' and '.join(judges)} have a judge of pictures")
+    text, judged = judges[name](translator, seed)
     results = {
         "run": str(run),
         "step": translator.step,
         "digest": translator.digest,
         "seed": seed,
         "sampling": vars(translator.sampling),
-        "faithfulness": columns,
+        **judged,
         "tokenizer": read_scores(Path(run) / "tokenizer"),
         "translator": read_scores(Path(run)),
     }
-    return _format(results), results
+    return "\n".join([text, "", *_format_training(results)]), results
+
+
+def _judge_digits(translator, seed: int) -> tuple[str, dict]:
+    fine = translator.config.data.name.endswith("/fine")
+    detector, columns = Detector(), {}
+    for held_out in (False, True):
+        prompts = faithfulness.make_prompts(seed, held_out=held_out, exclude=translator.config.shown_captions)
+        real = faithfulness.real_scenes(prompts, PICTURES, seed, fine=fine)
+        captions = [prompt.caption for prompt in prompts for _ in range(PICTURES)]
+        pictures = {
+            "generated": _draw(translator, captions, seed).reshape(real.shape),
+            "reconstructed": _reconstruct(translator.tokenizer, real),
+            "real": real,
+        }
+        for kind, images in pictures.items():
+            column = f"held-out {kind}" if held_out else kind
+            columns[column] = faithfulness.score(prompts, images, detector)
+    prompts = diversity.make_open_prompts(seed)
+    pictures = {
+        "generated": _draw(translator, [prompt.caption for prompt in prompts], seed),
+        "real": faithfulness.real_scenes(prompts, 1, seed, fine=fine)[:, 0],
+    }
+    varied = {kind: diversity.measure(prompts, detector(images)) for kind, images in pictures.items()}
+    text = f"{faithfulness.format_table(columns)}\n\n{diversity.format_table(varied)}"
+    return text, {"faithfulness": columns, "diversity": varied}
+
+
+def _judge_photos(translator, seed: int) -> tuple[str, dict]:
+    from t2i_jax.data.captioned_photos import PHOTOGRAPHS, random_crops
+    from t2i_jax.evals import photographs  # only here, because it asks for the extra `photos`
+
+    prompts = [words for words in PHOTOGRAPHS for _ in range(photographs.PICTURES)]
+    real = random_crops(photographs.PICTURES, seed)
+    pictures = {
+        "generated": _draw(translator, prompts, seed).reshape(real.shape),
+        "reconstructed": _reconstruct(translator.tokenizer, real),
+        "real": real,
+    }
+    columns = {kind: photographs.score(images) for kind, images in pictures.items()}
+    return photographs.format_table(columns), {"nearest_photograph": columns}
+
+
+def _draw(translator, captions: Sequence[str], seed: int) -> np.ndarray:
+    """One picture after another, each with a number of its own: where captions repeat, pictures do not."""
+    ids = translator.draw_ids(captions, np.arange(len(captions)), seed, translator.sampling)
+    return np.uint8(translator.tokenizer.detokenize(ids) * 255 + 0.5)
+
+
+def _reconstruct(tokenizer, images: np.ndarray) -> np.ndarray:
+    flat = images.reshape(-1, *images.shape[2:])
+    return np.uint8(tokenizer.detokenize(tokenizer.tokenize(flat)) * 255 + 0.5).reshape(images.shape)
 
 
 def read_scores(folder: Path) -> dict:
-    """The validation scores that training left in a run folder; empty where it has not come to any."""
+    """The validation scores that training left in a run folder; empty where it has not come to any.
+
+    Raises:
+      UserError: they are damaged.
+    """
     path = folder / "scores.json"
+    if not path.exists():
+        return {}
     try:
-        return json.loads(path.read_text()) if path.exists() else {}
-    except ValueError:
-        raise UserError(f"{path} is damaged; delete it to evaluate without it") from None
+        return files.read_json(path)
+    except files.DamagedError as error:
+        raise UserError(f"{error}; delete it to evaluate without it") from None
 
 
-def _draw(translator, prompts, seed: int) -> np.ndarray:
-    """One picture after another, each with a number of its own: where prompts repeat, pictures do not."""
-    captions = [prompt.caption for prompt in prompts for _ in range(PICTURES)]
-    ids = translator.draw_ids(captions, np.arange(len(captions)), seed, translator.sampling)
-    images = np.uint8(translator.tokenizer.detokenize(ids) * 255 + 0.5)
-    return images.reshape(len(prompts), PICTURES, *images.shape[1:])
-
-
-def _format(results: dict) -> str:
-    lines = [faithfulness.format_table(results["faithfulness"]), ""]
-    tokenizer, scores = results["tokenizer"], results["translator"]
+def _format_training(results: dict) -> list[str]:
+    lines, tokenizer, scores = [], results["tokenizer"], results["translator"]
     if tokenizer:
         lines.append(
             f"tokenizer, whole validation split: PSNR {tokenizer['psnr']:.2f} dB, codebook usage"
@@ -86,7 +120,7 @@ def _format(results: dict) -> str:
         )
     if scores:
         lines.append(
-            f"cross entropy, nats a token: {scores['nats']:.3f}"
+            f"cross entropy at step {scores['step']}, nats a token: {scores['nats']:.3f}"
             f" (bigram baseline {scores['bigram_nats']:.3f}, unigram {scores['unigram_nats']:.3f})"
         )
         lines.append("token statistics        entropy  longest run  distinct codes a picture")
@@ -95,4 +129,4 @@ def _format(results: dict) -> str:
             lines.append(f"  {name.replace('_', ' '):<20}  {entropy:7.3f}  {run:11.2f}  {distinct:14.2f}")
     sampling = ", ".join(f"{name} {value}" for name, value in results["sampling"].items())
     lines.append(f"step {results['step']}, seed {results['seed']}, sampling: {sampling}")
-    return "\n".join(lines)
+    return lines

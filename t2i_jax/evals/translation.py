@@ -50,7 +50,7 @@ class TranslationEvaluator:
         @jax.jit
         def forced(params, batch, keys):
             logits = predict(params, batch)["logits"]
-            draw_ids = partial(draw, temperature=temperature, top_k=0, top_p=1.0)
+            draw_ids = partial(draw, temperature=temperature, top_k=0, top_p=1.0, min_p=0.0)
             position_keys = jax.vmap(partial(jax.random.split, num=logits.shape[1]))(keys)
             return cross_entropy(logits, batch["ids"]), jax.vmap(draw_ids, 1, 1)(position_keys, logits)
 

@@ -5,12 +5,16 @@ model.safetensors    weights to sample with, as of the last checkpoint
 scores.json          the last validation scores
 text_tokenizer.json  (translators) captions -> ids
 tokenizer/           (translators) a copy of the picture tokenizer: the first three of its files
-checkpoints/         training state; logs/ and pictures/ for people
+checkpoints/         training state; logs/ and pictures/ for people, never read here
+lock                 held while training
+
+Every file that is read carries a digest: JSON and weights in themselves, checkpoints in a manifest.
 """
 
 import hashlib
 import json
-import os
+import sys
+import tempfile
 from pathlib import Path
 
 import jax
@@ -21,49 +25,65 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict, FrozenConfigDict
 
+from t2i_jax import files
 from t2i_jax.errors import UserError
+from t2i_jax.loop.checkpoint import Checkpoints
 
 CONFIG, WEIGHTS, SCORES = "config.json", "model.safetensors", "scores.json"
+TEXT_TOKENIZER, TOKENIZER = "text_tokenizer.json", "tokenizer"
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(path)
-
-
-def start_run(folder: str | Path, config: ConfigDict, *, accept_config_change: bool = False) -> Path:
-    """Make a run folder, or take up the one that is there.
-
-    Args:
-      folder: of the run.
-      config: that the run is to be trained with.
-      accept_config_change: go on although the folder was started with another config, and keep the new one.
+def make_folder(folder: str | Path) -> Path:
+    """Make a run folder where there is none.
 
     Raises:
-      UserError: the folder cannot be written, its config cannot be read, or is another one.
+      UserError: it cannot be written.
     """
     folder = Path(folder)
-    path = folder / CONFIG
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if path.exists() and not accept_config_change:
-            changes = differences(_read_config(path), json.loads(config.to_json()))
-            if changes:
-                raise UserError(
-                    f"{folder} was started with another config ({'; '.join(changes)});"
-                    " choose another --workdir, or give --accept-config-change to go on with the new one"
-                )
-        write_atomically(path, config.to_json(indent=1).encode())
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise UserError(
             f"run folder {folder} cannot be written ({error.strerror}); choose another --workdir"
         ) from None
     return folder
+
+
+def check_config_change(folder: Path, config: ConfigDict, *, accept: bool = False) -> None:
+    """Compare the config a run is to be trained with to the one it was started with, if it was.
+
+    Args:
+      folder: of the run.
+      config: that it is to be trained with.
+      accept: print the differences instead of raising.
+
+    Raises:
+      UserError: the configs differ, or the run's cannot be read.
+    """
+    path = folder / CONFIG
+    if not any((folder / name).exists() for name in (CONFIG, WEIGHTS, "checkpoints")):
+        return
+    try:
+        changes = differences(files.read_json(path), json.loads(config.to_json()))
+    except files.DamagedError as error:
+        if not accept:
+            raise UserError(f"{error}; give --accept-config-change to go on with the config named now") from None
+        changes = [str(error)]
+    if changes and not accept:
+        raise UserError(
+            f"{folder} was started with another config ({'; '.join(changes)});"
+            " choose another --workdir, or give --accept-config-change to go on with the new one"
+        )
+    for change in changes:
+        print(f"warning: accepted config change: {change}", file=sys.stderr)
+
+
+def write_config(folder: Path, config: ConfigDict) -> None:
+    """Keep the config that the run is trained with from here on."""
+    if jax.process_index() == 0:
+        files.write_json(folder / CONFIG, json.loads(config.to_json()))
 
 
 def differences(old: dict, new: dict) -> list[str]:
@@ -95,7 +115,7 @@ def read_config(folder: str | Path) -> FrozenConfigDict:
     """The config of a run folder.
 
     Raises:
-      UserError: there is no such folder, or it is no run.
+      UserError: there is no such folder, it is no run, or its config is damaged.
     """
     path = Path(folder) / CONFIG
     if not Path(folder).is_dir():
@@ -111,74 +131,111 @@ def read_config(folder: str | Path) -> FrozenConfigDict:
 
 def _read_config(path: Path) -> dict:
     try:
-        config = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); restore it or train the run again") from None
-    if not isinstance(config, dict):
-        raise UserError(f"{path} holds no config; restore it or train the run again")
-    return config
+        return files.read_json(path)
+    except files.DamagedError as error:
+        way_out = "the same train.py command with --accept-config-change writes it anew"
+        raise UserError(f"{error}; restore it, or: {way_out}") from None
 
 
 def write_weights(folder: str | Path, params, variables, step: int) -> None:
-    """Write the weights to sample with, from the first host.
+    """Write the weights to sample with, from the first host; after their checkpoint.
 
     Args:
       folder: the run.
       params, variables: trees of arrays.
       step: optimizer steps they have seen.
+
+    Raises:
+      UserError: they cannot be written.
     """
     if jax.process_count() > 1:  # shards of other hosts
         params, variables = multihost_utils.process_allgather((params, variables), tiled=True)
     if jax.process_index() > 0:
         return
-    tree = flatten_dict({"params": params, "variables": variables}, sep="/")
-    tensors = {name: np.ascontiguousarray(value) for name, value in tree.items()}
+    tensors = _tensors(params, variables)
     # One entry: safetensors writes several in a random order, and equal weights should be equal files.
     metadata = {"t2i": json.dumps({"step": step, "sha256": _digest(tensors, step)})}
-    write_atomically(Path(folder) / WEIGHTS, safetensors.numpy.save(tensors, metadata))
+    path = Path(folder) / WEIGHTS
+    try:
+        files.write_atomically(path, safetensors.numpy.save(tensors, metadata))
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({error.strerror}); the checkpoint of step {step} stands; make room or mend"
+            " the disk, and the same command continues"
+        ) from None
 
 
 def write_scores(folder: str | Path, scores: dict) -> None:
     """Write the validation scores, from the first host."""
     if jax.process_index() == 0:
-        write_atomically(Path(folder) / SCORES, json.dumps(scores, indent=1).encode())
+        files.write_json(Path(folder) / SCORES, scores)
 
 
 def read_weights(folder: str | Path) -> tuple[dict, dict, int, str]:
-    """The weights of a run.
+    """The weights of a run; where their file is damaged, those of its newest whole checkpoint, with a warning.
 
     Returns:
       params, variables, the step, and the digest of all three.
 
     Raises:
-      UserError: there are none yet, or the file is damaged.
+      UserError: there are none yet, or the file is damaged and there is no checkpoint.
     """
-    path = Path(folder) / WEIGHTS
+    folder = Path(folder)
+    checkpoints = Checkpoints(folder)
+    try:
+        return load_weights(folder / WEIGHTS)
+    except files.DamagedError as error:
+        if not checkpoints.steps:
+            if not (folder / WEIGHTS).exists():
+                raise UserError(f"run {folder} has no weights; train it with train.py --workdir={folder}") from None
+            raise UserError(f"{error}, and {folder} has no checkpoint; restore it or train the run again") from None
+        params, variables, step = checkpoints.weights()
+        print(f"warning: {error}; using the checkpoint of step {step}", file=sys.stderr)
+    params, variables = jax.tree.map(np.asarray, (params, variables))
+    return params, variables, step, _digest(_tensors(params, variables), step)
+
+
+def load_weights(path: Path) -> tuple[dict, dict, int, str]:
+    """What `write_weights` wrote; see `read_weights`.
+
+    Raises:
+      DamagedError: the file is missing or damaged.
+    """
     if not path.is_file():
-        raise UserError(f"run {folder} has no weights yet; train it with train.py --workdir={folder}")
+        raise files.DamagedError(f"{path} is missing")
     try:
         with safetensors.safe_open(path, "numpy") as file:
             metadata = json.loads(file.metadata()["t2i"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
         step, expected = metadata["step"], metadata["sha256"]
     except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{path} is damaged ({error}); delete it and run train.py --workdir={folder} again"
-        ) from None
+        raise files.DamagedError(f"{path} is damaged ({error})") from None
     if _digest(tensors, step) != expected:
-        raise UserError(
-            f"{path} is damaged (its digest does not fit); delete it and run train.py --workdir={folder} again"
-        )
+        raise files.DamagedError(f"{path} is damaged (its digest does not fit)")
     tree = unflatten_dict(tensors, sep="/")
     return tree.get("params", {}), tree.get("variables", {}), step, expected
 
 
-def is_finished(folder: str | Path) -> bool:
-    """Whether a run has been trained to its last step."""
+def is_finished(folder: str | Path, config: ConfigDict) -> bool:
+    """Whether a run has been trained to `config.steps` and all its parts are whole; says which are not."""
     folder = Path(folder)
-    if not (folder / WEIGHTS).is_file():
+    try:
+        step = load_weights(folder / WEIGHTS)[2]
+        files.read_json(folder / CONFIG)
+        if config.task == "translate":
+            for path in (folder / TEXT_TOKENIZER, folder / TOKENIZER / CONFIG):
+                files.read_json(path)
+            load_weights(folder / TOKENIZER / WEIGHTS)
+    except files.DamagedError as error:
+        if Checkpoints(folder).steps:
+            print(f"warning: {error}", file=sys.stderr)
         return False
-    return read_weights(folder)[2] >= read_config(folder).steps
+    return step >= config.steps
+
+
+def _tensors(params, variables) -> dict:
+    tree = flatten_dict({"params": params, "variables": variables}, sep="/")
+    return {name: np.ascontiguousarray(value) for name, value in tree.items()}
 
 
 def _digest(tensors: dict, step: int) -> str:

@@ -6,7 +6,6 @@ Letters: B batch, N feature vectors a picture, D code width, K codebook size, M 
 
 import jax
 import jax.numpy as jnp
-from einops import rearrange
 from flax import linen as nn
 from jaxtyping import Array, Float, Int, Key
 
@@ -92,10 +91,9 @@ class EMAQuantizer(nn.Module):
         codes = codebook[ids].sum(-2).astype(features.dtype)
         return straight_through(features, codes), ids.reshape(len(ids), -1)
 
-    def lookup(self, ids: Int[Array, "B M"]) -> Float[Array, "B N D"]:
-        """What ids in [0, K) stand for, M = N * depth."""
-        averages = {name: self.get_variable("codebook", name) for name in ("frequency", "total")}
-        return rearrange(codebook_of(averages)[ids], "b (n d) c -> b n d c", d=self.depth).sum(-2)
+    def codebook(self) -> Float[Array, "K D"]:
+        """The codes."""
+        return codebook_of({name: self.get_variable("codebook", name) for name in ("frequency", "total")})
 
 
 def codebook_of(averages: dict) -> Float[Array, "K D"]:

@@ -1,13 +1,18 @@
 """VQ-VAE over patches (van den Oord et al. 2017): pictures -> tokens -> pictures.
 
-A patch encoder and decoder of residual blocks around the identity: at step 0 the encoder hands out the raw
-patches and the decoder puts codes back as patches, so that a k-means codebook starts as a working tokenizer
-and training only ever improves on it. Matrix products throughout: strided convolutions and their gradients
-are slow in XLA on CPU.
+Three codebooks, from coarse to fine: a colour token says which colour a block of patches has, a strength token
+how strong each of its patches is, and a pattern token draws one patch, as strengths along that colour. Colour has
+the coarser grid, as in JPEG and video coding, and a codebook of its own: a pattern learned in one colour is known
+in all, and no codebook has to hold the product of the two. The coarse tokens come first, so that they lay out the
+picture before any detail is drawn.
 
-Letters: B batch, H W pixels, P patches, D = 3 * patch**2, N = P * depth tokens, K codebook size.
+Decoder blocks start as the identity, so that a k-means codebook is a working tokenizer at step 0 and training
+only improves on it. Matrix products throughout: strided convolutions and their gradients are slow in XLA on CPU.
+
+Letters: B batch, H W pixels, P patches, C blocks, N = 2 C + P * depth tokens, K codebook size.
 """
 
+import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import linen as nn
@@ -15,85 +20,142 @@ from jaxtyping import Array, Float, Int
 
 from t2i_jax.models.quantizers import EMAQuantizer
 
+BLACK = 1e-6  # length of a mean colour, in pixel units, up to which it has no direction
+
 
 class Model(nn.Module):
-    """Residual patch VQ-VAE.
+    """Patch VQ-VAE with colour, strength and pattern apart.
 
     Attributes:
-      codebook_size: K.
-      image_size: H = W, in pixels; divisible by `patch`.
+      codebook_size: K, codes of all three codebooks; ids of colours come first, then strengths, then patterns.
+      image_size: H = W, in pixels; divisible by `block`.
+      colours, strengths: how many of the K codes are colours and strengths.
+      block: side of what shares a colour and a strength token, in pixels; divisible by `patch`.
       patch: side of a patch, in pixels.
-      depth: tokens a patch, each refining the ones before it.
+      depth: pattern tokens a patch, each refining the ones before it.
       width: hidden width of the blocks.
-      encoder_layers, decoder_layers: number of residual blocks.
-      decay: EMA decay of the codebook.
-      dtype: computation type, "float32" or "bfloat16"; parameters and codebook stay float32.
+      decoder_layers: number of residual blocks.
+      decay: EMA decay of the codebooks.
+      dtype: computation type, "float32" or "bfloat16"; parameters and codebooks stay float32.
     """
 
     codebook_size: int
     image_size: int
+    colours: int = 16
+    strengths: int = 112
+    block: int = 16
     patch: int = 8
     depth: int = 1
     width: int = 256
-    encoder_layers: int = 1
     decoder_layers: int = 2
     decay: float = 0.99
     dtype: str = "float32"
 
     def setup(self):
-        if self.image_size % self.patch:
-            raise ValueError(f"image_size {self.image_size} is not divisible by patch {self.patch}")
-        if self.codebook_size % self.depth:
-            raise ValueError(f"codebook_size {self.codebook_size} is not divisible by depth {self.depth}")
-        self.encoder = [PatchBlock(self.width, self.dtype) for _ in range(self.encoder_layers)]
+        if self.image_size % self.block:
+            raise ValueError(f"image_size {self.image_size} is not divisible by block {self.block}")
+        if self.block % self.patch:
+            raise ValueError(f"block {self.block} is not divisible by patch {self.patch}")
+        if min(self.sizes.values()) < 1:
+            raise ValueError(
+                f"codebook_size {self.codebook_size}, less colours {self.colours} and strengths {self.strengths},"
+                " leaves no pattern"
+            )
+        if self.sizes["pattern"] % self.depth:
+            raise ValueError(f"{self.sizes['pattern']} patterns are not divisible by depth {self.depth}")
+        for name, size in self.sizes.items():
+            setattr(self, name, EMAQuantizer(size, self.depths[name], self.decay))
         self.decoder = [PatchBlock(self.width, self.dtype) for _ in range(self.decoder_layers)]
-        self.quantizer = EMAQuantizer(self.codebook_size, self.depth, self.decay)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Codes of each codebook, in the order of their ids and tokens."""
+        patterns = self.codebook_size - self.colours - self.strengths
+        return {"colour": self.colours, "strength": self.strengths, "pattern": patterns}
+
+    @property
+    def depths(self) -> dict[str, int]:
+        """Tokens a feature vector, for each codebook."""
+        return {"colour": 1, "strength": 1, "pattern": self.depth}
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Tokens a picture, for each codebook."""
+        blocks, patches = ((self.image_size // side) ** 2 for side in (self.block, self.patch))
+        return {"colour": blocks, "strength": blocks, "pattern": patches * self.depth}
 
     @property
     def num_tokens(self) -> int:
         """N, tokens a picture."""
-        return (self.image_size // self.patch) ** 2 * self.depth
+        return sum(self.counts.values())
 
     def __call__(
         self, images: Float[Array, "B H W 3"], *, train: bool = False
-    ) -> tuple[Float[Array, "B H W 3"], Float[Array, "B P D"], Float[Array, "B P D"], Int[Array, "B N"]]:
+    ) -> tuple[Float[Array, "B H W 3"], dict, dict, Int[Array, "B N"]]:
         """Reconstruct.
 
         Args:
           images: pixels in [0, 1].
-          train: move the codebook's averages (collection `codebook` must be mutable).
+          train: move the codebooks' averages (collection `codebook` must be mutable).
 
         Returns:
-          Reconstructions (not clipped), encoder features, their straight-through codes, and ids in [0, K).
+          Reconstructions (not clipped), features by codebook (see `encode`), their straight-through codes, and
+          ids in [0, K).
         """
         features = self.encode(images)
-        codes, ids = self.quantizer(features, update=train)
-        return self.decode(codes), features, codes, ids
+        codes, ids, first = {}, [], 0
+        for name, size in self.sizes.items():
+            codes[name], own = getattr(self, name)(features[name], update=train)
+            ids.append(first + own)
+            first += size
+        return self.decode(codes["colour"], codes["pattern"]), features, codes, jnp.concatenate(ids, -1)
 
-    def encode(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B P D"]:
-        """Features of pixels in [0, 1], before quantization."""
-        p = self.patch
-        x = rearrange(images, "b (h p) (w q) c -> b (h w) (p q c)", p=p, q=p)
-        for block in self.encoder:
-            x = block(x)
-        return x.astype(jnp.float32)
+    def encode(self, images: Float[Array, "B H W 3"]) -> dict:
+        """Features of pixels in [0, 1], before quantization.
 
-    def decode(self, codes: Float[Array, "B P D"]) -> Float[Array, "B H W 3"]:
-        """Pixels of codes, not clipped."""
-        p, side = self.patch, self.image_size // self.patch
-        x = codes
+        Returns:
+          `colour` [B, C, 3], the direction of each block's mean colour, zero where it is black; `pattern`
+          [B, P, patch**2], pixels along that direction; `strength` [B, C, patches of a block], the root mean
+          square of each pattern.
+        """
+        p, q = self.patch, self.block // self.patch
+        pixels = rearrange(images, "b (i y p) (j x q) c -> b i j (y x) (p q) c", y=q, p=p, x=q, q=p)
+        mean = pixels.mean((-3, -2))
+        length = jnp.linalg.norm(mean, axis=-1, keepdims=True)
+        colour = jnp.where(length > BLACK, mean / jnp.maximum(length, BLACK), 0.0)
+        pattern = jnp.einsum("bijnmc,bijc->bijnm", pixels, colour)
+        return {
+            "colour": rearrange(colour, "b i j c -> b (i j) c"),
+            "strength": rearrange(jnp.sqrt(jnp.mean(pattern**2, -1)), "b i j n -> b (i j) n"),
+            "pattern": rearrange(pattern, "b i j (y x) m -> b (i y j x) m", y=q),
+        }
+
+    def decode(self, colour: Float[Array, "B C 3"], pattern: Float[Array, "B P D"]) -> Float[Array, "B H W 3"]:
+        """Pixels of codes, not clipped. Strengths are not among them: they are there for who draws the patterns."""
+        side, p, q = self.image_size // self.block, self.patch, self.block // self.patch
+        colour = rearrange(colour, "b (i j) c -> b i 1 j 1 1 c", i=side)
+        pattern = rearrange(pattern, "b (i y j x) m -> b i y j x m 1", i=side, j=side, y=q, x=q)
+        x = rearrange(pattern * colour, "b i y j x m c -> b (i y j x) (m c)")
         for block in self.decoder:
             x = block(x)
-        x = rearrange(x, "b (h w) (p q c) -> b (h p) (w q) c", h=side, w=side, p=p, q=p)
+        x = rearrange(x, "b (h w) (p q c) -> b (h p) (w q) c", h=side * q, p=p, q=p)
         return x.astype(jnp.float32)
 
+    def codebook(self) -> Float[Array, "K D"]:
+        """All codes in one space, the sum of the three codebooks' spaces: zero outside their own."""
+        return jax.scipy.linalg.block_diag(*(getattr(self, name).codebook() for name in self.sizes))
+
     def tokenize(self, images: Float[Array, "B H W 3"]) -> Int[Array, "B N"]:
-        """Ids in [0, K) of pixels in [0, 1]: patches row by row, a patch's depths side by side."""
-        return self.quantizer(self.encode(images))[1]
+        """Ids in [0, K) of pixels in [0, 1]: colours, strengths, patterns, each row by row, depths side by side."""
+        return self(images)[3]
 
     def detokenize(self, ids: Int[Array, "B N"]) -> Float[Array, "B H W 3"]:
-        """Pixels in [0, 1] of ids in [0, K)."""
-        return jnp.clip(self.decode(self.quantizer.lookup(ids)), 0.0, 1.0)
+        """Pixels in [0, 1] of ids in [0, K). An id of another codebook stands for black."""
+        codes, counts = self.codebook()[ids], self.counts
+        colour = codes[:, : counts["colour"], :3]
+        pattern = codes[:, -counts["pattern"] :, -(self.patch**2) :]
+        pattern = rearrange(pattern, "b (n d) c -> b n d c", d=self.depth).sum(-2)
+        return jnp.clip(self.decode(colour, pattern), 0.0, 1.0)
 
 
 class PatchBlock(nn.Module):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, ScalarLike
 
-from t2i_jax.sampling.logits import apply_guidance, apply_temperature, keep_top_k, keep_top_p
+from t2i_jax.sampling.logits import apply_guidance, apply_temperature, keep_min_p, keep_top_k, keep_top_p
 
 
 def draw(
@@ -16,8 +16,9 @@ def draw(
     temperature: ScalarLike,
     top_k: ScalarLike,
     top_p: ScalarLike,
+    min_p: ScalarLike,
 ) -> Int[Array, " B"]:
-    """Draw one id in [0, K) for each row with that row's key: temperature, then top-k, then top-p.
+    """Draw one id in [0, K) for each row with that row's key: temperature, then top-k, top-p and min-p.
 
     Temperature 0 takes the likeliest id, the lowest among equals. The ranges are those of `Sampling`.
     """
@@ -29,7 +30,7 @@ def draw(
         scaled = apply_temperature(logits, temperature)
         # Only a setting that is on pays for the sorting.
         scaled = jax.lax.cond((top_k > 0) | (top_p < 1), filtered, lambda scaled: scaled, scaled)
-        return jax.vmap(jax.random.categorical)(keys, scaled).astype(jnp.int32)
+        return jax.vmap(jax.random.categorical)(keys, keep_min_p(scaled, min_p)).astype(jnp.int32)
 
     def greedy(logits):
         return logits.argmax(-1).astype(jnp.int32)
@@ -47,12 +48,13 @@ def sample_tokens(
     temperature: ScalarLike,
     top_k: ScalarLike,
     top_p: ScalarLike,
+    min_p: ScalarLike,
+    plain_tokens: ScalarLike,
     guidance_scale: ScalarLike | None = None,
 ) -> Int[Array, "B {length}"]:
     """Draw `length` ids for each picture, each from the logits that follow the ids before it.
 
-    The settings may be traced: under jit, another temperature, top_k, top_p or guidance_scale does not
-    compile again.
+    The settings may be traced: under jit, another value of any of them does not compile again.
 
     Args:
       step: `(ids Int[B'], position Int[], cache) -> (logits Float[B', K], cache)`, the cache of static shape.
@@ -65,6 +67,9 @@ def sample_tokens(
       temperature: >= 0; 0 is greedy.
       top_k: whole number >= 0; 0 is off.
       top_p: in (0, 1]; 1 is off.
+      min_p: in [0, 1]; 0 is off.
+      plain_tokens: whole number >= 0; as many leading ids are drawn as the model believes them: at temperature 1,
+        without filter and guidance.
       guidance_scale: >= 0, applied before all else; None for no guidance.
 
     Returns:
@@ -74,11 +79,14 @@ def sample_tokens(
 
     def advance(carry, position):
         ids, cache = carry
+        plain = position < plain_tokens
         logits, cache = step(jnp.concatenate([ids, ids]) if guided else ids, position, cache)
         if guided:
-            logits = apply_guidance(*jnp.split(logits, 2), guidance_scale)
+            scale = jnp.where(plain, 1, guidance_scale)
+            logits = apply_guidance(*jnp.split(logits, 2), scale)
         step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, position)
-        ids = draw(step_keys, logits, temperature, top_k, top_p)
+        settings = [(temperature, 1), (top_k, 0), (top_p, 1), (min_p, 0)]
+        ids = draw(step_keys, logits, *(jnp.where(plain, off, value) for value, off in settings))
         return (ids, cache), ids
 
     start = jnp.full(keys.shape, start_id, jnp.int32)

@@ -48,6 +48,16 @@ def keep_top_p(logits: Float[Array, "*B K"], p: ScalarLike) -> Float[Array, "*B 
     return _keep_largest(logits, ordered, jnp.where(jnp.asarray(p) >= 1, size, count))
 
 
+def keep_min_p(logits: Float[Array, "*B K"], p: ScalarLike) -> Float[Array, "*B K"]:
+    """Keep the ids at least p times as likely as the likeliest; set the others to -inf.
+
+    Min-p sampling (Nguyen et al. 2024, "Turning Up the Heat", section 3). 0 <= p <= 1; 0 keeps all, 1 only the
+    likeliest (and its equals). Where the model is sure few ids remain, where it is not many do, in proportion.
+    """
+    floor = jnp.log(jnp.asarray(p, logits.dtype))  # -inf for 0
+    return jnp.where(logits - logits.max(-1, keepdims=True) >= floor, logits, -jnp.inf)
+
+
 def _keep_largest(
     logits: Float[Array, "*B K"], ordered: Float[Array, "*B K"], count: Int[Array, "*B"]
 ) -> Float[Array, "*B K"]:

@@ -15,6 +15,9 @@ class Sampling:
       temperature: divides the logits, >= 0; 0 is greedy.
       top_k: keep the k likeliest ids; 0 keeps all.
       top_p: keep the smallest set of likeliest ids whose probability reaches p, 0 < p <= 1; 1 keeps all.
+      min_p: keep the ids at least p times as likely as the likeliest, 0 <= p <= 1; 0 keeps all.
+      plain_tokens: as many leading ids are drawn at temperature 1, without filter and guidance; 0 is none. Where
+        the first ids lay a picture out, this keeps places and orders as varied as they were learned.
       guidance_scale: weight of the caption, >= 0; 1 is no guidance, 0 ignores the caption.
 
     Raises:
@@ -24,17 +27,24 @@ class Sampling:
     temperature: Real = 1.0
     top_k: Real = 0
     top_p: Real = 1.0
+    min_p: Real = 0.0
+    plain_tokens: Real = 0
     guidance_scale: Real = 1.0
 
     def __post_init__(self):
         self._check("temperature", "give a value from 0 (greedy) up")
         self._check("top_k", "give a whole number from 0 (off) up", whole=True)
         self._check("top_p", "give a value above 0, up to 1 (off)")
+        self._check("min_p", "give a value from 0 (off) to 1")
+        self._check("plain_tokens", "give a whole number from 0 (none) up", whole=True)
         self._check("guidance_scale", "give a value from 0 up, where 1 is no guidance")
         if self.top_p == 0:
             raise UserError("top_p 0 keeps no token; give a value above 0, up to 1 (off)")
         if self.top_p > 1:
             raise UserError(f"top_p {self.top_p:g} is above 1; give a value above 0, up to 1 (off)")
+
+        if self.min_p > 1:
+            raise UserError(f"min_p {self.min_p:g} is above 1; give a value from 0 (off) to 1")
 
     def _check(self, name, way_out, whole=False):
         value = getattr(self, name)

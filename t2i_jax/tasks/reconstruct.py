@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange
 
 from t2i_jax import losses
 from t2i_jax.data import pipeline
@@ -34,10 +35,17 @@ def start(model, params, variables: dict, config, key) -> tuple[dict, dict]:
     @jax.jit
     def fit(images, key):
         features = model.apply({"params": params, **variables}, images, method="encode")
-        features = features.reshape(-1, features.shape[-1])
-        return quantizers.kmeans_start(features, model.codebook_size, model.depth, key)
+        return {
+            name: quantizers.kmeans_start(
+                rearrange(features[name], "b m d -> (b m) d"),
+                len(averages["frequency"]),
+                model.depths[name],
+                jax.random.fold_in(key, number),
+            )
+            for number, (name, averages) in enumerate(sorted(variables["codebook"].items()))
+        }
 
-    return params, {**variables, "codebook": {"quantizer": fit(images, key)}}
+    return params, {**variables, "codebook": fit(images, key)}
 
 
 def loss_fn(
@@ -57,7 +65,7 @@ def loss_fn(
         {"params": params, **variables}, batch["image"], train=train, mutable=list(variables)
     )
     error = losses.squared_error(images, batch["image"], foreground_weight)
-    commitment = losses.commitment(features, codes)
+    commitment = sum(losses.commitment(features[name], codes[name]) for name in features)
     loss = jnp.mean(error + commitment_weight * commitment)
     metrics = {
         "loss": loss,
@@ -70,10 +78,17 @@ def loss_fn(
 def upkeep(model, params, variables: dict, batch: dict, key) -> dict:
     """Variables with dead codes re-seeded from the batch."""
     features = model.apply({"params": params, **variables}, batch["image"], method="encode")
-    averages = variables["codebook"]["quantizer"]
-    left = quantizers.residual_codes(features, quantizers.codebook_of(averages), model.depth)[1]
-    averages = quantizers.revive(averages, left.reshape(-1, left.shape[-1]), key)
-    return {**variables, "codebook": {"quantizer": averages}}
+
+    def revived(number, name, averages):
+        codebook = quantizers.codebook_of(averages)
+        left = quantizers.residual_codes(features[name], codebook, model.depths[name])[1]
+        return quantizers.revive(averages, rearrange(left, "b m n d -> (b m n) d"), jax.random.fold_in(key, number))
+
+    codebooks = {
+        name: revived(number, name, averages)
+        for number, (name, averages) in enumerate(sorted(variables["codebook"].items()))
+    }
+    return {**variables, "codebook": codebooks}
 
 
 def predict(model, params, variables, batch) -> dict:

@@ -119,7 +119,7 @@ def sample(model, params, text_ids, text_mask, keys, settings: dict, *, guided: 
       text_ids: [B, S] in [0, V).
       text_mask: [B, S].
       keys: [B], one random key a picture.
-      settings: `temperature`, `top_k`, `top_p` and `guidance_scale` (see `sampling.settings.Sampling`).
+      settings: the fields of `sampling.settings.Sampling`.
       guided: False leaves out the unconditional half of the batch; for guidance scale 1.
 
     Returns:

@@ -1,0 +1,158 @@
+"""Files that are there whole or not at all, and that say when they are damaged."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from t2i_jax import files
+from t2i_jax.errors import UserError
+
+HOLD = """
+import sys, time
+from t2i_jax import files
+with files.lock(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def owner(tmp_path):
+    """A process that holds the lock of `tmp_path`."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, tmp_path], env=environment, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout.readline() == b"held\n"
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("failing", ["open", "fsync", "rename"])
+def test_a_failing_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, failing):
+    path = tmp_path / "file.json"
+    files.write_atomically(path, b"old")
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    if failing == "fsync":
+        monkeypatch.setattr(os, "fsync", fail)
+    else:
+        monkeypatch.setattr(Path, failing, fail)
+    with pytest.raises(OSError, match=r"No space left on device: .*file\.json'$") as error:
+        files.write_atomically(path, b"new")
+    monkeypatch.undo()
+    assert error.value.errno == 28
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_write_left_is_overwritten(tmp_path):
+    (tmp_path / "file.partial").write_bytes(b"a longer thing than the new one")
+    files.write_atomically(tmp_path / "file", b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_bytes() == b"new"
+
+
+def test_json_comes_back_as_it_went(tmp_path):
+    content = {"a": [1, 2.5, None, True], "b": {"c": "é – 七", "nan": float("inf")}, "": "", "0": 1e-320}
+    files.write_json(tmp_path / "file.json", content)
+    assert files.read_json(tmp_path / "file.json") == content
+    assert list(json.loads((tmp_path / "file.json").read_text())) == [*content, "sha256"]
+
+
+@pytest.mark.parametrize("bit", [0, 1, 5, 7])
+def test_every_flipped_byte_is_noticed_or_changes_nothing(tmp_path, bit):
+    content, path = {"steps": 3, "lr": 1e-3, "name": "a b", "list": [True, None]}, tmp_path / "file.json"
+    files.write_json(path, content)
+    whole, noticed = path.read_bytes(), 0
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :])
+        try:
+            read = files.read_json(path)
+        except files.DamagedError as error:
+            said = str(error)
+            noticed += said.startswith(f"{path} is damaged") and "\n" not in said
+        else:
+            assert read == content
+    assert noticed > 0.9 * len(whole)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"{}", b"3", b"null", b"\xff", b"[" * 100_000, b'{"sha256": 1}']
+)
+def test_what_is_no_sealed_json_is_damaged(tmp_path, content):
+    path = tmp_path / "file.json"
+    path.write_bytes(content)
+    with pytest.raises(files.DamagedError, match=r"file\.json is damaged"):
+        files.read_json(path)
+    path.unlink()
+    with pytest.raises(files.DamagedError, match=r"file\.json is missing$"):
+        files.read_json(path)
+
+
+def test_every_cut_is_noticed(tmp_path):
+    path = tmp_path / "file.json"
+    files.write_json(path, {"steps": 3})
+    whole = path.read_bytes()
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        with pytest.raises(files.DamagedError):
+            files.read_json(path)
+
+
+def test_a_sealed_folder_knows_all_its_files(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    for name in ("one", "a/two", "a/b/three"):
+        (tmp_path / name).write_text(name)
+    files.seal(tmp_path, step=4)
+    manifest = files.check_sealed(tmp_path)
+    assert manifest["step"] == 4
+    assert sorted(manifest["files"]) == ["a/b/three", "a/two", "one"]
+    (tmp_path / "a" / "two").write_text("tw0")
+    with pytest.raises(files.DamagedError, match=r"a/two is damaged"):
+        files.check_sealed(tmp_path)
+    (tmp_path / "a" / "two").unlink()
+    with pytest.raises(files.DamagedError, match=r"a/two is missing$"):
+        files.check_sealed(tmp_path)
+
+
+def test_a_lock_that_is_held_names_its_owner(tmp_path, owner):
+    with pytest.raises(UserError) as error, files.lock(tmp_path):
+        pass
+    assert f"{tmp_path} is in use by another training (process {owner.pid} on " in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_dead_owner_holds_no_lock(tmp_path, owner):
+    owner.send_signal(signal.SIGKILL)
+    owner.wait()
+    with files.lock(tmp_path):
+        assert (tmp_path / "lock").read_text().startswith(f"{os.getpid()} on ")
+
+
+def test_a_lock_can_be_waited_for(tmp_path, owner):
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    wait = HOLD.replace("sys.argv[1]", "sys.argv[1], wait=True").replace("time.sleep(60)", "")
+    with subprocess.Popen(
+        [sys.executable, "-c", wait, tmp_path], env=environment, stdout=subprocess.PIPE
+    ) as second:
+        time.sleep(1)
+        assert second.poll() is None
+        owner.kill()
+        assert second.communicate(timeout=30)[0] == b"held\n"
+        assert second.returncode == 0
+
+
+def test_a_lock_is_let_go_after_an_error(tmp_path):
+    with pytest.raises(ZeroDivisionError), files.lock(tmp_path):
+        1 / 0  # noqa: B018
+    with files.lock(tmp_path):
+        pass
