@@ -1,7 +1,7 @@
-"""Scores of every checkpoint of a digits run against the minutes it had trained, as CSV on stdout.
+"""Scores of every checkpoint of a digits run against the minutes it had trained, as CSV on stdout and as a picture.
 
     python train.py --config=configs/translator.py --workdir=RUN --config.keep_checkpoints=100
-    python benchmarks/score_curve.py RUN --seed 1000 > curve.csv
+    python benchmarks/score_curve.py RUN --seed 1000 --png docs/recipe-digits.png
 
 Minutes are the wall time of the run's own log, from its first step; data, tokenizer and encoding come on top.
 The seed is that of prompts and pictures; 0 is the evaluation's, so tune with another.
@@ -26,10 +26,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("--seed", type=int, default=1000)
+    parser.add_argument("--png", type=Path)
     arguments = parser.parse_args()
     events = EventAccumulator(str(arguments.run / "logs")).Reload().Scalars("train/loss")
-    detector, rows = Detector(), csv.writer(sys.stdout)
-    rows.writerow(["step", "minutes", "train_nats", "overall", "weakest", "held_out"])
+    detector, rows = Detector(), []
+    writer = csv.DictWriter(sys.stdout, ["step", "minutes", "train_nats", "overall", "weakest", "held_out"])
+    writer.writeheader()
     for step in sorted(int(path.name) for path in (arguments.run / "checkpoints").iterdir() if path.name.isdigit()):
         with tempfile.TemporaryDirectory() as folder:
             view = Path(folder) / "run"
@@ -48,11 +50,37 @@ def main():
             images = np.uint8(pipe.tokenizer.detokenize(ids) * 255 + 0.5)
             scores.append(faithfulness.score(prompts, images.reshape(len(prompts), 2, *images.shape[1:]), detector))
         event = min(events, key=lambda event: abs(event.step - step))
-        minutes = (event.wall_time - events[0].wall_time) / 60
         overall, held_out = (score["overall"] for score in scores)
-        row = [step, f"{minutes:.2f}", f"{event.value:.3f}", f"{overall:.3f}", f"{min(scores[0].values()):.3f}"]
-        rows.writerow([*row, f"{held_out:.3f}"])
+        measured = [
+            (event.wall_time - events[0].wall_time) / 60,
+            event.value,
+            overall,
+            min(scores[0].values()),
+            held_out,
+        ]
+        rows.append(dict(zip(writer.fieldnames, [step, *(round(value, 3) for value in measured)], strict=True)))
+        writer.writerow(rows[-1])
         sys.stdout.flush()
+    if arguments.png:
+        plot(rows, arguments.png)
+
+
+def plot(rows: list[dict], path: Path) -> None:
+    """Draw the scores and the training loss over the minutes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    minutes = [row["minutes"] for row in rows]
+    for name in ("overall", "held_out", "weakest"):
+        axes.plot(minutes, [row[name] for row in rows], marker="o", label=name.replace("_", " "))
+    axes.set(xlabel="minutes of training", ylabel="score", ylim=(0, 1))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    nats = axes.twinx()
+    nats.plot(minutes, [row["train_nats"] for row in rows], color="grey", linestyle=":")
+    nats.set_ylabel("training loss, nats a token (dotted)")
+    figure.savefig(path, dpi=100)
 
 
 if __name__ == "__main__":

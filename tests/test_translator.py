@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict, FrozenConfigDict
 
+from t2i_jax.models.layers import normal_init
 from t2i_jax.models.translator import Model, shift_right
 
 K, N, V, S = 19, 7, 31, 6
@@ -197,15 +198,19 @@ def test_bfloat16_computes_in_it_and_keeps_float32_outside():
     assert {leaf.dtype for leaf in jax.tree.leaves(cache)} == {jnp.dtype("bfloat16"), jnp.dtype("bool")}
 
 
+def test_start_at_the_released_width_is_the_released_one():
+    assert normal_init(768)(jax.random.key(0), (200, 200)).std() == pytest.approx(0.02, rel=0.02)
+
+
 def test_start_follows_gpt2():
     decoder = {"width": 64, "heads": 4, "mlp_width": 256, "layers": 2, "positions": N}
     text_ids, mask, ids = batch(1)
     params = jax.jit(build(decoder=decoder).init)(jax.random.key(0), text_ids, mask, ids)["params"]
-    block = params["gpt2"]["blocks_0"]
+    block, std = params["gpt2"]["blocks_0"], 0.02 * (768 / 64) ** 0.5
     for part, name in (("attn", "out"), ("cross_attn", "out"), ("mlp", "down")):
-        np.testing.assert_allclose(block[part][name]["kernel"].std(), 0.02 / 2, rtol=0.1)
+        np.testing.assert_allclose(block[part][name]["kernel"].std(), std / 2, rtol=0.1)
     for part, name in (("attn", "qkv"), ("cross_attn", "q"), ("cross_attn", "kv"), ("mlp", "up")):
-        np.testing.assert_allclose(block[part][name]["kernel"].std(), 0.02, rtol=0.1)
+        np.testing.assert_allclose(block[part][name]["kernel"].std(), std, rtol=0.1)
         assert not block[part][name]["bias"].any()
     assert set(params["head"]) == {"kernel"}
 

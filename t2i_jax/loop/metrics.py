@@ -1,12 +1,16 @@
 """Metrics and picture grids, for TensorBoard and for people."""
 
 import math
+import time
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import jax
 import numpy as np
 from PIL import Image
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from t2i_jax.errors import UserError
 
@@ -20,19 +24,23 @@ class Metrics:
     """
 
     def __init__(self, folder: Path, step: int):
-        self._writer = None
+        self._events = None
         if jax.process_index() == 0:
-            self._writer = SummaryWriter(str(folder / "logs"), purge_step=step + 1)
-            self._pictures = folder / "pictures"
-            self._pictures.mkdir(exist_ok=True)
+            self._logs, self._pictures = folder / "logs", folder / "pictures"
+            for path in (self._logs, self._pictures):
+                path.mkdir(exist_ok=True)
+            # Not SummaryWriter: its thread dies of a full disk with a traceback, and then training waits for it.
+            self._events = EventsWriter(str(self._logs / "events"))
+            self._write(step + 1, session_log=SessionLog(status=SessionLog.START))
         self._pending = []  # metrics still on the device: fetching them each step would stall it
 
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
-        if self._writer:
-            self._writer.close()
+    def __exit__(self, kind, *_):
+        if self._events:
+            with suppress(OSError) if kind else nullcontext():  # what went wrong first is what counts
+                self._events.close()
 
     def push(self, step: int, metrics: dict) -> None:
         """Take a step's metrics without waiting for them."""
@@ -65,14 +73,35 @@ class Metrics:
         return means
 
     def scalars(self, step: int, values: dict) -> None:
-        """Log `{"group/name": number}`."""
-        if self._writer:
-            for name, value in values.items():
-                self._writer.add_scalar(name, value, step)
+        """Log `{"group/name": number}`.
+
+        Raises:
+          OSError: names the folder; the disk is full or read-only.
+        """
+        for name, value in values.items():
+            self._write(step, summary=summary.scalar(name, value))
+        self._write()
 
     def pictures(self, step: int, grids: dict) -> None:
-        """Log `{"name": uint8 [H, W, 3]}`."""
-        if self._writer:
-            for name, grid in grids.items():
-                self._writer.add_image(name, grid, step, dataformats="HWC")
+        """Log `{"name": uint8 [H, W, 3]}`.
+
+        Raises:
+          OSError: as in `scalars`.
+        """
+        for name, grid in grids.items():
+            self._write(step, summary=summary.image(name, grid, dataformats="HWC"))
+            if self._events:
                 Image.fromarray(grid).save(self._pictures / f"{name}_{step:07d}.png")
+        self._write()
+
+    def _write(self, step: int = 0, **what) -> None:
+        """Write one event; without one, bring those written to the disk."""
+        if not self._events:
+            return
+        try:
+            if what:
+                self._events.write_event(Event(wall_time=time.time(), step=step, **what))
+            else:
+                self._events.flush()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._logs)) from None

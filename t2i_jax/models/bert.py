@@ -65,7 +65,7 @@ class Bert(nn.Module):
 
     def setup(self):
         def embed(rows):
-            return nn.Embed(rows, self.width, embedding_init=normal_init, dtype=self.dtype)
+            return nn.Embed(rows, self.width, embedding_init=normal_init(self.width), dtype=self.dtype)
 
         self.word_embed = embed(self.vocab_size)
         self.position_embed = embed(self.max_positions)

@@ -42,17 +42,16 @@ class Block(nn.Module):
     heads: int
     mlp_width: int
     dropout: float
-    residual_std: float
+    out_scale: float
     dtype: str
 
     def setup(self):
-        residual_init = nn.initializers.normal(self.residual_std)
         self.ln_1 = layer_norm(self.dtype)
-        self.attn = SelfAttention(self.width, self.heads, self.dropout, residual_init, self.dtype)
+        self.attn = SelfAttention(self.width, self.heads, self.dropout, self.out_scale, self.dtype)
         self.ln_cross_attn = layer_norm(self.dtype)
-        self.cross_attn = CrossAttention(self.width, self.heads, self.dropout, residual_init, self.dtype)
+        self.cross_attn = CrossAttention(self.width, self.heads, self.dropout, self.out_scale, self.dtype)
         self.ln_2 = layer_norm(self.dtype)
-        self.mlp = MLP(self.mlp_width, gelu, residual_init, self.dtype)
+        self.mlp = MLP(self.mlp_width, gelu, self.out_scale, self.dtype)
         self.drop = nn.Dropout(self.dropout)
 
     def read_and_think(self, x, memory, memory_mask, train=False):
@@ -87,8 +86,8 @@ class Block(nn.Module):
 class GPT2(nn.Module):
     """GPT-2 without its head; the defaults are the smallest release. Released weights fit it.
 
-    Kernels start normal with deviation 0.02, those that write into the residual stream with
-    0.02 / sqrt(2 layers) (section 2.3: "scale the weights of residual layers at initialization").
+    Kernels start normal (`normal_init`), those that write into the residual stream with 1 / sqrt(2 layers) of its
+    deviation (section 2.3: "scale the weights of residual layers at initialization").
 
     Attributes:
       vocab_size: number of input ids.
@@ -110,14 +109,14 @@ class GPT2(nn.Module):
 
     def setup(self):
         def embed(rows):
-            return nn.Embed(rows, self.width, embedding_init=normal_init, dtype=self.dtype)
+            return nn.Embed(rows, self.width, embedding_init=normal_init(self.width), dtype=self.dtype)
 
         self.token_embed = embed(self.vocab_size)
         self.position_embed = embed(self.positions)
         self.drop = nn.Dropout(self.dropout)
-        residual_std = 0.02 / (2 * self.layers) ** 0.5
+        out_scale = (2 * self.layers) ** -0.5
         self.blocks = [
-            Block(self.width, self.heads, self.mlp_width, self.dropout, residual_std, self.dtype)
+            Block(self.width, self.heads, self.mlp_width, self.dropout, out_scale, self.dtype)
             for _ in range(self.layers)
         ]
         self.ln_f = layer_norm(self.dtype)

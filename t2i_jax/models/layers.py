@@ -9,7 +9,14 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
-normal_init = nn.initializers.normal(0.02)
+
+def normal_init(width: int, scale: float = 1.0) -> Callable:
+    """Normal with deviation 0.02 at width 768 (BERT, GPT-2), and in proportion to 1 / sqrt(width) elsewhere.
+
+    So attention scores start equally large at every width (Yang et al. 2022, "Tensor Programs V", table 3). With a
+    plain 0.02, narrow models bind words to places late; `docs/recipe-digits.md` has the figures.
+    """
+    return nn.initializers.normal(scale * 0.02 * (768 / width) ** 0.5)
 
 
 class KeyValue(NamedTuple):
@@ -52,14 +59,14 @@ class SelfAttention(nn.Module):
     width: int
     heads: int
     dropout: float = 0.0
-    out_init: Callable = normal_init
+    out_scale: float = 1.0
     dtype: str = "float32"
 
     def setup(self):
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not divisible by {self.heads} heads; change either")
-        self.qkv = nn.Dense(3 * self.width, dtype=self.dtype, kernel_init=normal_init)
-        self.out = nn.Dense(self.width, dtype=self.dtype, kernel_init=self.out_init)
+        self.qkv = nn.Dense(3 * self.width, dtype=self.dtype, kernel_init=normal_init(self.width))
+        self.out = nn.Dense(self.width, dtype=self.dtype, kernel_init=normal_init(self.width, self.out_scale))
         self.drop = nn.Dropout(self.dropout)
 
     def project(self, x):
@@ -97,15 +104,15 @@ class CrossAttention(nn.Module):
     width: int
     heads: int
     dropout: float = 0.0
-    out_init: Callable = normal_init
+    out_scale: float = 1.0
     dtype: str = "float32"
 
     def setup(self):
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not divisible by {self.heads} heads; change either")
-        self.q = nn.Dense(self.width, dtype=self.dtype, kernel_init=normal_init)
-        self.kv = nn.Dense(2 * self.width, dtype=self.dtype, kernel_init=normal_init)
-        self.out = nn.Dense(self.width, dtype=self.dtype, kernel_init=self.out_init)
+        self.q = nn.Dense(self.width, dtype=self.dtype, kernel_init=normal_init(self.width))
+        self.kv = nn.Dense(2 * self.width, dtype=self.dtype, kernel_init=normal_init(self.width))
+        self.out = nn.Dense(self.width, dtype=self.dtype, kernel_init=normal_init(self.width, self.out_scale))
         self.drop = nn.Dropout(self.dropout)
 
     def project_memory(self, memory: Float[Array, "B S D"]) -> KeyValue:
@@ -133,12 +140,12 @@ class MLP(nn.Module):
 
     hidden: int
     activation: Callable
-    out_init: Callable = normal_init
+    out_scale: float = 1.0
     dtype: str = "float32"
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
         width = x.shape[-1]
-        x = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=normal_init, name="up")(x)
+        x = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=normal_init(width), name="up")(x)
         x = self.activation(x)
-        return nn.Dense(width, dtype=self.dtype, kernel_init=self.out_init, name="down")(x)
+        return nn.Dense(width, dtype=self.dtype, kernel_init=normal_init(width, self.out_scale), name="down")(x)

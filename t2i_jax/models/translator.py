@@ -63,9 +63,9 @@ class Model(nn.Module):
             )
         width = self.gpt2.width
         if self.bert.width != width:
-            self.enc_to_dec_proj = nn.Dense(width, dtype=self.dtype, kernel_init=normal_init)
-        self.null_caption = self.param("null_caption", normal_init, (1, width))
-        self.head = nn.Dense(self.codebook_size, use_bias=False, dtype=self.dtype, kernel_init=normal_init)
+            self.enc_to_dec_proj = nn.Dense(width, dtype=self.dtype, kernel_init=normal_init(width))
+        self.null_caption = self.param("null_caption", normal_init(width), (1, width))
+        self.head = nn.Dense(self.codebook_size, use_bias=False, dtype=self.dtype, kernel_init=normal_init(width))
 
     def __call__(
         self,
