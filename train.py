@@ -49,9 +49,11 @@ def train(config, workdir, *, accept_config_change: bool = False) -> None:
     check_config(config)
     folder = runs.make_folder(workdir)
     with files.lock(folder) if jax.process_index() == 0 else nullcontext():
-        runs.check_config_change(folder, config, accept=accept_config_change)
+        changed = runs.check_config_change(folder, config, accept=accept_config_change)
         if runs.is_finished(folder, config):
-            print(f"{folder} is finished: step {config.steps}", file=sys.stderr)
+            if changed:
+                runs.write_config(folder, config)
+            print(f"{folder} is finished", file=sys.stderr)
         else:
             train_locked(config, folder, accept_config_change)
 
@@ -64,11 +66,13 @@ def train_locked(config, folder, accept_config_change):
 
     checkpoints = Checkpoints(folder, config.keep_checkpoints)
     if checkpoints.latest is None:
+        runs.check_new(folder)
         runs.write_config(folder, config)
     task = import_module(f"t2i_jax.tasks.{config.task}")
     model = models.build(config)
     prepare = {"reconstruct": prepare_reconstruct, "translate": prepare_translate}[config.task]
-    splits, transform, start, evaluate = prepare(config, folder, task, model, accept_config_change)
+    splits, transform, start, evaluate, made_from = prepare(config, folder, task, model, accept_config_change)
+    checkpoints.made_from = made_from
     batches = pipeline.train_stream(
         splits["train"],
         transform,
@@ -99,6 +103,7 @@ def train_locked(config, folder, accept_config_change):
         print(f"continuing from step {int(state.step)}", file=sys.stderr)
         runs.write_config(folder, config)
         # Whatever became of the weights' file since: it follows the checkpoint.
+        runs.warn_of_newer_weights(folder, int(state.step))
         runs.write_weights(folder, state.eval_params, state.variables, int(state.step))
     first = int(state.step)
     state = step.place(state)
@@ -114,7 +119,7 @@ def train_locked(config, folder, accept_config_change):
             last = number == config.steps or stop.requested
             save = last or number % config.checkpoint_every == 0
             if save or number % config.log_every == 0:
-                means = metrics.flush(checkpoints.latest)
+                means = metrics.flush(checkpoints.good)
                 bar.set_postfix(loss=f"{means['loss']:.4f}", refresh=False)
             bar.update(config.batch_size)
             if number == config.steps or number % config.eval_every == 0:
@@ -172,7 +177,7 @@ def prepare_reconstruct(config, folder, task, model, accept_config_change):
         predict_batch = partial(predict, params, variables)
         return reconstruction.evaluate(predict_batch, splits["validation"], transform, model.codebook_size)
 
-    return splits, transform, start, evaluate
+    return splits, transform, start, evaluate, ""
 
 
 def prepare_translate(config, folder, task, model, accept_config_change):
@@ -181,11 +186,10 @@ def prepare_translate(config, folder, task, model, accept_config_change):
     if not runs.is_finished(tokenizer_run, config.tokenizer):
         print(f"tokenizer {tokenizer_run} has no finished run yet; training it first", file=sys.stderr)
         train(config.tokenizer, tokenizer_run, accept_config_change=accept_config_change)
-    runs.check_same(tokenizer_run, config.tokenizer, "config.tokenizer")
+    runs.check_same(tokenizer_run, config.tokenizer, "config.tokenizer", accept=accept_config_change)
     tokenizer = generate.Tokenizer(tokenizer_run)
     own, started = folder / runs.TOKENIZER, (folder / "checkpoints").exists()
-    if started and own.exists():
-        check_own_tokenizer(own, tokenizer, tokenizer_run)
+    Checkpoints(folder).check_made_from(tokenizer.digest, str(tokenizer_run))
     tokens_dir = encode.encode(config, tokenizer, tokenizer_run)
     if not (started and (folder / runs.TEXT_TOKENIZER).exists()):
         pieces = task.word_pieces(tokens_dir, tokenizer.digest, config.model.text_vocab_size)
@@ -229,24 +233,7 @@ def prepare_translate(config, folder, task, model, accept_config_change):
         images = pipe(config.shown_captions, num_images=2, seed=config.seed)
         return score(params), {"samples": picture_grid(images.reshape(-1, *images.shape[2:]), columns=8)}
 
-    return splits, transform, start, evaluate
-
-
-def check_own_tokenizer(own, tokenizer, tokenizer_run) -> None:
-    """Whether a run's copy of its tokenizer is the tokenizer it is about to go on with.
-
-    Raises:
-      UserError: it is another one, or damaged.
-    """
-    try:
-        digest = runs.load_weights(own / runs.WEIGHTS)[3]
-    except files.DamagedError as error:
-        raise UserError(f"{error}; delete {own} to copy it again from {tokenizer_run}") from None
-    if digest != tokenizer.digest:
-        raise UserError(
-            f"{own.parent} was trained on the tokens of another tokenizer than {tokenizer_run} holds now;"
-            " choose another --workdir"
-        )
+    return splits, transform, start, evaluate, tokenizer.digest
 
 
 def progress(config, first: int) -> tqdm:

@@ -136,11 +136,12 @@ def _evaluate(args):
 
     pipe = _load_translator(args.run)
     from t2i_jax.evals.report import evaluate_run
+    from t2i_jax.files import write_json
 
     table, results = evaluate_run(pipe, args.run, seed=args.seed)
     print(table)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    write_json(out, results)
     print(out)
 
 

@@ -85,11 +85,12 @@ def sha256_of(path: str | Path) -> str:
 def seal(folder: str | Path, **content) -> None:
     """Write `digests.json` into a folder: the sha256 of every file below it, and what else is given.
 
-    The files are synced first, so that they are on the disk when the manifest says so.
+    The files are synced first, so that they are on the disk when the manifest says so. A manifest that a killed
+    process left, whole or not, is replaced.
     """
     folder = Path(folder)
     sums = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(MANIFEST)):
         with path.open("rb") as file:
             os.fsync(file.fileno())
         sums[str(path.relative_to(folder))] = sha256_of(path)
@@ -109,6 +110,8 @@ def check_sealed(folder: str | Path) -> dict:
     """
     folder = Path(folder)
     manifest = read_json(folder / MANIFEST)
+    if not isinstance(manifest.get("files"), dict):
+        raise DamagedError(f"{folder / MANIFEST} is damaged (it lists no files)")
     for name, expected in manifest["files"].items():
         path = folder / name
         if not path.is_file():

@@ -121,7 +121,10 @@ class Translator:
         return self
 
     def _connect(self, model, params, reader):
-        self.sampling = Sampling(**self.config.sampling)
+        try:
+            self.sampling = Sampling(**self.config.sampling)
+        except TypeError as error:
+            raise UserError(f"config.sampling does not fit this version: {error}") from None
         self._model, self._params, self._reader = model, params, reader
 
     def __call__(

@@ -45,13 +45,18 @@ def pytest_terminal_summary(terminalreporter, config):
     if not config.getoption("long"):
         return
     reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
-    table = {}
-    for fault, outcome in (value for r in reports for name, value in r.user_properties if name == "fault"):
-        table.setdefault(fault, Counter())[outcome] += 1
-    lines = ["| fault | tried | survived | refused | lost |", "|---|---|---|---|---|"]
-    for fault, counts in table.items():
+    table, tests = {}, {}
+    for report in reports:
+        for fault, outcome in (value for name, value in report.user_properties if name == "fault"):
+            table.setdefault(fault, Counter())[outcome] += 1
+            tests[fault] = report.nodeid.partition("[")[0]
+    lines = ["| fault | tried | survived | refused | lost | pytest --long |", "|---|---|---|---|---|---|"]
+    for fault, counts in sorted(table.items(), key=lambda row: tests[row[0]]):
         tried, survived, refused = (counts[name] for name in ("tried", "survived", "refused"))
-        lines.append(f"| {fault} | {tried} | {survived} | {refused} | {tried - survived - refused} |")
+        lost = tried - survived - refused
+        lines.append(f"| {fault} | {tried} | {survived} | {refused} | {lost} | `{tests[fault]}` |")
+    total = sum(table.values(), Counter())
+    lines.append(f"all: {total['tried']} tried, {total['survived']} survived, {total['refused']} refused")
     terminalreporter.write_line("\n".join(["", *lines]))
 
 

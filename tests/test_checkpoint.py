@@ -168,17 +168,23 @@ def fail_at(moment, monkeypatch):
         restored = read(self, folder, *args, **others)
         return {**restored, "state": restored["state"].replace(params={"a": jnp.ones((2, 3))})}
 
-    read = Checkpoints._read
+    def lose_the_place(self, directory, *args, **others):
+        write(self, directory, *args, **others)
+        path = next(Path(directory).glob("process_*"))
+        path.write_text(path.read_text().replace("6", "5"))
+
+    read, write = Checkpoints._read, grain.checkpoint.CheckpointHandler.save
     places = {
         "writing": (grain.checkpoint.CheckpointHandler, "save", fail),
         "reading back": (Checkpoints, "_read", differ),
+        "reading back the place": (grain.checkpoint.CheckpointHandler, "save", lose_the_place),
         "sealing": (files, "seal", fail),
         "renaming": (Path, "rename", fail),
     }
     monkeypatch.setattr(*places[moment])
 
 
-@pytest.mark.parametrize("moment", ["writing", "reading back", "sealing", "renaming"])
+@pytest.mark.parametrize("moment", ["writing", "reading back", "reading back the place", "sealing", "renaming"])
 def test_a_save_that_fails_keeps_what_there_was_and_leaves_no_rubbish(run, moment, monkeypatch, read_only):
     before = read_only(run)
     with monkeypatch.context() as patch:
@@ -187,7 +193,7 @@ def test_a_save_that_fails_keeps_what_there_was_and_leaves_no_rubbish(run, momen
             Checkpoints(run, 2).save(state_of(6), stream(6))
     said = str(error.value)
     assert said.startswith(f"the checkpoint of step 6 cannot be saved in {run / 'checkpoints'}: ")
-    assert ("does not read back" if moment == "reading back" else "No space left on device") in said
+    assert ("does not read back" if moment.startswith("reading back") else "No space left on device") in said
     assert "; that of step 4 stands; make room" in said
     assert "\n" not in said
     assert read_only(run) == before
@@ -239,3 +245,29 @@ def test_a_damaged_checkpoint_is_replaced_when_its_step_comes_again(run, capsys)
     assert names_of(run) == ["2", "4"]
     assert_restored(run, 4)
     assert capsys.readouterr().err == ""
+
+
+def test_a_damaged_checkpoint_goes_before_the_good_one_that_was_used_instead(run, monkeypatch):
+    (run / "checkpoints" / "4" / "digests.json").unlink()
+    checkpoints = Checkpoints(run, 2)
+    checkpoints.restore(state_of(0), stream())
+    assert checkpoints.good == 2
+    with monkeypatch.context() as patch:
+        fail_at("writing", patch)
+        with pytest.raises(UserError, match="; that of step 2 stands; "):
+            checkpoints.save(state_of(6), stream(6))
+    checkpoints.save(state_of(6), stream(6))
+    assert names_of(run) == ["2", "6"]
+    checkpoints.save(state_of(8), stream(8))
+    assert names_of(run) == ["6", "8"]
+
+
+def test_what_a_run_was_made_from_is_remembered(run):
+    checkpoints = Checkpoints(run, 1)
+    checkpoints.made_from = "abc"
+    checkpoints.save(state_of(6), stream(6))
+    Checkpoints(run).check_made_from("abc", "tokenizer")
+    with pytest.raises(UserError, match=r"tokens of another tokenizer than tokenizer holds now; choose another"):
+        Checkpoints(run).check_made_from("abd", "tokenizer")
+    (run / "checkpoints" / "6" / "digests.json").unlink()
+    Checkpoints(run).check_made_from("abd", "tokenizer")

@@ -24,7 +24,7 @@ TOKENS, DATA = "tokenizer/tokens/captioned_digits-tiny", "data/captioned_digits/
 CASES = [  # state, command, file, what becomes of it when damaged, and when missing
     ("interrupted", worlds.TRANSLATOR, "translator/config.json", "refused", "refused"),
     ("interrupted", worlds.TRANSLATOR, "translator/checkpoints/4/state/manifest.ocdbt", "survived", "survived"),
-    ("interrupted", worlds.TRANSLATOR, "translator/tokenizer/model.safetensors", "refused", "refused"),
+    ("interrupted", worlds.TRANSLATOR, "translator/tokenizer/model.safetensors", "survived", "survived"),
     ("interrupted", worlds.TRANSLATOR, "tokenizer/config.json", "refused", "refused"),
     ("interrupted", worlds.TRANSLATOR, "tokenizer/scores.json", "refused", "unread"),
     ("interrupted", worlds.TRANSLATOR, f"{TOKENS}/train/00000.array_record", "refused", "refused"),
@@ -59,7 +59,7 @@ CASES = [  # state, command, file, what becomes of it when damaged, and when mis
     ("interrupted", worlds.TRANSLATOR, "translator/tokenizer/scores.json", "unread", "unread"),
     ("interrupted", worlds.TRANSLATOR, "tokenizer/model.safetensors", "survived", "survived"),
     ("untouched", worlds.TRANSLATOR, "translator/config.json", "refused", "refused"),
-    ("untouched", worlds.TRANSLATOR, "translator/tokenizer/model.safetensors", "refused", "refused"),
+    ("untouched", worlds.TRANSLATOR, "translator/tokenizer/model.safetensors", "survived", "survived"),
     ("untouched", worlds.TOKENIZER, "tokenizer/config.json", "refused", "refused"),
     ("untouched", "sample", "translator/config.json", "refused", "refused"),
     ("untouched", "sample", "translator/tokenizer/model.safetensors", "refused", "refused"),
@@ -155,5 +155,5 @@ def test_damaged_scores_are_named_by_the_evaluation(fault, untouched, tmp_path, 
         shutil.copy(untouched / name, tmp_path / name)
         DAMAGE[fault](tmp_path / name)
         with pytest.raises(UserError, match=r"scores.json is damaged .*; delete it to evaluate without it"):
-            report.read_scores((tmp_path / name).parent)
+            report.read_scores((tmp_path / name).parent, ())
         record_fault(f"{name}: {fault}", "refused")

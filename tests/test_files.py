@@ -156,3 +156,10 @@ def test_a_lock_is_let_go_after_an_error(tmp_path):
         1 / 0  # noqa: B018
     with files.lock(tmp_path):
         pass
+
+
+def test_a_manifest_that_lists_no_files_is_damaged(tmp_path):
+    for content in ({}, {"files": ["a"]}):
+        files.write_json(tmp_path / files.MANIFEST, content)
+        with pytest.raises(files.DamagedError, match="lists no files"):
+            files.check_sealed(tmp_path)

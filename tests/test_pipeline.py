@@ -1,6 +1,8 @@
 """Batches: seeded, shared over hosts, resumable, and complete."""
 
+import shutil
 from itertools import islice
+from pathlib import Path
 
 import grain
 import numpy as np
@@ -147,3 +149,42 @@ def test_what_does_not_exist(data_dir, name, split, parts):
     for part in parts:
         assert part in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def unsealed(data_dir, tmp_path):
+    """A prepared set that has lost its digests."""
+    shutil.copytree(data_dir, tmp_path / "data")
+    folder = tmp_path / "data" / "captioned_digits" / "tiny" / "1.0.0"
+    (folder / "digests.json").unlink()
+    return folder
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("dataset_info.json", flip),
+        ("dataset_info.json", Path.unlink),
+        ("captioned_digits-train.array_record-00000-of-00001", flip),
+        ("captioned_digits-train.array_record-00000-of-00001", Path.unlink),
+    ],
+)
+def test_a_damaged_set_without_digests_is_not_sealed_as_good(unsealed, name, damage):
+    damage(unsealed / name)
+    with pytest.raises(UserError, match=r"captioned_digits/tiny.*; delete .*tiny to prepare it again") as error:
+        pipeline.open_split("captioned_digits/tiny", str(unsealed.parents[2]), "train")
+    assert "\n" not in str(error.value)
+    assert not (unsealed / "digests.json").exists()
+
+
+def test_a_whole_set_without_digests_is_read_and_sealed(unsealed, capsys):
+    (unsealed / "digests.json.partial").write_text("{")  # a kill inside sealing
+    for _ in range(2):
+        assert len(pipeline.open_split("captioned_digits/tiny", str(unsealed.parents[2]), "train")) == 512
+    assert capsys.readouterr().err.count("warning: ") == 1

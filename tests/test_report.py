@@ -94,15 +94,18 @@ def test_a_data_set_without_detector_is_refused(smoke_run):
     pipe = t2i_jax.load(smoke_run.translator)
     pipe.config = ConfigDict(pipe.config.to_dict())
     pipe.config.data.name = "coco_captions/2017"
-    with pytest.raises(UserError, match="draws coco_captions; only captioned_digits has a detector"):
+    with pytest.raises(UserError, match="draws coco_captions; only captioned_digits and captioned_photos have"):
         report.evaluate_run(pipe, smoke_run.translator)
 
 
 def test_scores_may_be_missing_but_not_damaged(tmp_path):
-    assert report.read_scores(tmp_path) == {}
+    assert report.read_scores(tmp_path, ()) == {}
     (tmp_path / "scores.json").write_text('{"nats": 1.5')
     with pytest.raises(UserError, match="is damaged"):
-        report.read_scores(tmp_path)
+        report.read_scores(tmp_path, ["nats"])
+    files.write_json(tmp_path / "scores.json", {"psnr": 1.5})
+    with pytest.raises(UserError, match="has no nats; delete it"):
+        report.read_scores(tmp_path, ["nats"])
 
 
 def test_sample_draws_a_grid(smoke_run, pipe, tmp_path, capsys):

@@ -188,3 +188,24 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 def test_scores_are_json(run):
     runs.write_scores(run, {"step": 3, "nats": 1.5})
     assert files.read_json(run / runs.SCORES) == {"step": 3, "nats": 1.5}
+
+
+def test_weights_without_a_checkpoint_are_no_new_run(run, tmp_path):
+    runs.check_new(tmp_path)
+    message = refusal(runs.check_new, run)
+    assert str(run / runs.WEIGHTS) in message
+    assert "restore" in message
+
+
+def test_weights_that_are_ahead_of_their_checkpoint_are_spoken_of(run, capsys):
+    runs.warn_of_newer_weights(run, 3)
+    assert capsys.readouterr().err == ""
+    runs.warn_of_newer_weights(run, 2)
+    assert "weights are of step 3, the newest good checkpoint is of step 2" in capsys.readouterr().err
+    (run / runs.WEIGHTS).unlink()
+    runs.warn_of_newer_weights(run, 2)
+
+
+def test_a_finished_run_of_another_config_can_be_accepted(run, capsys):
+    runs.check_same(run, make_config(steps=9), "config.tokenizer", accept=True)
+    assert "is used as it is: steps: 3 -> 9" in capsys.readouterr().err

@@ -76,8 +76,17 @@ def test_every_smoke_run_saves_restores_and_samples(name, smoke_config, smoke_ru
 def test_a_finished_run_says_so_and_does_nothing(command, smoke_run, read_only):
     before = read_only(smoke_run.translator)
     code, lines = command(*smoke_run.argv)
-    assert (code, lines) == (0, [f"{smoke_run.translator} is finished: step 2"])
+    assert (code, lines) == (0, [f"{smoke_run.translator} is finished"])
     assert read_only(smoke_run.translator) == before
+
+
+def test_a_change_of_a_finished_run_is_accepted_once(command, smoke_run, tmp_path):
+    run = shutil.copytree(smoke_run.translator, tmp_path / "run")
+    argv = [*smoke_run.argv, f"--workdir={run}", "--config.sampling.temperature=0.5"]
+    assert command(*argv)[0] == 2
+    assert command(*argv, "--accept-config-change")[0] == 0
+    assert command(*argv) == (0, [f"{run} is finished"])
+    assert t2i_jax.load(run).sampling.temperature == 0.5
 
 
 def test_weights_that_are_lost_come_back_from_the_checkpoint(smoke_config, smoke_run, tmp_path):

@@ -57,8 +57,14 @@ def _prepare(name: str, data_dir: str, folder: Path):
     """The TFDS builder of a set that lies in a folder, prepared and sealed with digests."""
     import tensorflow_datasets as tfds
 
+    way_out = f"delete {folder} to prepare it again"
+
     def build():
-        return tfds.builder(name, data_dir=os.path.abspath(data_dir), file_format="array_record")
+        try:
+            return tfds.builder(name, data_dir=os.path.abspath(data_dir), file_format="array_record")
+        except Exception as error:  # what a damaged file of the set makes of it has many names
+            line = " ".join(str(error).split())[:300]
+            raise UserError(f"data set {name} in {folder} cannot be opened: {line}; {way_out}") from None
 
     builder = build()
     manifest = Path(builder.data_dir, files.MANIFEST)
@@ -73,6 +79,7 @@ def _prepare(name: str, data_dir: str, folder: Path):
             return builder
         if builder.info.splits:
             print(f"warning: {manifest} is missing; it is made anew from the files as they are", file=sys.stderr)
+            _read_all(builder, way_out)
         else:
             print(f"preparing {name} in {data_dir}", file=sys.stderr)
         # Some versions of TFDS look for a prepared copy in a bucket first.
@@ -84,8 +91,22 @@ def _prepare(name: str, data_dir: str, folder: Path):
                     f"data set {name} cannot be prepared in {data_dir}: {str(error).splitlines()[0]}; make room or"
                     " mend what is named, and the same command goes on"
                 ) from None
+        if not builder.info.splits:
+            raise UserError(f"data set {name} in {builder.data_dir} has lost its dataset_info.json; {way_out}")
         files.seal(builder.data_dir)
     return builder
+
+
+def _read_all(builder, way_out: str) -> None:
+    """Whether every record of a set without digests can be read; array_record has sums of its own."""
+    for split in builder.info.splits:
+        try:
+            source = builder.as_data_source(split=split)
+            for number in range(len(source)):
+                source[number]
+        except Exception as error:  # as in `build`
+            line = " ".join(str(error).split())[:300]
+            raise UserError(f"split {split} in {builder.data_dir} is damaged ({line}); {way_out}") from None
 
 
 def train_stream(

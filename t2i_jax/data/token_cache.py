@@ -87,7 +87,7 @@ def open_tokens(folder: str | Path, digest: str) -> grain.MapDataset:
         manifest = files.check_sealed(folder)
     except files.DamagedError as error:
         raise UserError(f"tokens: {error}; {way_out}") from None
-    made_by = manifest["tokenizer"]
+    made_by = str(manifest.get("tokenizer"))
     if made_by != digest:
         raise UserError(
             f"tokens in {folder} were made by tokenizer {made_by[:12]}, this run's is {digest[:12]}; {way_out}"

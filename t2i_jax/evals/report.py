@@ -11,6 +11,12 @@ from t2i_jax.evals import diversity, faithfulness
 from t2i_jax.evals.detector import Detector
 
 PICTURES = 4  # a prompt
+_DRAWS, _STATISTICS = ("data", "teacher_forced", "free_running"), ("entropy", "longest_run", "distinct")
+_TOKENIZER_SCORES = ("psnr", "usage", "perplexity")
+_TRANSLATOR_SCORES = (
+    *("step", "nats", "bigram_nats", "unigram_nats"),
+    *(f"{draw}/{statistic}" for draw in _DRAWS for statistic in _STATISTICS),
+)
 
 
 def evaluate_run(translator, run: str | Path, *, seed: int = 0) -> tuple[str, dict]:
@@ -31,6 +37,10 @@ def evaluate_run(translator, run: str | Path, *, seed: int = 0) -> tuple[str, di
     name = translator.config.data.name.partition("/")[0]
     if name not in judges:
         raise UserError(f"run {run} draws {name}; only {' and '.join(judges)} have a judge of pictures")
+    scores = {  # before the minutes that judging takes
+        "tokenizer": read_scores(Path(run) / "tokenizer", _TOKENIZER_SCORES),
+        "translator": read_scores(Path(run), _TRANSLATOR_SCORES),
+    }
     text, judged = judges[name](translator, seed)
     results = {
         "run": str(run),
@@ -39,8 +49,7 @@ def evaluate_run(translator, run: str | Path, *, seed: int = 0) -> tuple[str, di
         "seed": seed,
         "sampling": vars(translator.sampling),
         **judged,
-        "tokenizer": read_scores(Path(run) / "tokenizer"),
-        "translator": read_scores(Path(run)),
+        **scores,
     }
     return "\n".join([text, "", *_format_training(results)]), results
 
@@ -96,19 +105,27 @@ def _reconstruct(tokenizer, images: np.ndarray) -> np.ndarray:
     return np.uint8(tokenizer.detokenize(tokenizer.tokenize(flat)) * 255 + 0.5).reshape(images.shape)
 
 
-def read_scores(folder: Path) -> dict:
+def read_scores(folder: Path, names: Sequence[str]) -> dict:
     """The validation scores that training left in a run folder; empty where it has not come to any.
 
+    Args:
+      folder: of the run.
+      names: what must be among them.
+
     Raises:
-      UserError: they are damaged.
+      UserError: they are damaged, or others.
     """
     path = folder / "scores.json"
     if not path.exists():
         return {}
     try:
-        return files.read_json(path)
+        scores = files.read_json(path)
     except files.DamagedError as error:
         raise UserError(f"{error}; delete it to evaluate without it") from None
+    missing = [name for name in names if name not in scores]
+    if missing:
+        raise UserError(f"{path} has no {missing[0]}; delete it to evaluate without it")
+    return scores
 
 
 def _format_training(results: dict) -> list[str]:
@@ -124,8 +141,8 @@ def _format_training(results: dict) -> list[str]:
             f" (bigram baseline {scores['bigram_nats']:.3f}, unigram {scores['unigram_nats']:.3f})"
         )
         lines.append("token statistics        entropy  longest run  distinct codes a picture")
-        for name in ("data", "teacher_forced", "free_running"):
-            entropy, run, distinct = (scores[f"{name}/{key}"] for key in ("entropy", "longest_run", "distinct"))
+        for name in _DRAWS:
+            entropy, run, distinct = (scores[f"{name}/{key}"] for key in _STATISTICS)
             lines.append(f"  {name.replace('_', ' '):<20}  {entropy:7.3f}  {run:11.2f}  {distinct:14.2f}")
     sampling = ", ".join(f"{name} {value}" for name, value in results["sampling"].items())
     lines.append(f"step {results['step']}, seed {results['seed']}, sampling: {sampling}")

@@ -6,6 +6,7 @@ A checkpoint is written under the name STEP.partial, read back and compared bit 
 renamed. Orbax alone restores a flipped byte without a word.
 """
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -27,10 +28,15 @@ class Checkpoints:
     Args:
       folder: of the run.
       keep: how many `save` leaves, at least 1.
+
+    Attributes:
+      made_from: digest of what the run builds on (a translator's tokenizer), sealed into what is saved.
     """
 
     def __init__(self, folder: Path, keep: int = 1):
         self._folder, self._keep = folder / "checkpoints", keep
+        self._damaged: set[int] = set()  # steps that could not be restored
+        self.made_from = ""
         self._orbax = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
 
     @property
@@ -45,13 +51,36 @@ class Checkpoints:
         """The step of the newest checkpoint."""
         return next(iter(self.steps), None)
 
+    @property
+    def good(self) -> int | None:
+        """The step of the newest checkpoint that is not known to be damaged."""
+        return next((step for step in self.steps if step not in self._damaged), None)
+
+    def check_made_from(self, digest: str, name: str) -> None:
+        """Whether the newest checkpoint that has a whole manifest builds on the same; says nothing where none has.
+
+        Raises:
+          UserError: it builds on something else than what `digest` is of and `name` names.
+        """
+        for step in self.steps:
+            try:
+                made_from = files.read_json(self._folder / str(step) / files.MANIFEST).get("made_from")
+            except files.DamagedError:
+                continue
+            if made_from != digest:
+                raise UserError(
+                    f"{self._folder.parent} was trained on the tokens of another tokenizer than {name} holds now;"
+                    " choose another --workdir"
+                )
+            return
+
     def save(self, state: State, stream: grain.DatasetIterator) -> None:
         """Save the state and the iterator's position under the state's step; afterwards delete what is too old.
 
         Raises:
           UserError: it cannot be written or does not read back as it was; the ones before it still stand.
         """
-        step, last = int(state.step), self.latest
+        step, last = int(state.step), self.good
         partial, final = self._folder / f"{step}.partial", self._folder / str(step)
         arguments = {"state": ocp.args.StandardSave(state), "data": grain.checkpoint.CheckpointSave(stream)}
         try:
@@ -59,8 +88,9 @@ class Checkpoints:
             self._sweep()
             self._orbax.save(partial.resolve(), args=ocp.args.Composite(**arguments))
             _check_equal(state, self._read(partial, ocp.args.StandardRestore(_shapes(state)))["state"])
+            _check_place(stream, partial / "data")
             if jax.process_index() == 0:
-                files.seal(partial, step=step)
+                files.seal(partial, step=step, made_from=self.made_from)
                 if final.exists():  # one that could not be read, and has been trained again
                     final.rename(final.with_suffix(".old"))
                 partial.rename(final)
@@ -74,9 +104,10 @@ class Checkpoints:
                 " make room or mend the disk, and the same command continues"
             ) from None
         multihost_utils.sync_global_devices("checkpoint saved")
-        older = [other for other in self.steps if other < step]
-        for other in [*older[self._keep - 1 :], *(other for other in self.steps if other > step)]:
+        whole = [step, *(other for other in self.steps if other < step and other not in self._damaged)]
+        for other in set(self.steps) - set(whole[: self._keep]):
             (self._folder / str(other)).rename(self._folder / f"{other}.old")  # never half a checkpoint by its name
+        self._damaged.clear()
         self._sweep()
 
     def restore(self, state: State, stream: grain.DatasetIterator) -> tuple[State, grain.DatasetIterator]:
@@ -105,7 +136,6 @@ class Checkpoints:
         return state["ema_params"] or state["params"], state["variables"] or {}, int(state["step"])
 
     def _newest(self, state, **others):
-        damaged = False
         for step in self.steps:
             folder = self._folder / str(step)
             try:
@@ -114,14 +144,14 @@ class Checkpoints:
                 restored = self._read(folder, state, **others)
             except Exception as error:  # Orbax raises several kinds for other shapes
                 print(f"warning: checkpoint {step} is not used: {_first_line(error)}", file=sys.stderr)
-                damaged = True
+                self._damaged.add(step)
             else:
-                if damaged:
+                if self._damaged:
                     print(f"warning: using the checkpoint of step {step} instead", file=sys.stderr)
                 return restored
         raise UserError(
-            f"no checkpoint in {self._folder} is whole and fits this config; delete that folder to start again, or"
-            " choose another --workdir"
+            f"no checkpoint in {self._folder} is whole and fits this config; delete {self._folder.parent} to start"
+            " again, or choose another --workdir"
         )
 
     def _read(self, folder: Path, state, **others):
@@ -144,6 +174,13 @@ def _check_equal(state, restored) -> None:
         for here, there in zip(one.addressable_shards, other.addressable_shards, strict=True):
             if np.asarray(here.data).tobytes() != np.asarray(there.data).tobytes():
                 raise OSError(f"{jax.tree_util.keystr(path)} does not read back as it was written")
+
+
+def _check_place(stream, folder: Path) -> None:
+    """Compare the place in the data that was written for this host with the stream's."""
+    path = folder / f"process_{jax.process_index()}-of-{jax.process_count()}.json"
+    if json.loads(path.read_text()) != stream.get_state():
+        raise OSError(f"{path} does not read back as it was written")
 
 
 def _first_line(error: Exception) -> str:

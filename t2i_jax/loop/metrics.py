@@ -1,6 +1,8 @@
 """Metrics and picture grids, for TensorBoard and for people."""
 
 import math
+import os
+import socket
 import time
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -9,8 +11,8 @@ import jax
 import numpy as np
 from PIL import Image
 from tensorboardX import summary
-from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.record_writer import RecordWriter
 
 from t2i_jax.errors import UserError
 
@@ -29,8 +31,10 @@ class Metrics:
             self._logs, self._pictures = folder / "logs", folder / "pictures"
             for path in (self._logs, self._pictures):
                 path.mkdir(exist_ok=True)
+            name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
             # Not SummaryWriter: its thread dies of a full disk with a traceback, and then training waits for it.
-            self._events = EventsWriter(str(self._logs / "events"))
+            self._events = RecordWriter(str(self._logs / name))
+            self._write(file_version="brain.Event:2")
             self._write(step + 1, session_log=SessionLog(status=SessionLog.START))
         self._pending = []  # metrics still on the device: fetching them each step would stall it
 
@@ -100,7 +104,7 @@ class Metrics:
             return
         try:
             if what:
-                self._events.write_event(Event(wall_time=time.time(), step=step, **what))
+                self._events.write(Event(wall_time=time.time(), step=step, **what).SerializeToString())
             else:
                 self._events.flush()
         except OSError as error:

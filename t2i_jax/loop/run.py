@@ -15,6 +15,7 @@ import hashlib
 import json
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import jax
@@ -51,7 +52,7 @@ def make_folder(folder: str | Path) -> Path:
     return folder
 
 
-def check_config_change(folder: Path, config: ConfigDict, *, accept: bool = False) -> None:
+def check_config_change(folder: Path, config: ConfigDict, *, accept: bool = False) -> bool:
     """Compare the config a run is to be trained with to the one it was started with, if it was.
 
     Args:
@@ -59,12 +60,15 @@ def check_config_change(folder: Path, config: ConfigDict, *, accept: bool = Fals
       config: that it is to be trained with.
       accept: print the differences instead of raising.
 
+    Returns:
+      Whether differences were accepted.
+
     Raises:
       UserError: the configs differ, or the run's cannot be read.
     """
     path = folder / CONFIG
     if not any((folder / name).exists() for name in (CONFIG, WEIGHTS, "checkpoints")):
-        return
+        return False
     try:
         changes = differences(files.read_json(path), json.loads(config.to_json()))
     except files.DamagedError as error:
@@ -78,6 +82,32 @@ def check_config_change(folder: Path, config: ConfigDict, *, accept: bool = Fals
         )
     for change in changes:
         print(f"warning: accepted config change: {change}", file=sys.stderr)
+    return bool(changes)
+
+
+def check_new(folder: Path) -> None:
+    """Whether a run without a checkpoint has never been trained: a checkpoint is written before weights are.
+
+    Raises:
+      UserError: it has weights.
+    """
+    if (folder / WEIGHTS).exists():
+        raise UserError(
+            f"{folder / WEIGHTS} is there, but no checkpoint to continue from; restore {folder / 'checkpoints'}, or"
+            f" delete {folder} or choose another --workdir to train from the start"
+        )
+
+
+def warn_of_newer_weights(folder: Path, step: int) -> None:
+    """Say so where the weights have seen more steps than the checkpoint that a run continues from."""
+    with suppress(files.DamagedError):
+        newer = load_weights(folder / WEIGHTS)[2]
+        if newer > step:
+            print(
+                f"warning: the weights are of step {newer}, the newest good checkpoint is of step {step}; the steps"
+                " between are trained again",
+                file=sys.stderr,
+            )
 
 
 def write_config(folder: Path, config: ConfigDict) -> None:
@@ -96,19 +126,28 @@ def differences(old: dict, new: dict) -> list[str]:
     ]
 
 
-def check_same(folder: Path, config: ConfigDict, name: str) -> None:
+def check_same(folder: Path, config: ConfigDict, name: str, *, accept: bool = False) -> None:
     """Whether a finished run is the one that a config asks for; where its data set lies does not matter.
+
+    Args:
+      folder: of the run.
+      config: that is asked for.
+      name: of the config, for the message.
+      accept: print the differences instead of raising.
 
     Raises:
       UserError: it was trained with another config.
     """
     changes = differences(_read_config(folder / CONFIG), json.loads(config.to_json()))
     changes = [change for change in changes if not change.startswith("data.data_dir:")]
-    if changes:
+    if changes and not accept:
         raise UserError(
             f"{folder} was trained with another config than {name} ({'; '.join(changes)});"
-            " name another --config.tokenizer_run, or change it back"
+            " name another --config.tokenizer_run, change it back, or give --accept-config-change to use the run as"
+            " it is"
         )
+    for change in changes:
+        print(f"warning: {folder} is used as it is: {change}", file=sys.stderr)
 
 
 def read_config(folder: str | Path) -> FrozenConfigDict:

@@ -4,6 +4,8 @@ from importlib import import_module
 
 from ml_collections import FrozenConfigDict
 
+from t2i_jax.errors import UserError
+
 
 def build(config):
     """Build the model a config names.
@@ -13,5 +15,13 @@ def build(config):
 
     Returns:
       An unbound `flax.linen.Module`. Fields are frozen, so that lists become tuples and the module hashes.
+
+    Raises:
+      UserError: there is no such model, or it has no such field.
     """
-    return import_module(f"t2i_jax.models.{config.model_name}").Model(**FrozenConfigDict(config.model))
+    try:
+        module = import_module(f"t2i_jax.models.{config.model_name}")
+        return module.Model(**FrozenConfigDict(config.model))
+    except (ImportError, AttributeError, TypeError) as error:
+        line = str(error).splitlines()[0]
+        raise UserError(f"config.model does not fit this version's models/{config.model_name}: {line}") from error
