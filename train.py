@@ -19,7 +19,7 @@ from absl import app, flags, logging
 from tqdm import tqdm
 
 from t2i_jax import encode, files, generate, models
-from t2i_jax.data import pipeline, text
+from t2i_jax.data import pipeline, text, token_cache
 from t2i_jax.data.pictures import picture_grid
 from t2i_jax.errors import UserError
 from t2i_jax.evals import reconstruction, translation
@@ -220,7 +220,8 @@ def prepare_translate(config, folder, task, model, accept_config_change):
         return task.sample(model, params, batch["text_ids"], batch["text_mask"], keys, settings, guided=guided)
 
     score = translation.TranslationEvaluator(
-        splits,
+        splits["validation"],
+        {split: token_cache.read_tokens(tokens_dir / split, tokenizer.digest)[0] for split in splits},
         transform,
         predict=lambda params, batch: task.predict(model, params, {}, batch),
         sample=sample,

@@ -105,3 +105,13 @@ def test_an_interrupted_write_leaves_nothing_under_the_name(tmp_path, monkeypatc
     token_cache.write_tokens(folder, examples(3), DIGEST)  # over what the first attempt left
     assert len(token_cache.open_tokens(folder, DIGEST)) == 3
     assert [path.name for path in tmp_path.iterdir()] == ["train"]
+
+
+def test_all_at_once_is_one_by_one(tmp_path):
+    examples = [(np.array([number, 2 * number]), f"number {number}") for number in range(7)]
+    token_cache.write_tokens(tmp_path / "tokens", examples, "digest")
+    ids, captions = token_cache.read_tokens(tmp_path / "tokens", "digest")
+    one_by_one = token_cache.open_tokens(tmp_path / "tokens", "digest")
+    assert ids.tolist() == [one_by_one[number]["ids"].tolist() for number in range(7)]
+    assert captions == [one_by_one[number]["caption"] for number in range(7)]
+    assert ids.dtype == np.int32

@@ -126,7 +126,9 @@ def train_stream(
       A `grain.DatasetIterator` over dicts of arrays [B / hosts, ...].
     """
     examples = dataset.seed(seed).shuffle().repeat().random_map(transform)[host::hosts]
-    return iter(examples.batch(batch_size // hosts, drop_remainder=True).to_iter_dataset())
+    batches = examples.batch(batch_size // hosts, drop_remainder=True)
+    # Grain's own default would read 500 batches ahead.
+    return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=16)))
 
 
 def one_pass(dataset: grain.MapDataset, transform, batch_size: int) -> Iterator[tuple[dict, int]]:

@@ -81,6 +81,20 @@ def open_tokens(folder: str | Path, digest: str) -> grain.MapDataset:
     Raises:
       UserError: another tokenizer's shards, or a damaged or missing one.
     """
+    return grain.MapDataset.source(_source(folder, digest)).map(_unpack)
+
+
+def read_tokens(folder: str | Path, digest: str) -> tuple[np.ndarray, list[str]]:
+    """All ids, int32 [P, N], and captions at once: in a tenth of the time that a dataset takes one by one.
+
+    Args and errors are those of `open_tokens`.
+    """
+    source = _source(folder, digest)
+    rows = [_unpack(record) for record in source.__getitems__(range(len(source)))]
+    return np.stack([row["ids"] for row in rows]), [row["caption"] for row in rows]
+
+
+def _source(folder: str | Path, digest: str) -> grain.sources.ArrayRecordDataSource:
     folder = Path(folder)
     way_out = f"delete {folder} to encode the pictures again"
     try:
@@ -92,8 +106,7 @@ def open_tokens(folder: str | Path, digest: str) -> grain.MapDataset:
         raise UserError(
             f"tokens in {folder} were made by tokenizer {made_by[:12]}, this run's is {digest[:12]}; {way_out}"
         )
-    source = grain.sources.ArrayRecordDataSource([str(folder / name) for name in manifest["files"]])
-    return grain.MapDataset.source(source).map(_unpack)
+    return grain.sources.ArrayRecordDataSource([str(folder / name) for name in manifest["files"]])
 
 
 def _unpack(record: bytes) -> dict:

@@ -17,7 +17,8 @@ class TranslationEvaluator:
     """Scores against the unigram and bigram baselines of the token data.
 
     Args:
-      splits: token datasets `train` and `validation`.
+      validation: token dataset.
+      ids: [P, N], all ids of `train` and `validation`.
       transform: example -> arrays (`tasks.translate.transform`).
       predict: `(params, batch) -> {"logits": [B, N, K]}` under teacher forcing.
       sample: `(params, batch, keys) -> ids [B, N]`, free running.
@@ -28,7 +29,8 @@ class TranslationEvaluator:
 
     def __init__(
         self,
-        splits: dict[str, grain.MapDataset],
+        validation: grain.MapDataset,
+        ids: dict[str, np.ndarray],
         transform: Callable,
         *,
         predict: Callable,
@@ -37,14 +39,13 @@ class TranslationEvaluator:
         temperature: float,
         drawn: int = 250,
     ):
-        self._validation, self._transform, self._sample = splits["validation"], transform, sample
+        self._validation, self._transform, self._sample = validation, transform, sample
         self._codebook_size, self._temperature = codebook_size, temperature
-        self._ids = np.stack([row["ids"] for row in splits["validation"]])
+        self._ids = ids["validation"]
         self._drawn = min(drawn, len(self._ids))
-        train = np.stack([row["ids"] for row in splits["train"]])
         self.baselines = {
-            "unigram_nats": tokens.unigram_nats(train, self._ids, codebook_size),
-            "bigram_nats": tokens.bigram_nats(train, self._ids, codebook_size),
+            "unigram_nats": tokens.unigram_nats(ids["train"], self._ids, codebook_size),
+            "bigram_nats": tokens.bigram_nats(ids["train"], self._ids, codebook_size),
         }
 
         @jax.jit

@@ -15,8 +15,7 @@ from t2i_jax.sampling.autoregressive import sample_tokens
 
 def word_pieces(tokens_dir, digest: str, max_size: int):
     """A text tokenizer from the captions of the training tokens (see `build_word_pieces`)."""
-    captions = (example["caption"] for example in token_cache.open_tokens(tokens_dir / "train", digest))
-    return build_word_pieces(captions, max_size)
+    return build_word_pieces(token_cache.read_tokens(tokens_dir / "train", digest)[1], max_size)
 
 
 def inputs(config, tokens_dir, digest: str, reader: CaptionReader) -> tuple[dict, object]:
