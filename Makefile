@@ -35,7 +35,8 @@ help: ## list the targets
 	@sed -n 's/^\([a-z.]*\):.*## \(.*\)/make \1 - \2/p' Makefile
 
 quickstart: $(CORE_STAMP) ## train a tokenizer and a translator on captioned digits, sample, evaluate
-	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 XLA_FLAGS="$(CPU_FLAGS) $$XLA_FLAGS" .venv/bin/python train.py --config=configs/translator.py \
+	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 XLA_FLAGS="$(CPU_FLAGS) $$XLA_FLAGS" \
+		.venv/bin/python train.py --config=configs/translator.py \
 		--workdir=$(RUN)/translator --config.tokenizer_run=$(RUN)/tokenizer
 	.venv/bin/t2i sample --run $(RUN)/translator $(PROMPTS) -n 2 --out $(RUN)/samples.png
 	.venv/bin/t2i evaluate --run $(RUN)/translator

@@ -58,25 +58,23 @@ def get_config(variant: str = "digits"):
         "four white twos",
     )
     config.codebook_start = True  # token embedding and head start as a random projection of the codebook
-    config.steps = 2500
+    config.steps = 2000
     config.optim.lr = 2e-3
     config.optim.b2 = 0.98
-    config.eval_every = 1250
-    config.checkpoint_every = 300
+    config.eval_every = 1000
+    config.checkpoint_every = 250
     config.sampling = {
         "temperature": 0.3,
         "top_k": 0,
         "top_p": 1.0,
-        "min_p": 0.0,
+        "min_p": 0.05,
         "plain_tokens": 8,
         "guidance_scale": 1.5,
     }
     if variant == "digits_long":
         config.data.name = "captioned_digits/fine"
         config.model.codebook_size = 4096
-        config.steps = 9000
-        config.eval_every = 1500
-        config.checkpoint_every = 1000
+        config.steps = 4000
     if variant == "photos":
         config.model.codebook_size = 1024
         config.model.num_tokens = config.model.decoder.positions = 96

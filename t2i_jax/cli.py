@@ -43,7 +43,7 @@ def build_parser():
     sample.add_argument(
         "--min-p", type=float, help=f"draw tokens at least p times as likely as the likeliest {unset}"
     )
-    sample.add_argument("--plain-tokens", type=int, help=f"leading tokens at temperature 1, unfiltered {unset}")
+    sample.add_argument("--plain-tokens", type=int, help=f"leading tokens at temperature 1, unguided {unset}")
     sample.add_argument("--seed", type=int, default=0, help="same seed, same pictures (0)")
     sample.add_argument(
         "--out",

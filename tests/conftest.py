@@ -215,3 +215,11 @@ def smoke_config(data_dir, smoke_run):
         return config.lock()
 
     return build
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    """Prompts that leave much open, for tests of diversity."""
+    from t2i_jax.evals.diversity import make_open_prompts
+
+    return make_open_prompts(seed=0, per_kind=400)

@@ -1,6 +1,7 @@
+"""The command line `t2i` in this process, over a translator that answers at once."""
+
 import dataclasses
 import json
-import subprocess
 import sys
 import types
 
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 import t2i_jax
-from t2i_jax import cli
+from t2i_jax import cli, files
 from t2i_jax.errors import UserError
 from t2i_jax.sampling.settings import Sampling
 
@@ -283,26 +284,4 @@ def test_evaluate_prints_the_table_and_writes_json(pipe, monkeypatch, run, tmp_p
     out = capsys.readouterr().out.splitlines()
     assert out == ["a table", f"{run}/evaluation.json", "a table", str(tmp_path / "other.json")]
     for file in (tmp_path / "run" / "evaluation.json", tmp_path / "other.json"):
-        assert json.loads(file.read_text()) == {"overall": 0.75}
-
-
-def test_importing_the_command_line_imports_nothing_heavy():
-    program = "import sys, t2i_jax.cli; print(*sorted({m.split('.')[0] for m in sys.modules}))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert not {"jax", "jaxlib", "numpy", "PIL", "flax", "tqdm"} & set(done.stdout.split())
-
-
-def test_as_a_program_it_has_help_and_exit_codes():
-    program = "import sys; from t2i_jax.cli import main; sys.exit(main())"
-
-    def t2i(*argv):
-        return subprocess.run([sys.executable, "-c", program, *argv], capture_output=True, text=True)
-
-    shown = t2i("--help")
-    assert shown.returncode == 0
-    assert "sample" in shown.stdout
-    assert "evaluate" in shown.stdout
-    refused = t2i("sample", "--run", "no/such/run", "--prompt", "a red seven")
-    assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr.splitlines() == [refused.stderr.strip()]
-    assert "Traceback" not in refused.stderr
+        assert files.read_json(file) == {"overall": 0.75}

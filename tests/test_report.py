@@ -52,13 +52,7 @@ def test_the_results_say_what_made_them(evaluation, pipe, smoke_run):
     assert json.loads(json.dumps(results)) == results
     assert results["run"] == str(smoke_run.translator)
     assert (results["step"], results["digest"], results["seed"]) == (2, pipe.digest, 1)
-    assert results["sampling"] == {
-        "temperature": 0.5,
-        "top_k": 0,
-        "top_p": 1.0,
-        "min_p": 0.0,
-        "guidance_scale": 1.5,
-    }
+    assert results["sampling"] == pipe.config.sampling.to_dict()
     for line in ("PSNR", "codebook usage", "bigram baseline", "teacher forced", "free running", "step 2, seed 1"):
         assert line in table
     for column in COLUMNS:

@@ -69,7 +69,7 @@ def sample_tokens(
       top_p: in (0, 1]; 1 is off.
       min_p: in [0, 1]; 0 is off.
       plain_tokens: whole number >= 0; as many leading ids are drawn as the model believes them: at temperature 1,
-        without filter and guidance.
+        without guidance, top-k and top-p. Min-p holds for all.
       guidance_scale: >= 0, applied before all else; None for no guidance.
 
     Returns:
@@ -85,8 +85,8 @@ def sample_tokens(
             scale = jnp.where(plain, 1, guidance_scale)
             logits = apply_guidance(*jnp.split(logits, 2), scale)
         step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, position)
-        settings = [(temperature, 1), (top_k, 0), (top_p, 1), (min_p, 0)]
-        ids = draw(step_keys, logits, *(jnp.where(plain, off, value) for value, off in settings))
+        settings = [(temperature, 1), (top_k, 0), (top_p, 1)]
+        ids = draw(step_keys, logits, *(jnp.where(plain, off, value) for value, off in settings), min_p)
         return (ids, cache), ids
 
     start = jnp.full(keys.shape, start_id, jnp.int32)

@@ -1,0 +1,157 @@
+"""How a VQ-VAE trains: its codebooks, its loss, its start, its upkeep, and sizes too large to run here."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from fakes import fake_variables
+from vqvaes import FIRST, apply, brute_force, build, encode, pictures, start, trained_like
+
+from configs import vqvae
+from t2i_jax import losses, models
+from t2i_jax.models.quantizers import EMAQuantizer, averages_of, codebook_of
+from t2i_jax.models.vqvae import Model
+from t2i_jax.tasks import reconstruct
+
+
+def test_training_moves_each_codebook_by_its_own_features_and_evaluating_moves_none():
+    model, images = build(depth=2), pictures()
+    variables = start(model)
+    (_, features, codes, ids), after = apply(model, variables, images, train=True, mutable=("codebook",))
+    for name, size in model.sizes.items():
+        quantizer = EMAQuantizer(size, model.depths[name], model.decay)
+        alone, expected = quantizer.apply(
+            {"codebook": variables["codebook"][name]}, features[name], update=True, mutable=["codebook"]
+        )
+        moved = np.abs(after["codebook"][name]["total"] - variables["codebook"][name]["total"])
+        assert moved.max() > 1e-4
+        jax.tree.map(
+            functools.partial(np.testing.assert_allclose, atol=1e-6), after["codebook"][name], expected["codebook"]
+        )
+        np.testing.assert_allclose(codes[name], alone[0], atol=1e-6)
+        first = {"colour": 0, "strength": 4, "pattern": 8}[name]
+        mine = ids[:, first : first + model.counts[name]]
+        np.testing.assert_array_equal(mine - FIRST[name], alone[1])
+    _, kept = apply(model, variables, images, train=False, mutable=("codebook",))
+    jax.tree.map(np.testing.assert_array_equal, kept["codebook"], variables["codebook"])
+
+
+def test_bfloat16_computes_while_parameters_stay_float32():
+    images = pictures()
+    wide, narrow = build(decoder_layers=2), build(decoder_layers=2, dtype="bfloat16")
+    variables = trained_like(wide)
+    shapes = jax.eval_shape(narrow.init, jax.random.key(0), images)
+    assert {x.dtype for x in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
+    exact, rounded = (
+        apply(model, variables, images, train=True, mutable=("codebook",)) for model in (wide, narrow)
+    )
+    assert rounded[0][0].dtype == jnp.float32
+    assert {x.dtype for x in jax.tree.leaves(rounded[1])} == {jnp.dtype("float32")}
+    np.testing.assert_array_equal(rounded[0][3], exact[0][3])  # tokens do not depend on it
+    difference = np.abs(rounded[0][0] - exact[0][0]).max()
+    assert 1e-4 < difference < 0.2
+    codes = exact[0][2]["colour"], exact[0][2]["pattern"]
+    program = str(jax.make_jaxpr(lambda *inputs: narrow.apply(*inputs, method="decode"))(variables, *codes))
+    products = [line for line in program.splitlines() if "dot_general[" in line]
+    assert len(products) == 4 * narrow.decoder_layers
+    assert all(":bf16[" in line for line in products), products
+
+
+LOSS = {"commitment_weight": 0.25, "foreground_weight": 2.0}
+
+
+def loss_of(model, params, variables, images, **weights):
+    batch, codebook = {"image": images}, {"codebook": variables["codebook"]}
+    return reconstruct.loss_fn(model, params, codebook, batch, step=0, rngs={}, train=True, **LOSS | weights)
+
+
+@pytest.mark.parametrize("lit", [True, False])
+def test_the_loss_and_its_gradients_are_finite_where_pictures_are_black(lit):
+    model, images = build(depth=2, decoder_layers=2), np.zeros((3, 16, 16, 3), np.float32)
+    if lit:
+        images[0, :8, :12] = pictures(1)[0, :8, :12]
+    variables = trained_like(model)
+    step = jax.jit(jax.grad(functools.partial(loss_of, model), has_aux=True))
+    gradients, (after, metrics) = step(variables["params"], variables, images)
+    assert set(gradients) == {"decoder_0", "decoder_1"}
+    for path, gradient in jax.tree.leaves_with_path(gradients):
+        assert np.isfinite(gradient).all(), path
+        assert np.abs(gradient).max() > 0, path
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves((after, metrics)))
+
+
+def test_the_loss_adds_the_commitment_to_each_codebook():
+    model, images = build(), pictures()
+    variables = start(model)
+    (loss, (_, metrics)), (error, _) = (
+        loss_of(model, {}, variables, images, commitment_weight=weight) for weight in (0.25, 0.0)
+    )
+    reconstructions, features, codes, _ = apply(model, variables, images)
+    strays = {name: float(jnp.mean((features[name] - codes[name]) ** 2)) for name in model.sizes}
+    assert min(strays.values()) > 1e-3
+    assert float(metrics["commitment"]) == pytest.approx(sum(strays.values()), rel=1e-4)
+    assert float(loss - error) == pytest.approx(0.25 * sum(strays.values()), rel=1e-3)
+    assert float(error) == pytest.approx(float(losses.squared_error(reconstructions, images, 2.0).mean()), rel=1e-4)
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_the_start_is_a_tokenizer_that_works_for_unseen_pictures(depth, data_dir):
+    config = vqvae.get_config("smoke")
+    config.data.data_dir, config.model.depth, config.model.decoder_layers = str(data_dir), depth, 0
+    model, splits = models.build(config), reconstruct.inputs(config)[0]
+    images = jnp.stack([splits["validation"][i]["image"] for i in range(32)]).astype(jnp.float32) / 255
+    variables = fake_variables(jax.eval_shape(model.init, jax.random.key(0), images))
+    params, started = reconstruct.start(model, {}, variables, config, jax.random.key(0))
+    assert params == {}
+    assert jax.tree.map(jnp.shape, started) == jax.tree.map(jnp.shape, variables)
+    for name, averages in started["codebook"].items():
+        np.testing.assert_allclose(averages["frequency"].sum(), 1, atol=0.1)
+        assert averages["frequency"].min() > 0
+        if name == "colour":  # directions of colours have length 1 or, of black, 0
+            lengths = np.linalg.norm(codebook_of(averages), axis=1)
+            assert ((lengths < 0.01) | (lengths > 0.9)).mean() > 0.7
+    before, after = (np.mean(losses.psnr(apply(model, state, images)[0], images)) for state in (variables, started))
+    assert after > max(19, before + 4)
+
+
+def test_upkeep_revives_the_dead_of_each_codebook_from_its_own_features():
+    """Depth 2: a dead pattern may come back as what a first pattern left over."""
+    model, images = build(depth=2), pictures()
+    variables = start(model)
+    dead = {"colour": [1, 6], "strength": [2, 3], "pattern": [0, 5, 20]}
+    for name, codes in dead.items():
+        averages = variables["codebook"][name]
+        frequency = averages["frequency"].at[jnp.array(codes)].multiply(0.004)
+        variables["codebook"][name] = averages_of(
+            codebook_of(averages) + 50 * (frequency < 1e-3)[:, None], frequency
+        )
+    after = jax.jit(functools.partial(reconstruct.upkeep, model, {}))(
+        variables, {"image": images}, jax.random.key(3)
+    )
+    features = encode(images, depth=2)
+    for name, codes in dead.items():
+        before, revived = (np.asarray(codebook_of(state["codebook"][name])) for state in (variables, after))
+        alive = np.delete(np.arange(len(before)), codes)
+        np.testing.assert_allclose(revived[alive], before[alive], atol=1e-5)
+        np.testing.assert_allclose(after["codebook"][name]["frequency"], 1 / len(before), rtol=1e-5)
+        seeds = features[name].reshape(-1, before.shape[1])
+        if name == "pattern":
+            seeds = np.concatenate([seeds, seeds - before[brute_force(seeds, before)]])
+        nearest = np.abs(revived[codes][:, None] - seeds).max(-1)
+        assert (nearest.min(1) < 1e-4).all()
+        assert len(np.unique(nearest.argmin(1))) == len(codes)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_large_sizes_by_shape(dtype):
+    model = Model(codebook_size=8192, image_size=256, colours=64, strengths=448, depth=4, width=512, dtype=dtype)
+    images = jax.ShapeDtypeStruct((2, 256, 256, 3), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    ids = jax.eval_shape(lambda v, x: model.apply(v, x, method="tokenize"), variables, images)
+    assert ids.shape == (2, 2 * 256 + 4096) == (2, model.num_tokens)
+    totals = {name: averages["total"].shape for name, averages in variables["codebook"].items()}
+    assert totals == {"colour": (64, 3), "strength": (448, 4), "pattern": (7680, 64)}
+    back = jax.eval_shape(lambda v, x: model.apply(v, x, method="detokenize"), variables, ids)
+    assert (back.shape, back.dtype) == (images.shape, images.dtype)
