@@ -17,8 +17,8 @@ class Sampling:
       top_p: keep the smallest set of likeliest ids whose probability reaches p, 0 < p <= 1; 1 keeps all.
       min_p: keep the ids at least p times as likely as the likeliest, 0 <= p <= 1; 0 keeps all.
       plain_tokens: as many leading ids are drawn at temperature 1, without guidance, top_k and top_p (min_p holds
-        for all ids); 0 is none. Where the first ids lay a picture out, this keeps places and orders as varied as they
-        were learned.
+        for all ids); 0 is none. Where the first ids lay a picture out, this keeps places and orders as varied as
+        they were learned.
       guidance_scale: weight of the caption, >= 0; 1 is no guidance, 0 ignores the caption.
 
     Raises:
