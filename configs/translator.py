@@ -58,10 +58,10 @@ def get_config(variant: str = "digits"):
         "four white twos",
     )
     config.codebook_start = True  # token embedding and head start as a random projection of the codebook
-    config.steps = 2000
+    config.steps = 1800
     config.optim.lr = 2e-3
     config.optim.b2 = 0.98
-    config.eval_every = 1000
+    config.eval_every = 900
     config.checkpoint_every = 250
     config.sampling = {
         "temperature": 0.3,
@@ -75,6 +75,8 @@ def get_config(variant: str = "digits"):
         config.data.name = "captioned_digits/fine"
         config.model.codebook_size = 4096
         config.steps = 4000
+        config.eval_every = 2000
+        config.checkpoint_every = 1000
     if variant == "photos":
         config.model.codebook_size = 1024
         config.model.num_tokens = config.model.decoder.positions = 96

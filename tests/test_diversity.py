@@ -51,7 +51,9 @@ def test_open_prompts_are_of_three_kinds_and_drawn_like_training_captions():
     ],
 )
 def test_variation_by_hand(counts, kinds, variation):
-    assert diversity._variation(Counter(dict(enumerate(counts))), kinds) == pytest.approx(variation)
+    assert diversity._variation(
+        Counter(dict(enumerate(counts))), dict.fromkeys(range(kinds), 1 / kinds)
+    ) == pytest.approx(variation)
 
 
 RED_3, BLUE_7 = Digit("red", 3), Digit("blue", 7)

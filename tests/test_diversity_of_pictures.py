@@ -52,6 +52,12 @@ def test_real_pictures_are_as_they_should_be(ideal):
     assert ideal["copies"] <= 0.02
 
 
+def test_fine_pictures_are_as_they_should_be_and_not_as_coarse_ones(prompts, detector):
+    readings = detector(real_scenes(prompts, 1, seed=0, fine=True)[:, 0])
+    assert not failed(measure(prompts, readings, fine=True))
+    assert measure(prompts, readings)["placement"] > 0.25
+
+
 def test_training_digits_are_copies_and_nothing_else(prompts, detector):
     rng = np.random.default_rng(0)
     pictures = np.stack([render(prompt.scene, "train", rng) for prompt in prompts])

@@ -6,6 +6,7 @@ value differ, do places and orders occur as often as in the data, and are digits
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import combinations, product
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -44,18 +45,21 @@ def make_open_prompts(seed: int, per_kind: int = 1000) -> list[Prompt]:
     return prompts
 
 
-def measure(prompts: Sequence[Prompt], readings: Sequence[Sequence[Reading]]) -> dict[str, float]:
+def measure(
+    prompts: Sequence[Prompt], readings: Sequence[Sequence[Reading]], *, fine: bool = False
+) -> dict[str, float]:
     """Diversity of pictures, one for each prompt.
 
     Args:
       prompts: of `make_open_prompts`.
       readings: what the detector reads in each picture.
+      fine: whether the data's digits stray by every pixel (see `scenes.render`).
 
     Returns:
       `spread`: mean distance between two digits of one value, over that between two training digits; the
         lowest of the ten values. Digits are recentred, distances are Euclidean over 16 x 16 strengths of ink.
-      `placement`: total variation between how often places occur and how often they should (equally often);
-        the largest over the layouts: one digit (3 x 3 places), two side by side or one above the other (each
+      `placement`: total variation between how often places occur and how often they do in the data; the largest
+        over the layouts: one digit (3 x 3 places), two side by side or one above the other (each
         with 3 x 3 shifts), and two or three of four quadrants. Faithful pictures only.
       `order`: the same for which digit of a pair stands where (left, right, above, below).
       `copies`: share of digits nearer to a training digit than all but 1% of the unseen (validation) ones are.
@@ -65,7 +69,8 @@ def measure(prompts: Sequence[Prompt], readings: Sequence[Sequence[Reading]]) ->
     for reading in (reading for picture in readings for reading in picture):
         if reading.digit != UNKNOWN:
             digits[reading.digit].append(reading.ink)
-    places: dict[str, Counter] = {layout: Counter() for layout in _PLACES}
+    expected = _expected_places(fine)
+    places: dict[str, Counter] = {layout: Counter() for layout in expected}
     orders: Counter = Counter()
     for prompt, picture in zip(prompts, readings, strict=True):
         if not judge(prompt, picture):
@@ -78,14 +83,24 @@ def measure(prompts: Sequence[Prompt], readings: Sequence[Sequence[Reading]]) ->
     training, values = centred_handwriting("train")
     return {
         "spread": min(_spread(digits[value], training[values == value]) for value in digits),
-        "placement": max(_variation(places[layout], kinds) for layout, kinds in _PLACES.items()),
-        "order": _variation(orders, len(RELATIONS)),
+        "placement": max(_variation(places[layout], shares) for layout, shares in expected.items()),
+        "order": _variation(orders, dict.fromkeys(RELATIONS, 1 / len(RELATIONS))),
         "copies": _copies([ink for same in digits.values() for ink in same], training),
     }
 
 
-_PLACES = {"single": 9, "left of": 9, "above": 9, "2 quadrants": 6, "3 quadrants": 4}
-"""Layouts, and how many places each of them has."""
+def _expected_places(fine: bool) -> dict[str, dict[tuple, float]]:
+    """Layouts, their places, and how often each of those occurs in the data."""
+    shifts = range(-JITTER, JITTER + 1) if fine else (-JITTER, 0, JITTER)
+    thirds = Counter(_third(_MIDDLE + shift) for shift in shifts)
+    shifted = {
+        (one, other): thirds[one] * thirds[other] / len(shifts) ** 2 for one, other in product(thirds, repeat=2)
+    }
+    expected = {"single": shifted, "left of": shifted, "above": shifted}
+    for count in (2, 3):
+        chosen = list(combinations(product((False, True), repeat=2), count))
+        expected[f"{count} quadrants"] = dict.fromkeys(chosen, 1 / len(chosen))
+    return expected
 
 
 def _describe(scene: Scene, picture: Sequence[Reading]) -> tuple[str, tuple, str]:
@@ -109,15 +124,12 @@ def _third(centre: float) -> int:
     return int(np.clip(np.rint((centre - _MIDDLE) / JITTER), -1, 1))
 
 
-def _variation(counts: Counter, kinds: int) -> float:
-    """Total variation between the shares of `counts` and equal shares of `kinds`; 1 where nothing was counted."""
+def _variation(counts: Counter, expected: dict) -> float:
+    """Total variation between the shares of `counts` and the expected ones; 1 where nothing was counted."""
     total = sum(counts.values())
     if not total:
         return 1.0
-    shares = np.zeros(max(kinds, len(counts)))
-    shares[: len(counts)] = np.array(list(counts.values())) / total
-    equal = np.where(np.arange(len(shares)) < kinds, 1 / kinds, 0)
-    return float(np.abs(shares - equal).sum() / 2)
+    return sum(abs(counts[kind] / total - expected.get(kind, 0)) for kind in counts | expected) / 2
 
 
 def _spread(inks: Sequence[Float32[np.ndarray, "16 16"]], real: Float32[np.ndarray, "n 16 16"]) -> float:

@@ -74,7 +74,7 @@ def _judge_digits(translator, seed: int) -> tuple[str, dict]:
         "generated": _draw(translator, [prompt.caption for prompt in prompts], seed),
         "real": faithfulness.real_scenes(prompts, 1, seed, fine=fine)[:, 0],
     }
-    varied = {kind: diversity.measure(prompts, detector(images)) for kind, images in pictures.items()}
+    varied = {kind: diversity.measure(prompts, detector(images), fine=fine) for kind, images in pictures.items()}
     text = f"{faithfulness.format_table(columns)}\n\n{diversity.format_table(varied)}"
     return text, {"faithfulness": columns, "diversity": varied}
 
