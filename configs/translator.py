@@ -58,10 +58,10 @@ def get_config(variant: str = "digits"):
         "four white twos",
     )
     config.codebook_start = True  # token embedding and head start as a random projection of the codebook
-    config.steps = 1800
+    config.steps = 2000
     config.optim.lr = 2e-3
     config.optim.b2 = 0.98
-    config.eval_every = 900
+    config.eval_every = 1000
     config.checkpoint_every = 250
     config.sampling = {
         "temperature": 0.3,

@@ -30,9 +30,9 @@ def get_config(variant: str = "digits"):
     config.loss = {"commitment_weight": 0.25, "foreground_weight": 2.0}
     config.kmeans_examples = 8000  # pictures that the codebook's k-means start looks at
     config.upkeep_every = 20  # steps between two revivals of dead codes
-    config.steps = 500
-    config.eval_every = 500
-    config.checkpoint_every = 250
+    config.steps = 700
+    config.eval_every = 700
+    config.checkpoint_every = 350
     if variant == "digits_long":
         config.data.name = "captioned_digits/fine"
         config.model.codebook_size = 4096
@@ -41,7 +41,6 @@ def get_config(variant: str = "digits"):
         config.model.codebook_size = 1024
         config.loss.foreground_weight = 1.0
         config.kmeans_examples = 2000
-        config.steps = 700
     if variant == "smoke":
         config.data.name = "captioned_digits/tiny"
         config.model.update({"codebook_size": 64, "colours": 8, "strengths": 8, "width": 32})

@@ -87,7 +87,7 @@ def test_splits_differ(prepared: Path) -> None:
 def test_configs() -> None:
     configs = {config.name: config for config in captioned_digits.CaptionedDigits.BUILDER_CONFIGS}
     assert next(iter(configs)) == "coarse"
-    for name, train in (("coarse", 100_000), ("fine", 150_000)):
+    for name, train in (("coarse", 50_000), ("fine", 150_000)):
         sizes = configs[name].train, configs[name].validation, configs[name].compositions
         assert sizes == (train, 2_000, 1_000)
     assert [configs[name].fine for name in ("coarse", "fine")] == [False, True]

@@ -23,7 +23,7 @@ class CaptionedDigitsConfig(tfds.core.BuilderConfig):
     seed: of scenes and pictures; each split has its own stream, so a larger split starts with a smaller one.
     """
 
-    train: int = 100_000
+    train: int = 50_000
     validation: int = 2_000
     compositions: int = 1_000
     fine: bool = False
