@@ -131,7 +131,7 @@ def test_a_damaged_file_is_named_and_nothing_is_lost(
         return
     assert code == 0, said
     named = [line for line in said if line.startswith("warning: ") and name in line]
-    assert len(named) == (outcome == "survived"), said
+    assert bool(named) == (outcome == "survived"), said
     if "/checkpoints/" in name:
         assert "checkpoint 4" in named[0]
         assert "warning: using the checkpoint of step 2 instead" in said

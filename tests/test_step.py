@@ -132,8 +132,12 @@ def test_two_devices_lead_where_one_does(tmp_path):
         sharded = two.pop("sharded", None)
         assert sharded is None if "fsdp" not in case else sharded > 5
         assert one.keys() == two.keys()
+        # Adam makes steps of rounding errors where gradients vanish (a key's bias changes no softmax; kernels
+        # before a zero kernel): parameters agree to a twentieth of the 5e-3 that they can move. The codebook's
+        # averages know no Adam.
+        tolerances = {"metrics": {"rtol": 2e-3}, "params": {"atol": 2.5e-4}, "ema_params": {"atol": 2.5e-4}}
         for path, expected in one.items():
-            tolerance = {"rtol": 1e-4} if path.startswith("metrics/") else {"rtol": 0, "atol": 1e-5}
+            tolerance = {"rtol": 0, "atol": 1e-5} | tolerances.get(path.partition("/")[0], {})
             np.testing.assert_allclose(two[path], expected, **tolerance, err_msg=f"{case}: {path}")
 
 

@@ -160,7 +160,7 @@ def read_config(folder: str | Path) -> FrozenConfigDict:
     if not Path(folder).is_dir():
         raise UserError(f"run {folder} does not exist; train one with train.py --workdir={folder}")
     if not path.exists():
-        raise UserError(f"{folder} is no run folder: it has no {CONFIG}; name the --workdir of a run")
+        raise UserError(f"{folder} is no run folder: {path} is missing; name the --workdir of a run")
     config = FrozenConfigDict(_read_config(path))
     missing = [name for name in ("task", "model_name", "model", "data", "steps", "sampling") if name not in config]
     if missing:
@@ -226,7 +226,10 @@ def read_weights(folder: str | Path) -> tuple[dict, dict, int, str]:
     except files.DamagedError as error:
         if not checkpoints.steps:
             if not (folder / WEIGHTS).exists():
-                raise UserError(f"run {folder} has no weights; train it with train.py --workdir={folder}") from None
+                raise UserError(
+                    f"run {folder} has no weights; train it with train.py --workdir={folder}, or restore"
+                    f" {folder / WEIGHTS}"
+                ) from None
             raise UserError(f"{error}, and {folder} has no checkpoint; restore it or train the run again") from None
         params, variables, step = checkpoints.weights()
         print(f"warning: {error}; using the checkpoint of step {step}", file=sys.stderr)
