@@ -135,9 +135,11 @@ def test_two_devices_lead_where_one_does(tmp_path):
         # Adam makes steps of rounding errors where gradients vanish (a key's bias changes no softmax; kernels
         # before a zero kernel): parameters agree to a twentieth of the 5e-3 that they can move. The codebook's
         # averages know no Adam.
-        tolerances = {"metrics": {"rtol": 2e-3}, "params": {"atol": 2.5e-4}, "ema_params": {"atol": 2.5e-4}}
+        tolerances = {"metrics": {"rtol": 1e-4}, "params": {"atol": 2.5e-4}, "ema_params": {"atol": 2.5e-4}}
         for path, expected in one.items():
             tolerance = {"rtol": 0, "atol": 1e-5} | tolerances.get(path.partition("/")[0], {})
+            if path.endswith("gradient_norm"):
+                tolerance["rtol"] = 2e-3
             np.testing.assert_allclose(two[path], expected, **tolerance, err_msg=f"{case}: {path}")
 
 
