@@ -11,18 +11,15 @@ import sys
 from contextlib import nullcontext
 from functools import partial
 from importlib import import_module
-from pathlib import Path
 
 import jax
 import numpy as np
 from absl import app, flags, logging
 from tqdm import tqdm
 
-from t2i_jax import encode, files, generate, models
-from t2i_jax.data import pipeline, text, token_cache
-from t2i_jax.data.pictures import picture_grid
+from t2i_jax import files, models
+from t2i_jax.data import pipeline
 from t2i_jax.errors import UserError
-from t2i_jax.evals import reconstruction, translation
 from t2i_jax.loop import run as runs
 from t2i_jax.loop import sharding
 from t2i_jax.loop.checkpoint import Checkpoints
@@ -70,20 +67,22 @@ def train_locked(config, folder, accept_config_change):
         runs.write_config(folder, config)
     task = import_module(f"t2i_jax.tasks.{config.task}")
     model = models.build(config)
-    prepare = {"reconstruct": prepare_reconstruct, "translate": prepare_translate}[config.task]
-    splits, transform, start, evaluate, made_from = prepare(config, folder, task, model, accept_config_change)
-    checkpoints.made_from = made_from
+    train_first = partial(train, accept_config_change=accept_config_change)
+    stage = import_module(f"t2i_jax.stages.{config.task}").prepare(
+        config, folder, task, model, train_first=train_first, accept=accept_config_change
+    )
+    checkpoints.made_from = stage.made_from
     batches = pipeline.train_stream(
-        splits["train"],
-        transform,
+        stage.splits["train"],
+        stage.transform,
         batch_size=config.batch_size,
         seed=config.seed,
         host=jax.process_index(),
         hosts=jax.process_count(),
     )
 
-    rng = np.random.default_rng(0)
-    example = {name: np.asarray(value)[None] for name, value in transform(splits["train"][0], rng).items()}
+    example = stage.transform(stage.splits["train"][0], np.random.default_rng(0))
+    example = {name: np.asarray(value)[None] for name, value in example.items()}
     try:
         variables = jax.jit(partial(task.init, model))(stream(config.seed, "init"), example)
     except (ValueError, TypeError) as error:  # models say so where their fields do not fit each other
@@ -96,7 +95,7 @@ def train_locked(config, folder, accept_config_change):
     upkeep = jax.jit(partial(task.upkeep, model)) if config.upkeep_every else None
 
     if checkpoints.latest is None:
-        params, variables = start(params, variables)
+        params, variables = stage.start(params, variables)
         state = State.create(params, variables, optimizer, config.ema)
     else:
         state, batches = checkpoints.restore(state, batches)
@@ -124,7 +123,7 @@ def train_locked(config, folder, accept_config_change):
             bar.update(config.batch_size)
             if number == config.steps or number % config.eval_every == 0:
                 whole = step.gather(state)
-                scores, grids = evaluate(whole.eval_params, whole.variables)
+                scores, grids = stage.evaluate(whole.eval_params, whole.variables)
                 metrics.scalars(number, {f"validation/{name}": score for name, score in scores.items()})
                 metrics.pictures(number, grids)
                 runs.write_scores(folder, {"step": number, **scores})
@@ -162,79 +161,6 @@ def check_config(config) -> None:
     make_optimizer(config.optim, config.steps)
     check_step(config)
     Sampling(**config.sampling)
-
-
-def prepare_reconstruct(config, folder, task, model, accept_config_change):
-    """Data, codebook start and evaluation of an image tokenizer."""
-    splits, transform = task.inputs(config)
-    predict = jax.jit(partial(task.predict, model))
-
-    def start(params, variables):
-        print(f"k-means over the features of {config.kmeans_examples} pictures", file=sys.stderr)
-        return task.start(model, params, variables, config, stream(config.seed, "start"))
-
-    def evaluate(params, variables):
-        predict_batch = partial(predict, params, variables)
-        return reconstruction.evaluate(predict_batch, splits["validation"], transform, model.codebook_size)
-
-    return splits, transform, start, evaluate, ""
-
-
-def prepare_translate(config, folder, task, model, accept_config_change):
-    """Data, start and evaluation of a translator, after its tokenizer where that is not finished."""
-    tokenizer_run = Path(config.tokenizer_run)
-    if not runs.is_finished(tokenizer_run, config.tokenizer):
-        print(f"tokenizer {tokenizer_run} has no finished run yet; training it first", file=sys.stderr)
-        train(config.tokenizer, tokenizer_run, accept_config_change=accept_config_change)
-    runs.check_same(tokenizer_run, config.tokenizer, "config.tokenizer", accept=accept_config_change)
-    tokenizer = generate.Tokenizer(tokenizer_run)
-    own, started = folder / runs.TOKENIZER, (folder / "checkpoints").exists()
-    Checkpoints(folder).check_made_from(tokenizer.digest, str(tokenizer_run))
-    tokens_dir = encode.encode(config, tokenizer, tokenizer_run)
-    if not (started and (folder / runs.TEXT_TOKENIZER).exists()):
-        pieces = task.word_pieces(tokens_dir, tokenizer.digest, config.model.text_vocab_size)
-        text.write_word_pieces(folder / runs.TEXT_TOKENIZER, pieces)
-    reader = text.CaptionReader(folder / runs.TEXT_TOKENIZER, config.data.text_len)
-    splits, transform = task.inputs(config, tokens_dir, tokenizer.digest, reader)
-    own.mkdir(exist_ok=True)
-    if (tokenizer_run / runs.SCORES).exists():
-        try:
-            files.read_json(tokenizer_run / runs.SCORES)
-        except files.DamagedError as error:
-            raise UserError(f"{error}; delete it to go on without it") from None
-        copied = (runs.CONFIG, runs.WEIGHTS, runs.SCORES)
-    else:
-        copied = (runs.CONFIG, runs.WEIGHTS)
-    for name in copied:  # a run folder is self-contained
-        files.write_atomically(own / name, (tokenizer_run / name).read_bytes())
-
-    def start(params, variables):
-        if config.codebook_start:
-            params = task.start(model, params, tokenizer.codebook, stream(config.seed, "start"))
-        return params, variables
-
-    settings = dict(config.sampling)
-    guided = settings["guidance_scale"] != 1
-
-    def sample(params, batch, keys):
-        return task.sample(model, params, batch["text_ids"], batch["text_mask"], keys, settings, guided=guided)
-
-    score = translation.TranslationEvaluator(
-        splits["validation"],
-        {split: token_cache.read_tokens(tokens_dir / split, tokenizer.digest)[0] for split in splits},
-        transform,
-        predict=lambda params, batch: task.predict(model, params, {}, batch),
-        sample=sample,
-        codebook_size=model.codebook_size,
-        temperature=config.sampling.temperature,
-    )
-
-    def evaluate(params, variables):
-        pipe = generate.Translator.of_parts(config, model, params, tokenizer, reader)
-        images = pipe(config.shown_captions, num_images=2, seed=config.seed)
-        return score(params), {"samples": picture_grid(images.reshape(-1, *images.shape[2:]), columns=8)}
-
-    return splits, transform, start, evaluate, tokenizer.digest
 
 
 def progress(config, first: int) -> tqdm:

@@ -38,7 +38,10 @@ def digits() -> ml_collections.ConfigDict:
     data = ml_collections.ConfigDict()
     data.name = "captioned_digits"
     data.data_dir = "data"  # where prepared TFDS sets lie, relative to the working directory
+    data.train = "train"  # TFDS splits; parts of one as TFDS writes them: "train[:55000]"
+    data.validation = "validation"
     data.image_size = 32
+    data.channels = 3
     return data
 
 

@@ -45,7 +45,7 @@ def _missing(folder: Path) -> list[str]:
 
 def _encode_splits(config, tokenizer, folder: Path) -> None:
     for split in _missing(folder):  # another process may have made some before this one had the lock
-        dataset = pipeline.open_split(config.data.name, config.data.data_dir, split)
+        dataset = pipeline.open_split(config.data.name, config.data.data_dir, config.data[split])
         with tqdm(total=len(dataset), desc=f"encoding {split}", unit="pictures", file=sys.stderr) as bar:
             token_cache.write_tokens(folder / split, _tokens(tokenizer, dataset, bar), tokenizer.digest)
 

@@ -11,7 +11,9 @@ import pytest
 import t2i_jax
 from t2i_jax import files, generate
 from t2i_jax.errors import UserError
+from t2i_jax.generate import batches
 from t2i_jax.loop import run as runs
+from t2i_jax.loop.state import stream
 from t2i_jax.sampling.settings import Sampling
 from t2i_jax.tasks import translate
 
@@ -111,7 +113,7 @@ def test_tokens_depend_neither_on_batch_nor_on_place(draw, pipe):
 
 def test_more_than_one_batch_is_drawn_alike(draw, monkeypatch):
     together = draw(PROMPTS, numbers=np.arange(8))
-    monkeypatch.setattr(generate, "BATCH", 4)
+    monkeypatch.setattr(batches, "BATCH", 4)
     np.testing.assert_array_equal(draw(PROMPTS, numbers=np.arange(8)), together)
 
 
@@ -146,7 +148,7 @@ def test_settings_are_the_runs_unless_given(pipe):
 
 def test_guidance_1_is_no_guidance(pipe, draw):
     ids, mask, _ = pipe._reader.encode_prompts(PROMPTS)
-    keys = jax.vmap(partial(jax.random.fold_in, generate.stream(0, "sample")))(np.zeros(8, int))
+    keys = jax.vmap(partial(jax.random.fold_in, stream(0, "sample")))(np.zeros(8, int))
     settings = {
         "temperature": 1.0,
         "top_k": 0,

@@ -23,6 +23,7 @@ FLOORS = {
     "loop": 3,
     "generate": 4,
     "encode": 4,
+    "stages": 4.5,
     "": 5,  # t2i_jax/__init__.py, which hands out `load`
     "cli": 6,
 }

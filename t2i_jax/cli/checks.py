@@ -1,0 +1,67 @@
+"""What the commands check before they start: seeds, runs, and whether results can be written."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import t2i_jax
+from t2i_jax.errors import UserError
+
+MAX_SEED = 2**32 - 1  # a jax random key reads 32 bits
+
+
+def load_translator(run):
+    pipe = t2i_jax.load(run)
+    if not callable(pipe):  # a tokenizer knows pictures and tokens, no captions
+        raise UserError(
+            f"--run {run} holds an image tokenizer, which reads no prompt; name a translator's run "
+            "(train.py --config=configs/translator.py trains one)"
+        )
+    return pipe
+
+
+def check_seed(seed):
+    if not 0 <= seed <= MAX_SEED:
+        raise UserError(f"--seed {seed} is out of range; give 0 to {MAX_SEED}")
+
+
+def check_run(run):
+    if not Path(run).is_dir():
+        raise UserError(f"--run {run} is no folder; name one that train.py wrote (its --workdir)")
+
+
+def check_grid_path(out):
+    if out.suffix.lower() != ".png":
+        raise UserError(f"--out {out} does not end in .png; a grid is written as PNG")
+    check_file(out)
+
+
+def check_file(out):
+    if out.is_dir():
+        raise UserError(f"--out {out} is a folder; name a file")
+    if out.exists() and not os.access(out, os.W_OK):
+        raise UserError(f"--out {out}: Permission denied; name a file that can be written")
+    _check_writable(out, out.parent)
+
+
+def check_folder(out, names):
+    _check_writable(out, out)
+    if not out.is_dir():
+        return
+    others = sorted(path.name for path in out.glob("*.png") if path.name not in names)
+    if others:
+        raise UserError(
+            f"--out {out} holds {others[0]}, which this command would not overwrite; name another folder, "
+            "so that pictures are not mixed"
+        )
+
+
+def _check_writable(out, folder):
+    """Prove that `folder` can be written, or made, without leaving a trace."""
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot write in {folder}: {error.strerror}; name another") from None

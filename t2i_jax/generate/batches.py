@@ -1,0 +1,17 @@
+"""Rows in batches of few shapes, so that few programs are compiled."""
+
+import numpy as np
+
+BATCH = 64  # most pictures drawn or decoded at a time
+
+
+def padded(rows: np.ndarray):
+    """Batches of at most `BATCH` rows, each repeated up to a power of two: few shapes, few compilations.
+
+    Yields:
+      A batch and how many of its leading rows count.
+    """
+    for start in range(0, len(rows), BATCH):
+        part = rows[start : start + BATCH]
+        size = 1 << (len(part) - 1).bit_length()
+        yield np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)]), len(part)

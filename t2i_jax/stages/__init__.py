@@ -1,0 +1,26 @@
+"""What a task needs around it, one file a task: data, start, evaluators, and the run that it builds on."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class Stage(NamedTuple):
+    """What the loop is handed.
+
+    Attributes:
+      splits: Grain datasets "train" and "validation".
+      transform: from an example and a numpy Generator to arrays.
+      start: `(params, variables) -> (params, variables)`, called once before the first step.
+      evaluate: `(params, variables) -> (scores, picture grids)`, by name.
+      made_from: digest of the run that this one builds on; "" for none.
+    """
+
+    splits: dict
+    transform: Callable
+    start: Callable
+    evaluate: Callable
+    made_from: str = ""
+
+
+Train = Callable[[Any, Any], None]
+"""Trains a config in a run folder to its end."""
