@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax.core import FrozenDict
 
@@ -78,10 +79,10 @@ def test_every_kind_of_quantizer_trains(kind):
     """Forty steps on one batch: the loss falls, encoder and codes move, and upkeep keeps shapes."""
     model, images = build(quantizer=kind), pictures(8)
     variables = start(model)
-    params = variables.pop("params")
+    params, optimizer = variables.pop("params"), optax.adam(3e-3)
 
     @jax.jit
-    def step(params, variables, number):
+    def step(params, variables, moments, number):
         def loss(params):
             return reconstruct.loss_fn(
                 model,
@@ -95,14 +96,15 @@ def test_every_kind_of_quantizer_trains(kind):
             )
 
         (_, (variables, metrics)), gradient = jax.value_and_grad(loss, has_aux=True)(params)
-        return jax.tree.map(lambda p, g: p - 0.05 * g, params, gradient), variables, gradient, metrics
+        updates, moments = optimizer.update(gradient, moments)
+        return optax.apply_updates(params, updates), variables, moments, gradient, metrics
 
     upkeep = jax.jit(functools.partial(reconstruct.upkeep, model))
     params, variables = upkeep(params, variables, {"image": images}, jax.random.key(2))
     before = apply(model, {"params": params, **variables}, method="codebook")
-    decibels = []
+    decibels, moments = [], optimizer.init(params)
     for number in range(40):
-        params, variables, gradient, metrics = step(params, variables, number)
+        params, variables, moments, gradient, metrics = step(params, variables, moments, number)
         decibels.append(float(metrics["psnr"]))
         if number == 0:
             assert all(np.abs(g).max() > 0 for g in jax.tree.leaves(gradient["to_codes"])), kind
