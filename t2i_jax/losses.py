@@ -41,3 +41,38 @@ def psnr(images: Float[ArrayLike, "B H W C"], targets: Float[ArrayLike, "B H W C
     """Peak signal-to-noise ratio per picture in dB, for pixels in [0, 1]; at most 100."""
     error = jnp.mean((images - targets) ** 2, axis=(-3, -2, -1))
     return -10.0 * jnp.log10(jnp.maximum(error, 1e-10))
+
+
+def bernoulli_log_likelihood(
+    logits: Float[Array, "B H W C"], targets: Float[Array, "B H W C"]
+) -> Float[Array, "B"]:
+    """Log likelihood per picture, in nats, of independent Bernoulli pixels (Kingma & Welling 2014, eq. 11).
+
+    Args:
+      logits: of the probability of 1.
+      targets: pixels in [0, 1]. Those between count as that share of ones and zeros, so that the most a grey
+        pixel can reach is minus its entropy; this is the usual choice, and no density over grey levels.
+    """
+    return jnp.sum(targets * logits - jax.nn.softplus(logits), axis=(-3, -2, -1))
+
+
+def gaussian_log_likelihood(
+    means: Float[Array, "B H W C"], targets: Float[Array, "B H W C"], sigma: float
+) -> Float[Array, "B"]:
+    """Log density per picture, in nats, of independent Gaussian pixels of one fixed deviation.
+
+    Args:
+      means: predictions, in [0, 1].
+      targets: pixels in [0, 1].
+      sigma: standard deviation of every pixel, in the same units; not learned. Densities may be above 1.
+    """
+    constant = jnp.log(sigma) + 0.5 * jnp.log(2 * jnp.pi)
+    return jnp.sum(-0.5 * ((targets - means) / sigma) ** 2 - constant, axis=(-3, -2, -1))
+
+
+def kl_to_standard_normal(mu: Float[Array, "B L"], logvar: Float[Array, "B L"]) -> Float[Array, "B L"]:
+    """KL divergence of N(mu, exp(logvar)) from N(0, 1), in nats per unit; their sum is a picture's.
+
+    Kingma & Welling 2014, appendix B.
+    """
+    return 0.5 * (mu**2 + jnp.exp(logvar) - logvar - 1)
