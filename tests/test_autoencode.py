@@ -22,7 +22,7 @@ SIZE = 8 * 8 * 2
 
 def build(variational=True):
     model = vae.Model(image_size=8, channels=2, latent=4, width=4, variational=variational)
-    images = np.random.default_rng(0).random((6, 8, 8, 2), np.float32)
+    images = jnp.asarray(np.random.default_rng(0).random((6, 8, 8, 2), np.float32))
     variables = fake_variables(jax.eval_shape(model.init, jax.random.key(0), images))
     return model, variables["params"], images
 
@@ -83,7 +83,7 @@ def test_an_unknown_likelihood_is_refused():
 def bars():
     """Pictures that three numbers describe: how bright their left, middle and right are."""
     levels = np.random.default_rng(1).random((96, 3), np.float32)
-    return np.broadcast_to(levels[:, [0, 0, 0, 1, 1, 1, 2, 2]][:, None, :, None], (96, 8, 8, 1)).copy()
+    return jnp.broadcast_to(levels[:, [0, 0, 0, 1, 1, 1, 2, 2]][:, None, :, None], (96, 8, 8, 1))
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def trained(bars):
 
 def score(model, params, images, **options):
     """Scores on pictures in a data set of uint8."""
-    dataset = grain.MapDataset.source([{"image": np.uint8(image * 255 + 0.5)} for image in images])
+    dataset = grain.MapDataset.source([{"image": image} for image in np.uint8(images * 255 + 0.5)])
     predict = jax.jit(functools.partial(autoencode.predict, model, likelihood="gaussian", sigma=0.1))
     return autoencoding.evaluate(
         lambda batch, number: predict(params, {}, batch, jax.random.key(number)),
@@ -138,7 +138,7 @@ def test_scores_are_means_over_every_picture(trained, bars):
     """37 pictures in batches of 16: what fills the last batch up counts nowhere."""
     model, params = trained(1.0)
     scores, _ = score(model, params, bars[:37], batch_size=16)
-    images = np.float32(np.uint8(bars[:37] * 255 + 0.5)) / 255
+    images = jnp.uint8(bars[:37] * 255 + 0.5).astype(jnp.float32) / 255
     logits, mu, logvar = model.apply({"params": params}, images)
     kl = np.mean(losses.kl_to_standard_normal(mu, logvar), 0)
     assert scores["kl"] == pytest.approx(float(kl.sum()), rel=1e-4)

@@ -68,7 +68,7 @@ def test_gaussian_log_likelihood():
     means, targets = array(0.5, 0.2).reshape(1, 1, 2, 1), array(0.4, 0.2).reshape(1, 1, 2, 1)
     expected = -0.5 - 2 * (np.log(0.1) + 0.5 * np.log(2 * np.pi))
     np.testing.assert_allclose(losses.gaussian_log_likelihood(means, targets, 0.1), [expected], rtol=1e-5)
-    means, targets = np.random.default_rng(0).random((2, 3, 5, 4, 3), np.float32)
+    means, targets = jnp.asarray(np.random.default_rng(0).random((2, 3, 5, 4, 3), np.float32))
     expected = scipy.stats.norm.logpdf(targets, means, 0.3).sum((1, 2, 3))
     np.testing.assert_allclose(losses.gaussian_log_likelihood(means, targets, 0.3), expected, rtol=1e-5)
 

@@ -14,7 +14,7 @@ from t2i_jax.models import vae
 def build(size=12, channels=2, **fields):
     """A small model and made-up weights, large enough for its outputs to differ."""
     model = vae.Model(**({"image_size": size, "channels": channels, "latent": 5, "width": 3} | fields))
-    images = np.random.default_rng(2).random((4, size, size, channels), np.float32)
+    images = jnp.asarray(np.random.default_rng(2).random((4, size, size, channels), np.float32))
     return model, fake_variables(jax.eval_shape(model.init, jax.random.key(0), images)), images
 
 
@@ -89,7 +89,7 @@ def test_parity_with_torch(size, channels):
     x = F.relu(dense(mu, params["decoder"]["dense"])).unflatten(1, (size // 4, size // 4, 6)).permute(0, 3, 1, 2)
     for name, after in (("conv_1", F.relu), ("conv_2", lambda x: x)):
         at = params["decoder"][name]
-        kernel = at["kernel"].permute(2, 3, 0, 1).flip(2, 3)  # torch's is the gradient of a convolution, so flipped
+        kernel = at["kernel"].permute(2, 3, 0, 1).flip(2, 3)  # torch turns it round
         x = after(F.conv_transpose2d(x, kernel, at["bias"], stride=2, padding=1))
     found = model.apply(variables, images)
     for ours, theirs in zip(found, (x.permute(0, 2, 3, 1), mu, logvar), strict=True):

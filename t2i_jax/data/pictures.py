@@ -13,7 +13,7 @@ FONT = 15
 INK, PAPER = (30, 30, 30), (255, 255, 255)
 
 
-def labelled_grid(images: UInt8[np.ndarray, "P n H W 3"], captions) -> Image.Image:
+def labelled_grid(images: UInt8[np.ndarray, "P n H W C"], captions) -> Image.Image:
     """Pictures with their caption under them, dark on white.
 
     Args:
