@@ -89,7 +89,7 @@ def test_parity_with_torch(size, channels):
     x = F.relu(dense(mu, params["decoder"]["dense"])).unflatten(1, (size // 4, size // 4, 6)).permute(0, 3, 1, 2)
     for name, after in (("conv_1", F.relu), ("conv_2", lambda x: x)):
         at = params["decoder"][name]
-        kernel = at["kernel"].permute(2, 3, 0, 1).flip(2, 3)  # torch turns it round
+        kernel = at["kernel"].permute(2, 3, 0, 1)
         x = after(F.conv_transpose2d(x, kernel, at["bias"], stride=2, padding=1))
     found = model.apply(variables, images)
     for ours, theirs in zip(found, (x.permute(0, 2, 3, 1), mu, logvar), strict=True):

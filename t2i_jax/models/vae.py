@@ -4,6 +4,8 @@ Two strided convolutions down and two transposed ones up, with dense layers to a
 them. What the decoder gives are logits: a Bernoulli likelihood reads them as they are, a Gaussian one takes their
 sigmoid as its mean, and so pictures are in [0, 1] either way.
 
+The convolutions are written as matrix products: XLA's own strided ones, and their gradients, are slow on CPU.
+
 Letters: B batch, H W pixels, C channels, L latent units, F features.
 """
 
@@ -13,7 +15,6 @@ from einops import rearrange
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-KERNEL, STRIDE = (4, 4), (2, 2)
 SHRINK = 4  # by both convolutions together
 
 
@@ -80,6 +81,43 @@ def reparameterise(key, mu: Float[Array, "B L"], logvar: Float[Array, "B L"]) ->
     return mu + jnp.exp(logvar / 2) * jax.random.normal(key, mu.shape, mu.dtype)
 
 
+class Down(nn.Module):
+    """Convolution, 4 x 4 kernel, stride 2, one pixel of zeros around: H x W -> H/2 x W/2."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
+        """As one matrix product over patches."""
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (4, 4, x.shape[-1], self.width))
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.width,))
+        x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        x = rearrange(x, "b (h p) (w q) c -> b h w (p q c)", p=2, q=2)
+        h, w = x.shape[1] - 1, x.shape[2] - 1
+        patches = [x[:, i : i + h, j : j + w] for i in range(2) for j in range(2)]
+        kernel = rearrange(kernel, "(i p) (j q) c d -> (i j p q c) d", p=2, q=2)
+        return jnp.concatenate(patches, axis=-1) @ kernel + bias
+
+
+class Up(nn.Module):
+    """Transposed convolution, 4 x 4 kernel, stride 2, one pixel cut off around: H x W -> 2H x 2W."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
+        """As one matrix product to patches, which overlap and are summed."""
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (4, 4, x.shape[-1], self.width))
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.width,))
+        patches = x @ rearrange(kernel, "(i p) (j q) c d -> c (i j p q d)", p=2, q=2)
+        patches = rearrange(patches, "b h w (i j n) -> i j b h w n", i=2, j=2)
+        x = sum(
+            jnp.pad(patches[i, j], ((0, 0), (i, 1 - i), (j, 1 - j), (0, 0))) for i in range(2) for j in range(2)
+        )
+        x = rearrange(x, "b h w (p q d) -> b (h p) (w q) d", p=2, q=2)
+        return x[:, 1:-1, 1:-1] + bias
+
+
 class ConvEncoder(nn.Module):
     """Pictures -> features, by two convolutions of stride 2."""
 
@@ -88,8 +126,8 @@ class ConvEncoder(nn.Module):
     @nn.compact
     def __call__(self, images: Float[Array, "B H W C"]) -> Float[Array, "B F"]:
         """F = 2 width * H/4 * W/4."""
-        x = nn.relu(nn.Conv(self.width, KERNEL, STRIDE, name="conv_1")(images))
-        x = nn.relu(nn.Conv(2 * self.width, KERNEL, STRIDE, name="conv_2")(x))
+        x = nn.relu(Down(self.width, name="conv_1")(images))
+        x = nn.relu(Down(2 * self.width, name="conv_2")(x))
         return rearrange(x, "b h w d -> b (h w d)")
 
 
@@ -105,8 +143,8 @@ class Decoder(nn.Module):
         """H = W = 4 side."""
         x = nn.relu(nn.Dense(self.side**2 * 2 * self.width, name="dense")(z))
         x = rearrange(x, "b (h w d) -> b h w d", h=self.side, w=self.side)
-        x = nn.relu(nn.ConvTranspose(self.width, KERNEL, STRIDE, name="conv_1")(x))
-        return nn.ConvTranspose(self.channels, KERNEL, STRIDE, name="conv_2")(x)
+        x = nn.relu(Up(self.width, name="conv_1")(x))
+        return Up(self.channels, name="conv_2")(x)
 
 
 ENCODERS = {"conv": ConvEncoder}
