@@ -51,3 +51,23 @@ def photos() -> ml_collections.ConfigDict:
     data.name = "captioned_photos"
     data.image_size = 64
     return data
+
+
+def mnist() -> ml_collections.ConfigDict:
+    """MNIST, a stock TFDS set: 28 x 28 pixels, grey.
+
+    Validation is the end of the training split: what is chosen by it leaves the test split unseen.
+    """
+    data = digits()
+    data.name = "mnist"
+    data.train, data.validation = "train[:55000]", "train[55000:]"
+    data.image_size, data.channels = 28, 1
+    return data
+
+
+def cifar10() -> ml_collections.ConfigDict:
+    """CIFAR10, a stock TFDS set: 32 x 32 pixels. Validation as in `mnist`."""
+    data = digits()
+    data.name = "cifar10"
+    data.train, data.validation = "train[:45000]", "train[45000:]"
+    return data

@@ -73,3 +73,38 @@ def ssim(images: Float[ArrayLike, "B H W C"], targets: Float[ArrayLike, "B H W C
     similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
     similarity /= (mean_x**2 + mean_y**2 + c1) * (variance_x + variance_y + c2)
     return jnp.mean(similarity, axis=(-3, -2, -1))
+
+
+def bernoulli_log_likelihood(
+    logits: Float[Array, "B H W C"], targets: Float[Array, "B H W C"]
+) -> Float[Array, "B"]:
+    """Log likelihood per picture, in nats, of independent Bernoulli pixels (Kingma & Welling 2014, eq. 11).
+
+    Args:
+      logits: of the probability of 1.
+      targets: pixels in [0, 1]. Those between count as that share of ones and zeros, so that the most a grey
+        pixel can reach is minus its entropy; this is the usual choice, and no density over grey levels.
+    """
+    return jnp.sum(targets * logits - jax.nn.softplus(logits), axis=(-3, -2, -1))
+
+
+def gaussian_log_likelihood(
+    means: Float[Array, "B H W C"], targets: Float[Array, "B H W C"], sigma: float
+) -> Float[Array, "B"]:
+    """Log density per picture, in nats, of independent Gaussian pixels of one fixed deviation.
+
+    Args:
+      means: predictions, in [0, 1].
+      targets: pixels in [0, 1].
+      sigma: standard deviation of every pixel, in the same units; not learned. Densities may be above 1.
+    """
+    constant = jnp.log(sigma) + 0.5 * jnp.log(2 * jnp.pi)
+    return jnp.sum(-0.5 * ((targets - means) / sigma) ** 2 - constant, axis=(-3, -2, -1))
+
+
+def kl_to_standard_normal(mu: Float[Array, "B L"], logvar: Float[Array, "B L"]) -> Float[Array, "B L"]:
+    """KL divergence of N(mu, exp(logvar)) from N(0, 1), in nats per unit; their sum is a picture's.
+
+    Kingma & Welling 2014, appendix B.
+    """
+    return 0.5 * (mu**2 + jnp.exp(logvar) - logvar - 1)
