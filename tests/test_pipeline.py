@@ -155,7 +155,7 @@ def test_what_does_not_exist(data_dir, name, split, parts):
 def unsealed(data_dir, tmp_path):
     """A prepared set that has lost its digests."""
     shutil.copytree(data_dir, tmp_path / "data")
-    folder = tmp_path / "data" / "captioned_digits" / "tiny" / "1.0.0"
+    folder = tmp_path / "data" / "captioned_digits" / "tiny" / "1.1.0"
     (folder / "digests.json").unlink()
     return folder
 
