@@ -14,7 +14,8 @@ def inputs(config) -> tuple[dict, object]:
     """Datasets by split, and the transform from an example to `{"image": float32 [H, W, 3] in [0, 1]}`."""
     data = config.data
     splits = {
-        split: pipeline.open_split(data.name, data.data_dir, data[split]) for split in ("train", "validation")
+        split: pipeline.open_split(data.name, data.data_dir, data[split], data.damaged)
+        for split in ("train", "validation")
     }
     return splits, transform
 
