@@ -154,7 +154,9 @@ def test_cut_annotations_are_refused(manual, tmp_path, part, cut, monkeypatch):
 def test_no_picture_at_all(manual, tmp_path):
     for file in (manual / "train2017").iterdir():
         file.write_bytes(b"")
-    with pytest.raises(UserError, match="coco_captions_2017/tiny has no picture in split 'train'"):
+    with pytest.raises(
+        UserError, match=r"has no split 'train' with pictures; it has train, validation \(0, 2 pictures\)"
+    ):
         open_split(tmp_path)
 
 

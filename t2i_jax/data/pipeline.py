@@ -59,17 +59,11 @@ def open_split(name: str, data_dir: str, split: str, damaged: str = "skip") -> g
         raise UserError(f"data set {name} lacks pictures: {lacking}; config.data.damaged=skip goes on without them")
     try:
         source = builder.as_data_source(split=split)
-    except NotImplementedError:
-        raise UserError(
-            f"data set {name} in {folder} is prepared as {builder.info.file_format.value}, which has no random"
-            " access; prepare it with file_format='array_record' in another data_dir"
-        ) from None
+        len(source)  # raises for "train[9:3]"
     except ValueError:
         sizes = ", ".join(str(info.num_examples) for info in builder.info.splits.values())
-        splits = f"{', '.join(builder.info.splits)} ({sizes} examples)"
-        raise UserError(f"{name} has no split {split!r}; it has {splits}") from None
-    if not len(source):
-        raise UserError(f"{name} has no picture in split {split!r}")
+        splits = f"{', '.join(builder.info.splits)} ({sizes} pictures)"
+        raise UserError(f"{name} has no split {split!r} with pictures; it has {splits}") from None
     dataset = grain.MapDataset.source(source)
     return dataset if own else dataset.map(_named_classes(name, builder.info.features))
 
@@ -78,9 +72,7 @@ def _named_classes(name: str, features):
     """A function that makes a labelled example a captioned one."""
     import tensorflow_datasets as tfds
 
-    if not (
-        "image" in features and "label" in features and isinstance(features["label"], tfds.features.ClassLabel)
-    ):
+    if "image" not in features or not isinstance(dict(features).get("label"), tfds.features.ClassLabel):
         raise UserError(f"data set {name} has no pictures with class labels; it holds {', '.join(features)}")
     classes = [words.encode() for words in features["label"].names]
     return lambda example: {"image": example["image"], "caption": classes[example["label"]]}
@@ -99,14 +91,21 @@ def _prepare(name: str, data_dir: str, folder: Path, own: bool):
     def build():
         prepared = sorted(folder.glob("*/dataset_info.json"))
         try:
-            if prepared and not own:  # of any version, and the code of some of TFDS's sets needs TensorFlow
-                return tfds.builder_from_directory(prepared[-1].parent)
-            return tfds.builder(name, data_dir=os.path.abspath(data_dir), file_format="array_record")
+            if own or not prepared:
+                return tfds.builder(name, data_dir=os.path.abspath(data_dir), file_format="array_record")
+            # Prepared by any version of TFDS; and the code of some of its sets needs TensorFlow.
+            builder = tfds.builder_from_directory(prepared[-1].parent)
         except Exception as error:  # what a damaged file of the set makes of it has many names
-            if not own and not prepared and not find_spec("tensorflow"):
+            if not (own or prepared or find_spec("tensorflow")):
                 raise no_tensorflow from None
             line = " ".join(str(error).split())[:300]
             raise UserError(f"data set {name} in {folder} cannot be opened: {line}; {way_out}") from None
+        if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
+            raise UserError(
+                f"data set {name} in {folder} is prepared as {builder.info.file_format.value}; prepare it as"
+                " array_record (file_format='array_record' of tfds.builder), in another config.data.data_dir"
+            )
+        return builder
 
     builder = build()
     manifest = Path(builder.data_dir, files.MANIFEST)
