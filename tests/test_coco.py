@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from coco import GOOD, LEFT_OUT, captions_of, jpeg, write_coco
 from PIL import Image
+from tensorflow_datasets.core import shuffle
 
 from t2i_jax import encode, files
 from t2i_jax.data import coco_captions_2017, left_out, pipeline, text, token_cache
@@ -98,6 +99,8 @@ def test_preparing_again_gives_the_same(manual, tmp_path, monkeypatch):
     first = list(open_split(tmp_path))
     shutil.rmtree(tmp_path / NAME)
     monkeypatch.setattr(coco_captions_2017, "SHARD_SIZE", 3)
+    # TFDS's shuffler asks TensorFlow for files once it holds more than this, 1 GB: here, at once.
+    monkeypatch.setattr(shuffle, "MAX_MEM_BUFFER_SIZE", 0)
     for example, again in zip(first, open_split(tmp_path), strict=True):
         np.testing.assert_array_equal(example["image"], again["image"])
         assert (example["captions"], example["image_id"]) == (again["captions"], again["image_id"])
@@ -240,3 +243,13 @@ def test_parts_of_a_split_have_tokens_of_their_own(tokens, tmp_path):
     assert (folder.name, part.name) == ("coco_captions_2017-tiny", "coco_captions_2017-tiny-train__2_")
     assert len(token_cache.open_tokens(part / "train", "digest")) == 2
     assert len(token_cache.open_tokens(folder / "train", "digest")) == len(GOOD)
+
+
+def test_one_caption_draws_nothing(tokens):
+    """So what else is random about an example is the same as ever."""
+    _, config, reader = tokens
+    for captions, same in ((["picture"], True), (["picture", "words"], False)):
+        rng, expected = np.random.default_rng(0), np.random.default_rng(0)
+        translate.transform({"ids": np.arange(4), "captions": captions}, rng, reader=reader, config=config)
+        expected.random(4), expected.integers(0, 64, 4), expected.random()
+        assert (rng.random() == expected.random()) == same
