@@ -1,6 +1,7 @@
 """Translate captions into a tokenizer's image tokens."""
 
 from functools import partial
+from itertools import chain
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,8 @@ from t2i_jax.sampling.autoregressive import sample_tokens
 
 def word_pieces(tokens_dir, digest: str, max_size: int):
     """A text tokenizer from the captions of the training tokens (see `build_word_pieces`)."""
-    return build_word_pieces(token_cache.read_tokens(tokens_dir / "train", digest)[1], max_size)
+    captions = token_cache.read_tokens(tokens_dir / "train", digest)[1]
+    return build_word_pieces(chain.from_iterable(captions), max_size)
 
 
 def inputs(config, tokens_dir, digest: str, reader: CaptionReader) -> tuple[dict, object]:
@@ -35,7 +37,7 @@ def inputs(config, tokens_dir, digest: str, reader: CaptionReader) -> tuple[dict
 
 
 def transform(example: dict, rng: np.random.Generator, *, reader: CaptionReader, config) -> dict:
-    """Arrays of one example.
+    """Arrays of one example; of several captions one is drawn.
 
     Returns:
       `ids` int32 [N] in [0, K), `decoder_ids` int32 [N] in [0, K] (BOS = K, shifted right, a share
@@ -45,7 +47,8 @@ def transform(example: dict, rng: np.random.Generator, *, reader: CaptionReader,
     """
     ids, size = example["ids"], config.model.codebook_size
     noisy = np.where(rng.random(len(ids)) < config.data.code_noise, rng.integers(0, size, len(ids)), ids)
-    text_ids, text_mask = reader.encode(example["caption"])
+    captions = example["captions"]  # drawn only where there is a choice
+    text_ids, text_mask = reader.encode(captions[rng.integers(len(captions)) if len(captions) > 1 else 0])
     return {
         "ids": ids,
         "decoder_ids": np.concatenate([[size], noisy[:-1]]).astype(np.int32),
