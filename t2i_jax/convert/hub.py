@@ -30,7 +30,7 @@ def find(name_or_folder: str | Path, filename: str = "model.safetensors") -> Pat
     if path.is_dir():
         path = path / filename
         if not path.is_file():
-            raise UserError(f"folder {name} holds no {filename}; put the file there, or name another folder")
+            raise UserError(f"folder {path.parent} holds no {filename}; put the file there, or name another folder")
     if path.is_file():
         return path
     try:
