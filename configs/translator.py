@@ -67,7 +67,7 @@ def get_config(variant: str = "digits"):
         "three blue fours",
         "four white twos",
     )
-    config.codebook_start = True  # token embedding and head start as a random projection of the codebook
+    config.tokenizer_start = True  # embeddings and head start as projections of the codes and their places
     config.steps = 2000
     config.optim.lr = 2e-3
     config.optim.b2 = 0.98

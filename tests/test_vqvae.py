@@ -75,6 +75,12 @@ def test_tokens_stand_row_by_row():
     assert columns.min() >= 13
 
 
+def test_places_are_rows_and_columns():
+    places = build().places
+    alike = (places @ places.T)[5].reshape(4, 4)  # row 1, column 1
+    np.testing.assert_array_equal(alike, [[0, 1, 0, 0], [1, 2, 1, 1], [0, 1, 0, 0], [0, 1, 0, 0]])
+
+
 @pytest.mark.parametrize("kind", quantizers.KINDS)
 def test_every_kind_of_quantizer_trains(kind):
     """Thirty steps on one batch: the loss falls, encoder and codes move, and upkeep keeps shapes."""

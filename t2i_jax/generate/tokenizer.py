@@ -22,6 +22,7 @@ class Tokenizer:
       digest: of its weights.
       codebook_size, num_tokens: K and N.
       codebook: float32 [K, D].
+      places: [N, F], where each token stands: alike rows stand for places near each other.
     """
 
     def __init__(self, run: str | Path):
@@ -33,6 +34,7 @@ class Tokenizer:
         params, variables, self.step, self.digest = runs.read_weights(run)
         self._model = models.build(self.config)
         self.codebook_size, self.num_tokens = self._model.codebook_size, self._model.num_tokens
+        self.places = self._model.places
         self._variables = jax.tree.map(jnp.asarray, {"params": params, **variables})
         self._apply = jax.jit(self._model.apply, static_argnames="method")
         self.codebook = np.asarray(self._apply(self._variables, method="codebook"))

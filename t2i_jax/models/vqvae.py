@@ -9,6 +9,7 @@ Letters: B batch, H W pixels, h w token grid, N = h w tokens, K codebook size, D
 from collections.abc import Mapping
 
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
 from flax import linen as nn
 from flax.core import FrozenDict
@@ -17,6 +18,7 @@ from ml_collections import FrozenConfigDict
 
 from t2i_jax.models import quantizers
 from t2i_jax.models.convolutions import Conv, Down, Up
+from t2i_jax.models.layers import grid_places
 
 DOWNSAMPLING = (2, 4, 8, 16, 32)
 
@@ -72,6 +74,11 @@ class Model(nn.Module):
     def num_tokens(self) -> int:
         """N, tokens a picture."""
         return self.grid[0] * self.grid[1]
+
+    @property
+    def places(self) -> Float[np.ndarray, "N F"]:
+        """Where each token stands: its row and its column."""
+        return grid_places(*self.grid)
 
     @property
     def depths(self) -> dict[str, int]:

@@ -63,23 +63,34 @@ def init(model, key, batch: dict) -> dict:
     return model.init(key, batch["text_ids"], batch["text_mask"], batch["decoder_ids"], batch["null"])
 
 
-def start(model, params, codebook: np.ndarray, key) -> dict:
-    """Params whose token embedding and head begin as one random projection of the codebook.
+def start(model, params, codebook: np.ndarray, places: np.ndarray, key) -> dict:
+    """Params that begin with what the tokenizer knows of its tokens.
 
-    Codes that look alike then begin alike, so that what is learned of one carries over to its neighbours.
+    Token embedding and head are one random projection of the codebook: codes that look alike begin alike, so that
+    what is learned of one carries over to its neighbours. Position embeddings are one of the places of the token to
+    be written and of the token just read: tokens of one place begin alike, so that attention from one to the other
+    is learned for all places at once.
 
     Args:
       params: freshly initialised.
       codebook: [K, C], the tokenizer's codes.
-      key: source of the projection.
+      places: [N, F], where its tokens stand.
+      key: source of the projections.
     """
-    codes = (codebook - codebook.mean(0)) / codebook.std()
-    table = params["gpt2"]["token_embed"]["embedding"]
-    projected = codes @ jax.random.normal(key, (codes.shape[1], table.shape[1])) / codes.shape[1] ** 0.5
-    rows = table.at[: len(codes)].set(0.02 * projected)
-    head = {**params["head"], "kernel": 0.02 * projected.T}
-    gpt2 = {**params["gpt2"], "token_embed": {**params["gpt2"]["token_embed"], "embedding": rows}}
-    return {**params, "gpt2": gpt2, "head": head}
+    gpt2 = params["gpt2"]
+    table, positions = (gpt2[name]["embedding"] for name in ("token_embed", "position_embed"))
+
+    def project(rows, key):
+        return rows @ jax.random.normal(key, (rows.shape[1], table.shape[1])) / rows.shape[1] ** 0.5
+
+    codes = 0.02 * project((codebook - codebook.mean(0)) / codebook.std(), key)
+    just_read = np.pad(places[:-1], ((1, 0), (0, 0)))
+    stood = project(np.concatenate([places, just_read], 1), jax.random.fold_in(key, 1))
+    embeddings = {
+        "token_embed": {"embedding": table.at[: len(codes)].set(codes)},
+        "position_embed": {"embedding": positions.at[: len(stood)].set(stood * (positions.std() / stood.std()))},
+    }
+    return {**params, "head": {**params["head"], "kernel": codes.T}, "gpt2": {**gpt2, **embeddings}}
 
 
 def loss_fn(model, params, variables, batch, *, step, rngs, train):
