@@ -9,7 +9,7 @@ def fake_batch(config, size: int) -> dict:
     rng, model = np.random.default_rng(0), config.model
     if config.task == "reconstruct":
         return {"image": rng.random((size, model.image_size, model.image_size, 3), np.float32)}
-    assert config.task == "translate", f"say here what a batch of {config.task} is"
+    assert config.task in ("translate", "prior"), f"say here what a batch of {config.task} is"
     ids = rng.integers(0, model.codebook_size, (size, model.num_tokens), np.int32)
     lengths = rng.integers(1, config.data.text_len + 1, (size, 1))
     return {

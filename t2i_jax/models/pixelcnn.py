@@ -76,7 +76,8 @@ class Model(nn.Module):
         reach = self.layers * (self.kernel // 2)
         if reach < max(self.grid) - 1:
             raise ValueError(
-                f"{self.layers} layers of kernel {self.kernel} reach {reach} tokens far, not across a grid of {height} x {width}; raise layers or kernel"
+                f"{self.layers} layers of kernel {self.kernel} reach {reach} tokens far, not across a grid of "
+                f"{height} x {width}; raise layers or kernel"
             )
         if self.conditional:
             self.bert = Bert(vocab_size=self.text_vocab_size, dtype=self.dtype, **self.encoder)
