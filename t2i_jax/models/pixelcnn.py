@@ -217,8 +217,11 @@ class GatedLayer(nn.Module):
         condition: Float[Array, "B h w D"],
     ) -> tuple[Float[Array, "B h w D"], Float[Array, "B h w D"]]:
         """Features of both stacks, from theirs below and from the map s."""
-        reach, own = self.kernel // 2, int(not self.first)
-        before = (reach, own - 1)  # so that a kernel of reach + own ends at the position, or one before it
+        reach = self.kernel // 2
+        side = reach if self.first else reach + 1  # a kernel's rows up to, or columns left of and at, the position
+        if self.first:
+            # Not by padding below 0: XLA's gradient on CPU (jax 0.10) then has garbage where an input is dropped.
+            vertical, horizontal = shift(vertical, axis=1), shift(horizontal, axis=2)
 
         def conv(size, padding, name):
             return nn.Conv(2 * self.width, size, padding=padding, dtype=self.dtype, name=name)
@@ -226,13 +229,19 @@ class GatedLayer(nn.Module):
         def dense(features, name, bias=False):
             return nn.Dense(features, use_bias=bias, dtype=self.dtype, name=name)
 
-        above = conv((reach + own, self.kernel), (before, (reach, reach)), "vertical")(vertical)
-        left = conv((1, reach + own), ((0, 0), before), "horizontal")(horizontal)
+        above = conv((side, self.kernel), ((side - 1, 0), (reach, reach)), "vertical")(vertical)
+        left = conv((1, side), ((0, 0), (side - 1, 0)), "horizontal")(horizontal)
         left = left + dense(2 * self.width, "down")(above)
         above = above + dense(2 * self.width, "vertical_condition")(condition)
         left = left + dense(2 * self.width, "horizontal_condition")(condition)
         out = dense(self.width, "out", bias=True)(gate(left))
         return gate(above), out if self.first else horizontal + out
+
+
+def shift(x: Float[Array, "B h w D"], axis: int) -> Float[Array, "B h w D"]:
+    """Each row (axis 1) or column (axis 2) where the next one was; zeros come first, the last one is dropped."""
+    pads = [(int(number == axis), 0) for number in range(4)]
+    return jax.lax.slice_in_dim(jnp.pad(x, pads), 0, x.shape[axis], axis=axis)
 
 
 def gate(x: Float[Array, "*B two_D"]) -> Float[Array, "*B D"]:
