@@ -61,9 +61,13 @@ def test_a_gated_layer_is_the_masked_convolutions(kernel, first):
         "out_bias": random(D),
     }
     seen = kernel // 2 + (not first)
+
+    def taps(kernel):  # rows, columns and inputs side by side
+        return kernel.transpose(2, 3, 1, 0).reshape(-1, 2 * D)
+
     params = {
-        "vertical": {"kernel": arrays["v"][:, :, :seen].transpose(2, 3, 1, 0), "bias": arrays["v_bias"]},
-        "horizontal": {"kernel": arrays["h"][:, :, :, :seen].transpose(2, 3, 1, 0), "bias": arrays["h_bias"]},
+        "vertical": {"kernel": taps(arrays["v"][:, :, :seen]), "bias": arrays["v_bias"]},
+        "horizontal": {"kernel": taps(arrays["h"][:, :, :, :seen]), "bias": arrays["h_bias"]},
         "down": {"kernel": arrays["down"].T},
         "vertical_condition": {"kernel": arrays["v_cond"].T},
         "horizontal_condition": {"kernel": arrays["h_cond"].T},

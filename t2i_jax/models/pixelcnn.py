@@ -218,19 +218,14 @@ class GatedLayer(nn.Module):
     ) -> tuple[Float[Array, "B h w D"], Float[Array, "B h w D"]]:
         """Features of both stacks, from theirs below and from the map s."""
         reach = self.kernel // 2
-        side = reach if self.first else reach + 1  # a kernel's rows up to, or columns left of and at, the position
-        if self.first:
-            # Not by padding below 0: XLA's gradient on CPU (jax 0.10) then has garbage where an input is dropped.
-            vertical, horizontal = shift(vertical, axis=1), shift(horizontal, axis=2)
-
-        def conv(size, padding, name):
-            return nn.Conv(2 * self.width, size, padding=padding, dtype=self.dtype, name=name)
+        end = 0 if self.first else 1  # of what may be seen, counted from the position
+        whole, before = range(-reach, reach + 1), range(-reach, end)
 
         def dense(features, name, bias=False):
             return nn.Dense(features, use_bias=bias, dtype=self.dtype, name=name)
 
-        above = conv((side, self.kernel), ((side - 1, 0), (reach, reach)), "vertical")(vertical)
-        left = conv((1, side), ((0, 0), (side - 1, 0)), "horizontal")(horizontal)
+        above = dense(2 * self.width, "vertical", bias=True)(neighbours(vertical, before, whole))
+        left = dense(2 * self.width, "horizontal", bias=True)(neighbours(horizontal, range(1), before))
         left = left + dense(2 * self.width, "down")(above)
         above = above + dense(2 * self.width, "vertical_condition")(condition)
         left = left + dense(2 * self.width, "horizontal_condition")(condition)
@@ -238,10 +233,13 @@ class GatedLayer(nn.Module):
         return gate(above), out if self.first else horizontal + out
 
 
-def shift(x: Float[Array, "B h w D"], axis: int) -> Float[Array, "B h w D"]:
-    """Each row (axis 1) or column (axis 2) where the next one was; zeros come first, the last one is dropped."""
-    pads = [(int(number == axis), 0) for number in range(4)]
-    return jax.lax.slice_in_dim(jnp.pad(x, pads), 0, x.shape[axis], axis=axis)
+def neighbours(x: Float[Array, "B h w D"], rows: range, columns: range) -> Float[Array, "B h w taps_D"]:
+    """What a convolution looks at: side by side, the features at these offsets from each position, 0 outside."""
+    height, width = x.shape[1:3]
+    margin = max(map(abs, (*rows, *columns)))
+    x = jnp.pad(x, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
+    taps = [(margin + row, margin + column) for row in rows for column in columns]
+    return jnp.concatenate([x[:, i : i + height, j : j + width] for i, j in taps], axis=-1)
 
 
 def gate(x: Float[Array, "*B two_D"]) -> Float[Array, "*B D"]:
