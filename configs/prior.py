@@ -59,11 +59,11 @@ def get_config(variant: str = "digits"):
         "four white twos",
     )
     config.codebook_start = True  # the token embedding starts as a random projection of the codebook
-    config.steps = 1600
+    config.steps = 1000
     config.optim.lr = 2e-3
     config.optim.b2 = 0.98
-    config.eval_every = 800
-    config.checkpoint_every = 200
+    config.eval_every = 1000
+    config.checkpoint_every = 250
     config.sampling = {
         "temperature": 0.3,
         "top_k": 0,

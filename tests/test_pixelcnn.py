@@ -64,8 +64,9 @@ def weights(model, seed=0):
     shapes = jax.eval_shape(model.init, jax.random.key(0), *texts(2), random_ids(model, 2))["params"]
 
     def fill(path, leaf):
-        fan_in = max(1, int(np.prod(leaf.shape[:-1]))) if path[-1].key == "kernel" else 1
-        return jnp.array(rng.normal(size=leaf.shape) / fan_in**0.5, leaf.dtype)
+        name, parent = path[-1].key, path[-2].key if len(path) > 1 else ""
+        scale = leaf.shape[0] ** -0.5 if name == "kernel" else 0.3 if name == "bias" else 1.0
+        return jnp.array((6.0 if parent == "head" else 1.0) * scale * rng.normal(size=leaf.shape), leaf.dtype)
 
     return jax.tree_util.tree_map_with_path(fill, shapes)
 
