@@ -7,7 +7,7 @@ The digits' tokens are no picture: 4 colours and 4 strengths (2 x 2 blocks) and 
 grid is those three in rows of four, colours first: what is coarse lies above what is fine.
 """
 
-from configs import base, vqvae
+from configs import base, patch_vqvae
 
 VARIANTS = ("digits", "smoke")
 
@@ -17,7 +17,7 @@ def get_config(variant: str = "digits"):
     config.name = f"prior-{variant}"
     config.task = "prior"
     config.model_name = "pixelcnn"
-    config.tokenizer = vqvae.get_config(variant)
+    config.tokenizer = patch_vqvae.get_config(variant)
     config.tokenizer_run = f"runs/{config.tokenizer.name}"  # trained there first where no finished run is
     config.data = base.digits()
     config.data.text_len = 12  # S, word pieces a caption, [CLS] and [SEP] included

@@ -19,7 +19,7 @@ reconstructions 0.966; 1.69 nats a token, bigram baseline 3.89. Its time alone o
 How each choice was made is in docs/recipe-digits.md. The smoke variant only shows that everything runs.
 """
 
-from configs import base, vqvae
+from configs import base, patch_vqvae
 
 VARIANTS = ("digits", "digits_long", "photos", "smoke")
 
@@ -36,7 +36,7 @@ def get_config(variant: str = "digits"):
     config.name = f"translator-{variant}"
     config.task = "translate"
     config.model_name = "translator"
-    config.tokenizer = vqvae.get_config(variant)
+    config.tokenizer = patch_vqvae.get_config(variant)
     config.tokenizer_run = f"runs/{config.tokenizer.name}"  # trained there first where no finished run is
     config.data = base.photos() if variant == "photos" else base.digits()
     config.data.text_len = 12  # S, word pieces a caption, [CLS] and [SEP] included

@@ -1,11 +1,11 @@
-"""VQ-VAE tokenizer: pictures -> coarse and pattern tokens -> pictures.
+"""VQ-VAE over a grid: pictures -> h x w tokens of one codebook -> pictures.
 
 python train.py --config=configs/vqvae.py
 """
 
 from configs import base
 
-VARIANTS = ("digits", "digits_long", "photos", "smoke")
+VARIANTS = ("digits", "smoke")
 
 
 def get_config(variant: str = "digits"):
@@ -13,37 +13,28 @@ def get_config(variant: str = "digits"):
     config.name = f"vqvae-{variant}"
     config.task = "reconstruct"
     config.model_name = "vqvae"
-    config.data = base.photos() if variant == "photos" else base.digits()
+    config.data = base.digits()
     config.model = {
-        "codebook_size": 2048,
+        "codebook_size": 512,
         "image_size": config.data.image_size,
-        "colours": 16,
-        "strengths": 112,
-        "block": 16,
-        "patch": 8,
-        "depth": 1,
-        "width": 256,
-        "decoder_layers": 2,
-        "decay": 0.99,
+        "channels": config.data.channels,
+        "downsampling": 4,
+        "width": 64,
+        "code_width": 32,
+        "residual_blocks": 2,
+        "quantizer": "ema",  # a key of t2i_jax.models.quantizers.KINDS
+        "quantizer_options": {},
         "dtype": "float32",
     }
-    config.loss = {"commitment_weight": 0.25, "foreground_weight": 2.0}
-    config.kmeans_examples = 8000  # pictures that the codebook's k-means start looks at
+    config.loss = {"foreground_weight": 2.0}
+    config.kmeans_examples = 500  # pictures that the codebook's k-means start looks at; 0 switches it off
     config.upkeep_every = 20  # steps between two revivals of dead codes
-    config.steps = 700
-    config.eval_every = 700
-    config.checkpoint_every = 350
-    if variant == "digits_long":
-        config.data.name = "captioned_digits/fine"
-        config.model.codebook_size = 4096
-        config.steps = 2000
-    if variant == "photos":
-        config.model.codebook_size = 1024
-        config.loss.foreground_weight = 1.0
-        config.kmeans_examples = 2000
+    config.steps = 1000
+    config.eval_every = 1000
+    config.checkpoint_every = 500
     if variant == "smoke":
         config.data.name = "captioned_digits/tiny"
-        config.model.update({"codebook_size": 64, "colours": 8, "strengths": 8, "width": 32})
+        config.model.update({"codebook_size": 64, "width": 16, "code_width": 8})
         config.kmeans_examples = 64
         config.steps, config.batch_size, config.optim.warmup, config.upkeep_every = 2, 8, 1, 1
         config.log_every = config.eval_every = config.checkpoint_every = 1

@@ -8,7 +8,7 @@ def fake_batch(config, size: int) -> dict:
     """What `config.task` hands to its model, made up: arrays [size, ...]."""
     rng, model = np.random.default_rng(0), config.model
     if config.task == "reconstruct":
-        return {"image": rng.random((size, model.image_size, model.image_size, 3), np.float32)}
+        return {"image": rng.random((size, model.image_size, model.image_size, config.data.channels), np.float32)}
     assert config.task in ("translate", "prior"), f"say here what a batch of {config.task} is"
     ids = rng.integers(0, model.codebook_size, (size, model.num_tokens), np.int32)
     lengths = rng.integers(1, config.data.text_len + 1, (size, 1))

@@ -1,4 +1,4 @@
-"""Nearest and residual codes, the EMA codebook, k-means, and revival of dead codes."""
+"""Every kind of quantizer: against hand-computed cases, against independent implementations, against collapse."""
 
 import functools
 
@@ -7,8 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from t2i_jax.models import quantizers
-from t2i_jax.models.quantizers import EMAQuantizer, averages_of, codebook_of, kmeans, nearest_code
+from t2i_jax.models import codebooks, quantizers
+from t2i_jax.models.quantizers import CodebookQuantizer, GumbelQuantizer, make
+
+PARITY = "comes with the extra `parity`"
+K, D = 48, 6
 
 
 def floats(values):
@@ -19,46 +22,61 @@ def normal(*shape, seed=0):
     return floats(np.random.default_rng(seed).normal(size=shape))
 
 
-def brute_force(features, codebook):
-    features, codebook = np.asarray(features, np.float64), np.asarray(codebook, np.float64)
-    return ((features[:, None] - codebook) ** 2).sum(-1).argmin(-1)
+def start(quantizer, seed=0):
+    return quantizer.init({"params": jax.random.key(seed), "dropout": jax.random.key(1)}, normal(1, 2, D))
 
 
-def start_averages(size, width, seed=0):
-    frequency = floats(np.random.default_rng(seed).dirichlet(np.full(size, 5.0)))
-    return averages_of(normal(size, width, seed=seed), frequency)
+@functools.partial(jax.jit, static_argnums=0, static_argnames=("train", "method"))
+def apply(quantizer, variables, *inputs, **options):
+    return quantizer.apply(
+        variables, *inputs, rngs={"dropout": jax.random.key(7)}, mutable=["codebook"], **options
+    )[0]
 
 
-@functools.partial(jax.jit, static_argnums=0, static_argnames="update")
-def quantize(quantizer, averages, features, update=False):
-    """Codes, ids and the averages afterwards."""
-    outputs, changed = quantizer.apply({"codebook": averages}, features, update=update, mutable=["codebook"])
-    return *outputs, changed["codebook"]
+# --- what all kinds promise
 
 
-fit = jax.jit(kmeans, static_argnums=(1, 3))
+@pytest.mark.parametrize("kind", quantizers.KINDS)
+@pytest.mark.parametrize("train", [True, False])
+def test_codes_are_rows_of_the_codebook_and_features_get_a_gradient(kind, train):
+    quantizer, features = make(kind, K, D), normal(2, 7, D, seed=3)
+    variables = start(quantizer)
+    codes, ids, loss = apply(quantizer, variables, features, train=train)
+    assert (codes.shape, ids.shape, loss.shape) == (features.shape, (2, 7), (2,))
+    assert ids.dtype == jnp.int32
+    assert ids.min() >= 0
+    assert ids.max() < K
+    codebook = apply(quantizer, variables, method="codebook")
+    assert codebook.shape == (K, D)
+    np.testing.assert_allclose(codes, codebook[ids], atol=1e-5)
+    gradient = jax.grad(lambda x: jnp.sum(apply(quantizer, variables, x, train=True).codes))(features)
+    assert (np.abs(gradient).max(-1) > 0).all()
 
 
-def used_codes(features, codebook):
-    return len(np.unique(nearest_code(features, codebook)))
+@pytest.mark.parametrize("kind", quantizers.KINDS)
+def test_evaluation_draws_nothing_and_a_code_is_its_own_nearest(kind):
+    quantizer = make(kind, K, D)
+    variables = start(quantizer)
+    once, again = (
+        quantizer.apply(variables, normal(2, 7, D, seed=3), rngs={"dropout": jax.random.key(seed)}).ids
+        for seed in (1, 2)
+    )
+    np.testing.assert_array_equal(once, again)
+    if kind in ("ema", "gradient", "rotation"):
+        codebook = quantizer.apply(variables, method="codebook")
+        np.testing.assert_array_equal(quantizer.apply(variables, codebook[None]).ids[0], np.arange(K))
 
 
-def distortion(features, codebook):
-    return float(np.mean(np.sum((features - codebook[nearest_code(features, codebook)]) ** 2, -1)))
+def test_bad_kinds_and_depths():
+    with pytest.raises(ValueError, match="quantizer 'vq' is unknown; choose ema, gradient, l2"):
+        make("vq", K, D)
+    with pytest.raises(ValueError, match="'fsq' has one code a feature vector; set depth 2 to 1"):
+        make("fsq", K, D, depth=2)
+    with pytest.raises(TypeError, match="decai"):
+        make("ema", K, D, decai=0.9)
 
 
-def test_nearest_code_equals_brute_force():
-    features, codebook = normal(300, 5), normal(40, 5, seed=1)
-    np.testing.assert_array_equal(nearest_code(features, codebook), brute_force(features, codebook))
-
-
-def test_nearest_code_breaks_ties_by_the_lowest_id():
-    """On a grid of small integers float32 is exact, so that equal distances are equal."""
-    rng = np.random.default_rng(0)
-    features, codebook = (floats(rng.integers(-3, 4, shape)) for shape in ((200, 3), (60, 3)))
-    distances = ((features[:, None] - codebook) ** 2).sum(-1)
-    assert ((distances == distances.min(1, keepdims=True)).sum(1) > 1).sum() > 50
-    np.testing.assert_array_equal(nearest_code(features, codebook), brute_force(features, codebook))
+# --- gradients to the features
 
 
 def test_straight_through():
@@ -70,196 +88,191 @@ def test_straight_through():
     np.testing.assert_array_equal(to_codes, 0)
 
 
-@pytest.mark.parametrize("depth", [1, 2, 3])
-def test_residual_codes(depth):
-    features, codebook = normal(2, 30, 4), 0.7 * normal(25, 4, seed=1)
-    left, expected_ids, expected_left = features.reshape(-1, 4), [], []
-    for _ in range(depth):
-        expected_left.append(left)
-        expected_ids.append(brute_force(left, codebook))
-        left = left - codebook[expected_ids[-1]]
-    ids, vectors = quantizers.residual_codes(features, codebook, depth)
-    np.testing.assert_array_equal(ids, np.stack(expected_ids, -1).reshape(2, 30, depth))
-    np.testing.assert_allclose(vectors, np.stack(expected_left, -2).reshape(2, 30, depth, 4), atol=1e-6)
+def test_rotation_by_hand():
+    """e = (2, 0), q = (0, 3): a quarter turn and a stretch by 1.5, whatever the gradient."""
+    features, codes = floats([[2.0, 0.0]]), floats([[0.0, 3.0]])
+    out, backward = jax.vjp(lambda x: quantizers.rotate(x, codes), features)
+    np.testing.assert_allclose(out, codes, atol=1e-6)
+    turn = 1.5 * np.array([[0, -1], [1, 0]])
+    for gradient in ([[1.0, 0.0]], [[0.0, 1.0]], [[-2.0, 5.0]]):
+        np.testing.assert_allclose(backward(floats(gradient))[0], np.array(gradient) @ turn, atol=1e-5)
 
 
-@pytest.mark.parametrize("depth", [1, 2, 3])
-def test_codes_of_the_forward_pass_are_sums_of_the_codebooks(depth):
-    quantizer, averages, features = EMAQuantizer(20, depth), start_averages(20, 4), normal(2, 7, 4, seed=3)
-    codes, ids, _ = quantize(quantizer, averages, features)
-    assert ids.shape == (2, 7 * depth)
-    codebook = np.asarray(quantizer.apply({"codebook": averages}, method="codebook"))
-    np.testing.assert_allclose(codebook, averages["total"] / averages["frequency"][:, None], rtol=1e-6)
-    np.testing.assert_allclose(codebook[ids.reshape(2, 7, depth)].sum(2), codes, rtol=0, atol=1e-6)
+def test_rotation_keeps_angles_and_ends_at_the_codes():
+    features, codes = normal(40, 5), normal(40, 5, seed=1)
+    jacobians = jax.vmap(jax.jacobian(lambda x, q: quantizers.rotate(x[None], q[None])[0]))(features, codes)
+    np.testing.assert_allclose(quantizers.rotate(features, codes), codes, atol=1e-5)
+    scale = jnp.linalg.norm(codes, axis=-1) / jnp.linalg.norm(features, axis=-1)
+    products = jnp.einsum("bij,bik->bjk", jacobians, jacobians) / scale[:, None, None] ** 2
+    np.testing.assert_allclose(products, np.broadcast_to(np.eye(5), products.shape), atol=1e-4)
+    np.testing.assert_allclose(jnp.einsum("bij,bj->bi", jacobians, features), codes, atol=1e-4)
 
 
-def test_ema_update_by_hand():
-    """Codes 0 and 4, each used half of the time. 1 goes to the first; 3, 3.5 and 5 go to the second."""
-    averages = averages_of(floats([[0.0], [4.0]]), floats([0.5, 0.5]))
-    features = floats([[[1.0], [3.0]], [[3.5], [5.0]]])
-    codes, ids, averages = quantize(EMAQuantizer(2, decay=0.9), averages, features, update=True)
-    assert ids.tolist() == [[0, 1], [1, 1]]
-    assert codes.ravel().tolist() == [0, 4, 4, 4]  # of the codebook before the update
-    np.testing.assert_allclose(averages["frequency"], [0.9 * 0.5 + 0.1 / 4, 0.9 * 0.5 + 0.1 * 3 / 4], atol=1e-7)
-    np.testing.assert_allclose(averages["total"], [[0.1 * 1 / 4], [0.9 * 2 + 0.1 * 11.5 / 4]], atol=1e-7)
-    np.testing.assert_allclose(codebook_of(averages), [[0.0526316], [3.9761905]], atol=1e-6)
+def test_rotation_equals_that_of_vector_quantize_pytorch():
+    torch = pytest.importorskip("torch", reason=PARITY)
+    theirs = pytest.importorskip("vector_quantize_pytorch.vector_quantize_pytorch", reason=PARITY)
+    features, codes, gradient = normal(30, 7), normal(30, 7, seed=1), normal(30, 7, seed=2)
+    x = torch.tensor(np.array(features), requires_grad=True)
+    out = theirs.rotate_to(x, torch.tensor(np.array(codes)))
+    out.backward(torch.tensor(np.array(gradient)))
+    ours, backward = jax.vjp(lambda x: quantizers.rotate(x, codes), features)
+    np.testing.assert_allclose(ours, out.detach(), atol=1e-5)
+    np.testing.assert_allclose(backward(gradient)[0], x.grad, atol=1e-5)
 
 
-def test_without_update_nothing_moves():
-    averages = start_averages(9, 3)
-    after = quantize(EMAQuantizer(9), averages, normal(2, 5, 3))[2]
-    jax.tree.map(np.testing.assert_array_equal, after, averages)
+@pytest.mark.parametrize(
+    ("e", "q"), [([0.0, 0.0], [1.0, 2.0]), ([1.0, 2.0], [0.0, 0.0]), ([1.0, 0.0], [-2.0, 0.0])]
+)
+def test_without_a_direction_rotation_is_straight_through(e, q):
+    out, backward = jax.vjp(lambda x: quantizers.rotate(x, floats([q])), floats([e]))
+    np.testing.assert_allclose(out, [q], atol=1e-6)
+    np.testing.assert_allclose(backward(floats([[3.0, -1.0]]))[0], [[3.0, -1.0]], atol=1e-6)
 
 
-def test_ema_updates_equal_those_of_vector_quantize_pytorch():
-    torch = pytest.importorskip("torch", reason="torch, the reference, comes with the extra `parity`")
-    reference = pytest.importorskip(
-        "vector_quantize_pytorch.vector_quantize_pytorch",
-        reason="vector-quantize-pytorch comes with the extra `parity`",
+# --- codebooks moved by gradients, and of unit length
+
+
+def test_losses_of_a_codebook_by_hand():
+    """Features 1 and 3 by codes 0 and 4: (1 + 1) / 2 each way. Moved by averages, only the commitment counts."""
+    features, codes = floats([[[1.0], [3.0]]]), floats([[0.0], [4.0]])
+    learned = CodebookQuantizer(2, 1, learned=True, commitment=0.5)
+
+    def loss(features, codes):
+        variables = {"params": {"codes": codes}, "codebook": {"frequency": floats([0.5, 0.5])}}
+        return learned.apply(variables, features).loss[0]
+
+    value, (to_features, to_codes) = jax.value_and_grad(loss, argnums=(0, 1))(features, codes)
+    assert float(value) == 1.5
+    np.testing.assert_allclose(to_features[0, :, 0], [0.5 * 1, 0.5 * -1])
+    np.testing.assert_allclose(to_codes[:, 0], [-1, 1])
+    averages = {"codebook": codebooks.averages_of(codes, floats([0.5, 0.5]))}
+    assert float(CodebookQuantizer(2, 1, commitment=0.5).apply(averages, features).loss[0]) == 0.5
+
+
+def test_learned_codes_equal_those_of_vector_quantize_pytorch():
+    torch = pytest.importorskip("torch", reason=PARITY)
+    theirs = pytest.importorskip("vector_quantize_pytorch", reason=PARITY)
+    reference = theirs.VectorQuantize(
+        D,
+        K,
+        learnable_codebook=True,
+        ema_update=False,
+        commitment_weight=1.0,
+        commitment_use_cross_entropy_loss=False,
+    ).train()
+    codes, features = normal(K, D, seed=1), normal(3, 11, D, seed=2)
+    with torch.no_grad():
+        reference._codebook.embed.copy_(torch.tensor(np.array(codes))[None])
+    _, their_ids, _ = reference(torch.tensor(np.array(features)))
+    variables = {"params": {"codes": codes}, "codebook": {"frequency": jnp.full(K, 1 / K)}}
+    np.testing.assert_array_equal(make("gradient", K, D).apply(variables, features).ids, their_ids.numpy())
+
+
+def test_l2_looks_up_by_the_angle_alone():
+    quantizer = make("l2", K, D, lookup_width=4)
+    variables, features = start(quantizer), normal(2, 9, D, seed=3)
+    ids = quantizer.apply(variables, features).ids
+    np.testing.assert_array_equal(quantizer.apply(variables, 50 * features).ids, ids)
+    x = np.asarray(features) @ np.asarray(variables["params"]["down"]["kernel"])
+    table = np.asarray(variables["codebook"]["total"] / variables["codebook"]["frequency"][:, None])
+    cosines = (x / np.linalg.norm(x, axis=-1, keepdims=True)) @ (table / np.linalg.norm(table, axis=-1)[:, None]).T
+    np.testing.assert_array_equal(ids, cosines.argmax(-1))
+    np.testing.assert_allclose(np.linalg.norm(quantizer.apply(variables, method="table"), axis=-1), 1, rtol=1e-5)
+
+
+# --- Gumbel-softmax
+
+
+def test_gumbel_draws_codes_as_often_as_the_logits_say():
+    quantizer = GumbelQuantizer(3, D)
+    variables = start(quantizer)
+    variables["params"]["logits"]["bias"] = jnp.log(floats([0.6, 0.3, 0.1]))
+    ids = apply(quantizer, variables, jnp.zeros((1, 20_000, D)), train=True).ids
+    np.testing.assert_allclose(np.bincount(ids[0]) / 20_000, [0.6, 0.3, 0.1], atol=0.015)
+    assert (apply(quantizer, variables, jnp.zeros((1, 5, D))).ids == 0).all()
+
+
+def test_gumbel_loss_is_the_divergence_from_uniform_codes():
+    quantizer = GumbelQuantizer(3, D, kl_weight=2.0)
+    variables = start(quantizer)
+    p = np.array([0.6, 0.3, 0.1])
+    variables["params"]["logits"]["bias"] = jnp.log(floats(p))
+    loss = apply(quantizer, variables, jnp.zeros((1, 5, D))).loss
+    np.testing.assert_allclose(loss, [2 * np.sum(p * np.log(p / (1 / 3)))], rtol=1e-5)
+
+
+def test_gumbel_equals_the_gumbel_softmax_of_torch_on_the_same_noise():
+    torch = pytest.importorskip("torch", reason=PARITY)
+    quantizer, features = GumbelQuantizer(K, D, temperature=0.7), normal(1, 8, D)
+    variables = start(quantizer)
+    upstream = normal(1, 8, D, seed=5)
+    codes, backward = jax.vjp(lambda x: apply(quantizer, variables, x, train=True).codes, features)
+    x = torch.tensor(np.array(features), requires_grad=True)
+    kernel, bias = (torch.tensor(np.array(variables["params"]["logits"][name])) for name in ("kernel", "bias"))
+    key = quantizer.apply(
+        variables, method=lambda module: module.make_rng("dropout"), rngs={"dropout": jax.random.key(7)}
     )
-    vectors, size, width, decay = 120, 16, 5, 0.8
-    averages = start_averages(size, width)
-    book = reference.Codebook(width, size, decay=decay, eps=0.0, threshold_ema_dead_code=0).train()
-    for buffer, value in (
-        (book.cluster_size, averages["frequency"] * vectors),  # they count; we take shares
-        (book.embed_avg, averages["total"] * vectors),
-        (book.embed, codebook_of(averages)),
-    ):
-        buffer.copy_(torch.tensor(np.array(value))[None])
-    for step in range(8):
-        features = normal(4, vectors // 4, width, seed=100 + step) + 0.2 * step
-        _, their_ids, _ = book(torch.tensor(np.array(features)))
-        _, ids, averages = quantize(EMAQuantizer(size, decay=decay), averages, features, update=True)
-        np.testing.assert_array_equal(ids, their_ids.numpy().reshape(ids.shape))
-    np.testing.assert_allclose(averages["frequency"] * vectors, book.cluster_size[0], rtol=1e-4)
-    np.testing.assert_allclose(codebook_of(averages), book.embed[0], atol=1e-5)
+    noise = torch.tensor(np.array(jax.random.gumbel(key, (1, 8, K))))
+    soft = torch.softmax((x @ kernel + bias + noise) / 0.7, -1)
+    hard = torch.nn.functional.one_hot(soft.argmax(-1), K) - soft.detach() + soft
+    theirs = hard @ torch.tensor(np.array(variables["params"]["codes"]))
+    theirs.backward(torch.tensor(np.array(upstream)))
+    np.testing.assert_allclose(codes, theirs.detach(), atol=1e-5)
+    np.testing.assert_allclose(backward(upstream)[0], x.grad, atol=1e-5)
 
 
-@pytest.mark.parametrize("depth", [1, 2])
-def test_mean_of_the_updates_by_two_halves_is_the_update_by_the_whole(depth):
-    quantizer, averages = EMAQuantizer(12, depth, decay=0.7), start_averages(12, 3)
-    features = normal(8, 10, 3, seed=5) * jnp.linspace(0.2, 3, 8)[:, None, None]
-    whole, first, second = (
-        quantize(quantizer, averages, part, update=True)[2] for part in (features, features[:4], features[4:])
-    )
-    assert np.abs(first["total"] - second["total"]).max() > 0.01
-    mean = jax.tree.map(lambda a, b: (a + b) / 2, first, second)
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-6), mean, whole)
+# --- collapse: all codes equal at the start
 
 
-def test_a_code_that_is_dead_for_20000_steps_stays_finite_and_can_come_back():
-    quantizer = EMAQuantizer(2, decay=0.99)
-    averages = averages_of(floats([[0.0], [100.0]]), floats([0.5, 0.5]))
+def train_from_equal_codes(kind, remedy, steps=120, size=256):
+    """Usage after training a codebook that starts collapsed, on features of fixed clusters."""
+    quantizer = make(kind, size, D, decay=0.9)
+    middles = 3 * normal(1024, D, seed=8)
+    variables = start(quantizer)
+    params, averages = dict(variables.get("params", {})), variables["codebook"]
+    equal, frequency = jnp.full((size, quantizer.lookup_width or D), 20.0), jnp.full(size, 1 / size)
+    params, averages = codebooks.place(params, averages, equal, frequency)
 
-    def step(_, averages):
-        return quantize(quantizer, averages, jnp.full((1, 4, 1), 0.5), update=True)[2]
+    def parts(params, averages, features):
+        variables = {"params": params, "codebook": averages}
+        table = quantizer.apply(variables, method="table")
+        return table, quantizer.apply(variables, features, method="project")
 
-    averages = jax.jit(lambda start: jax.lax.fori_loop(0, 20_000, step, start))(averages)
-    assert 0 < averages["frequency"][1] < 1e-6
-    np.testing.assert_allclose(codebook_of(averages), [[0.5], [100.0]], rtol=1e-4)
-    averages = quantize(quantizer, averages, jnp.full((1, 4, 1), 90.0), update=True)[2]
-    np.testing.assert_allclose(codebook_of(averages)[1], 90, rtol=1e-3)
+    if remedy == "k-means":
+        _, x = parts(params, averages, middles[None])
+        params, averages = codebooks.place(
+            params, averages, *codebooks.kmeans_start(x[0], size, 1, jax.random.key(3))
+        )
 
-
-def test_kmeans_recovers_clusters():
-    middles = 50 * normal(8, 4)
-    features = jnp.repeat(middles, 40, 0)
-    centres, share = fit(features, 8, jax.random.key(0))
-    order = brute_force(middles, np.asarray(centres))
-    assert sorted(order) == list(range(8))
-    np.testing.assert_allclose(centres[order], middles, rtol=1e-5)
-    np.testing.assert_allclose(share, 1 / 8)
-
-
-def test_kmeans_share_is_what_each_centre_owns():
-    features = jnp.repeat(floats([[0.0], [10.0]]), jnp.array([30, 10]), 0)
-    centres, share = fit(features, 2, jax.random.key(0))
-    order = np.argsort(np.asarray(centres)[:, 0])
-    np.testing.assert_allclose(centres[order], [[0], [10]], atol=1e-6)
-    np.testing.assert_allclose(share[order], [0.75, 0.25])
-
-
-def test_kmeans_leaves_no_centre_empty_where_half_of_the_features_are_equal():
-    features = jnp.concatenate([jnp.zeros((2000, 4)), normal(2000, 4)])
-    empty_at_start = 128 - used_codes(features, fit(features, 128, jax.random.key(0), 0)[0])
-    assert empty_at_start > 40
-    centres, share = fit(features, 128, jax.random.key(0))
-    assert used_codes(features, centres) == 128
-    assert share.min() >= 0.1 / 128
-
-
-def test_kmeans_serves_better_than_its_random_start():
-    features = normal(3000, 6)
-    start, end = (fit(features, 64, jax.random.key(1), i)[0] for i in (0, 10))
-    assert distortion(features, end) < 0.85 * distortion(features, start)
-
-
-def test_kmeans_start_of_depth_two():
-    """Half of the codes stand for the features, half for what those leave over."""
-    features = normal(4000, 4)
-    averages = jax.jit(quantizers.kmeans_start, static_argnums=(1, 2))(features, 64, 2, jax.random.key(0))
-    codebook = codebook_of(averages)
-    assert codebook.shape == (64, 4)
-    np.testing.assert_allclose(averages["frequency"].sum(), 1, rtol=1e-2)
-    np.testing.assert_allclose(averages["frequency"][:32].sum(), 0.5, rtol=1e-2)
-    ids, left = jax.jit(quantizers.residual_codes, static_argnums=2)(features[None], codebook, 2)
-    rest = left[0, :, 1] - codebook[ids[0, :, 1]]
-    assert np.mean(np.sum(rest**2, -1)) < 0.4 * distortion(features, codebook[:32])
-    assert len(np.unique(ids)) == 64
-    # The second half is the k-means of what the first leaves over, and so much smaller than the features.
-    assert np.linalg.norm(codebook[32:], axis=-1).mean() < 0.7 * np.linalg.norm(codebook[:32], axis=-1).mean()
-
-
-def train_collapsed(steps, revive_every):
-    """EMA updates of 256 equal codes far from all features; usage at the end."""
-    size, quantizer = 256, EMAQuantizer(256, decay=0.9)
-
-    def step(averages, number):
+    def step(state, number):
+        params, averages = state
         keys = jax.random.split(jax.random.fold_in(jax.random.key(0), number))
-        features = jax.random.normal(keys[0], (1, 1024, 4))
-        if revive_every:
-            revived = quantizers.revive(averages, features[0], keys[1])
-            averages = jax.tree.map(
-                lambda new, old: jnp.where(number % revive_every == 0, new, old), revived, averages
+        features = middles[None, jax.random.permutation(keys[0], len(middles))[:512]]
+        if remedy == "revival":
+            table, x = parts(params, averages, features)
+            revived = codebooks.place(
+                params, averages, *codebooks.revive(table, averages["frequency"], x[0], keys[1])
             )
-        return quantize(quantizer, averages, features, update=True)[2], None
+            params, averages = jax.tree.map(
+                lambda new, old: jnp.where(number % 20 == 0, new, old), revived, (params, averages)
+            )
 
-    averages = averages_of(jnp.full((size, 4), 20.0), jnp.full(size, 1 / size))
-    averages, _ = jax.jit(lambda start: jax.lax.scan(step, start, jnp.arange(1, steps + 1)))(averages)
-    return used_codes(normal(4096, 4, seed=9), codebook_of(averages)) / size
+        def loss(params):
+            out, changed = quantizer.apply(
+                {"params": params, "codebook": averages}, features, train=True, mutable=["codebook"]
+            )
+            return jnp.mean(out.loss), changed["codebook"]
 
+        gradient, averages = jax.grad(loss, has_aux=True)(params)
+        return (jax.tree.map(lambda p, g: p - 5.0 * g, params, gradient), averages), None
 
-def test_revival_ends_a_collapse_and_nothing_else_does():
-    assert train_collapsed(300, revive_every=0) == 1 / 256
-    assert train_collapsed(300, revive_every=20) >= 0.9
-
-
-def test_revive_touches_dead_codes_alone():
-    """Codes 2 and 4 are dead: below 0.05 / 5."""
-    codebook, dead = floats([[0.0], [1.0], [50.0], [2.0], [60.0]]), jnp.array([2, 4])
-    frequency = floats([0.5, 0.24, 0.009, 0.241, 0.0001])
-    features = floats([[0.25], [9.0], [1.25], [2.25], [2.5], [8.0]])
-    revived = jax.jit(quantizers.revive)(averages_of(codebook, frequency), features, jax.random.key(0))
-    alive = jnp.array([0, 1, 3])
-    np.testing.assert_allclose(codebook_of(revived)[alive], codebook[alive], atol=1e-6)
-    np.testing.assert_array_equal(revived["frequency"][alive], frequency[alive])
-    np.testing.assert_allclose(revived["frequency"][dead], 1 / 5)
-    first, second = np.asarray(codebook_of(revived))[dead]
-    assert first != second
-    assert {float(first[0]), float(second[0])} <= set(features.ravel().tolist())
+    (params, averages), _ = jax.jit(lambda *s: jax.lax.scan(step, s, jnp.arange(1, steps + 1)))(params, averages)
+    ids = quantizer.apply({"params": params, "codebook": averages}, middles[None]).ids
+    return len(np.unique(ids)) / size
 
 
-def test_revive_of_more_codes_than_features():
-    averages = averages_of(jnp.zeros((6, 1)), floats([1, 0, 0, 0, 0, 0]) + 1e-9)
-    codebook = codebook_of(jax.jit(quantizers.revive)(averages, floats([[3.0], [5.0]]), jax.random.key(0)))
-    assert codebook[0] == 0
-    assert set(codebook[1:, 0].tolist()) == {3.0, 5.0}
-
-
-def test_draws_are_in_proportion_to_the_errors_and_without_replacement():
-    def draw(key):
-        return quantizers.draw_by_error(key, floats([1, 0, 3, 0]), 2)
-
-    draws = np.asarray(jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(0), 4000)))
-    assert np.mean(draws[:, 0] == 2) == pytest.approx(0.75, abs=0.03)
-    assert set(draws.sum(1)) == {2}
+@pytest.mark.parametrize("kind", ["ema", "gradient", "l2"])
+def test_either_remedy_ends_a_collapse_and_without_one_it_stays(kind):
+    assert train_from_equal_codes(kind, "") < 0.1
+    assert train_from_equal_codes(kind, "revival") > 0.9
+    assert train_from_equal_codes(kind, "k-means") > 0.9

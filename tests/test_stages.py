@@ -10,7 +10,7 @@ import pytest
 from t2i_jax.loop import run as runs
 
 REPO = Path(__file__).parents[1]
-VQVAE, TRANSLATOR = "--config=configs/vqvae.py:smoke", "--config=configs/translator.py:smoke"
+VQVAE, TRANSLATOR = "--config=configs/patch_vqvae.py:smoke", "--config=configs/translator.py:smoke"
 
 
 @pytest.fixture
@@ -31,10 +31,16 @@ def refused(command, data_dir, tmp_path):
     ("argv", "said"),
     [
         (["--config"], "choose one of configs/"),
-        (["--config=elsewhere/vqvae.py"], "does not exist; choose one of configs/"),
+        (["--config=elsewhere/patch_vqvae.py"], "does not exist; choose one of configs/"),
         (["--config=configs"], "'configs' does not exist; choose one of configs/"),
-        (["--config", "configs/vqvae.py:smok"], "no variant 'smok'; choose one of configs/vqvae.py:digits"),
-        (["--config=./configs/vqvae.py:smok"], "no variant 'smok'; choose one of configs/vqvae.py:digits"),
+        (
+            ["--config", "configs/patch_vqvae.py:smok"],
+            "no variant 'smok'; choose one of configs/patch_vqvae.py:digits",
+        ),
+        (
+            ["--config=./configs/patch_vqvae.py:smok"],
+            "no variant 'smok'; choose one of configs/patch_vqvae.py:digits",
+        ),
         ([VQVAE, "--config.optm.lr=1"], "no field 'optm'; did you mean 'optim'?"),
         ([VQVAE, "--config.optim.lr.x=1"], "no field 'optim.lr.x'"),
         ([VQVAE, "--config.steps=1.5"], "--config.steps=1.5"),
@@ -54,10 +60,10 @@ def test_more_flags_that_cannot_be(argv, said, command):
 def test_good_ways_to_name_a_config(command, tmp_path):
     (tmp_path / "file").write_text("")
     for argv in (
-        ["--config=configs/vqvae.py"],
-        ["--config", "configs/vqvae.py:smoke"],
-        ["--config=./configs/vqvae.py:smoke"],
-        [f"--config={REPO}/configs/vqvae.py:smoke"],
+        ["--config=configs/patch_vqvae.py"],
+        ["--config", "configs/patch_vqvae.py:smoke"],
+        ["--config=./configs/patch_vqvae.py:smoke"],
+        [f"--config={REPO}/configs/patch_vqvae.py:smoke"],
         [VQVAE, "--accept-config-change"],
     ):  # each goes on until it meets the bad workdir
         assert "choose another --workdir" in command(*argv, f"--workdir={tmp_path / 'file'}")[1][-1]

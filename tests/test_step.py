@@ -17,7 +17,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from configs import translator, vqvae
+from configs import patch_vqvae, translator
 from t2i_jax import models
 from t2i_jax.errors import UserError
 from t2i_jax.loop import sharding
@@ -27,11 +27,11 @@ from t2i_jax.loop.step import make_step
 
 STEPS = 5
 # name: changes to the smoke config, and to that of two devices
-ON_ONE = {"vqvae": {}, "vqvae-accumulate": {"accumulate": 2}, "translator": {"ema": 0.9}}
+ON_ONE = {"patch_vqvae": {}, "patch_vqvae-accumulate": {"accumulate": 2}, "translator": {"ema": 0.9}}
 ON_TWO = {
-    "vqvae/jit": {},
-    "vqvae/pmap": {"parallel": "pmap"},
-    "vqvae-accumulate/pmap": {"parallel": "pmap"},
+    "patch_vqvae/jit": {},
+    "patch_vqvae/pmap": {"parallel": "pmap"},
+    "patch_vqvae-accumulate/pmap": {"parallel": "pmap"},
     "translator/jit": {},
     "translator/pmap": {"parallel": "pmap"},
     "translator/fsdp": {"fsdp": True},
@@ -57,7 +57,7 @@ def fake_batch(config, seed):
 def prepare(name):
     """Config, task, model and the variables to start from: no data, and codes of which a quarter is dead."""
     case = name.split("/")[0]
-    config = {"vqvae": vqvae, "translator": translator}[case.split("-")[0]].get_config("smoke")
+    config = {"patch_vqvae": patch_vqvae, "translator": translator}[case.split("-")[0]].get_config("smoke")
     config.steps, config.optim.lr = STEPS, 1e-3
     config.update(ON_ONE[case] | ON_TWO.get(name, {}))
     task, model = import_module(f"t2i_jax.tasks.{config.task}"), models.build(config)

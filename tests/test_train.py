@@ -36,7 +36,7 @@ def test_one_command_trains_the_tokenizer_encodes_and_trains_the_translator(smok
         "training translator-smoke",
         "devices: ",
         f"tokenizer {smoke_run.tokenizer} has no finished run yet; training it first",
-        "training vqvae-smoke",
+        "training patch_vqvae-smoke",
         "k-means",
         "encoding train",
         "encoding validation",
@@ -92,7 +92,7 @@ def test_a_change_of_a_finished_run_is_accepted_once(command, smoke_run, tmp_pat
 def test_weights_that_are_lost_come_back_from_the_checkpoint(smoke_config, smoke_run, tmp_path):
     run = shutil.copytree(smoke_run.tokenizer, tmp_path / "run")
     (run / runs.WEIGHTS).unlink()  # or the machine died between the checkpoint and the weights
-    train.train(smoke_config("vqvae"), run)
+    train.train(smoke_config("patch_vqvae"), run)
     assert runs.read_weights(run)[3] == runs.read_weights(smoke_run.tokenizer)[3]
 
 
@@ -135,8 +135,8 @@ def assert_same_end(one, other):
 @pytest.mark.parametrize(
     ("name", "method", "at", "number", "step"),
     [
-        ("vqvae", "push", 3, signal.SIGTERM, 3),
-        ("vqvae", "scalars", 2, signal.SIGTERM, 3),  # too late for step 2, so the next one is saved
+        ("patch_vqvae", "push", 3, signal.SIGTERM, 3),
+        ("patch_vqvae", "scalars", 2, signal.SIGTERM, 3),  # too late for step 2, so the next one is saved
         ("translator", "push", 2, signal.SIGINT, 2),
         ("prior", "push", 2, signal.SIGINT, 2),
     ],
@@ -165,7 +165,7 @@ def test_a_stopped_run_ends_as_the_one_that_never_stopped(
 
 
 def test_the_restored_iterator_gives_the_next_batch(smoke_config, smoke_run):
-    config = smoke_config("vqvae")
+    config = smoke_config("patch_vqvae")
     splits, transform = reconstruct.inputs(config)
 
     def stream():
@@ -183,7 +183,7 @@ def test_the_restored_iterator_gives_the_next_batch(smoke_config, smoke_run):
 def test_a_signal_from_outside_saves_and_the_same_command_continues(data_dir, tmp_path):
     run = tmp_path / "run"
     options = ["steps=1000000", "checkpoint_every=1000000", "eval_every=1000000", "upkeep_every=0", "log_every=5"]
-    argv = [sys.executable, "train.py", "--config=configs/vqvae.py:smoke", f"--workdir={run}"]
+    argv = [sys.executable, "train.py", "--config=configs/patch_vqvae.py:smoke", f"--workdir={run}"]
     argv += [f"--config.{option}" for option in [*options, f"data.data_dir={data_dir}"]]
     last = 0
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,230 +1,141 @@
-"""The VQ-VAE: features by a slow reading of their definition, and the order of tokens."""
+"""The VQ-VAE over a grid: shapes, the order of tokens, and every kind of quantizer in training."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from vqvaes import (
-    COLOURS,
-    FIRST,
-    STRENGTHS,
-    K,
-    apply,
-    brute_force,
-    build,
-    codebooks_of,
-    encode,
-    pictures,
-    slow_features,
-    slow_pictures,
-    start,
-    strengths,
-    trained_like,
+from flax.core import FrozenDict
+
+from t2i_jax.models import quantizers
+from t2i_jax.models.vqvae import Model
+from t2i_jax.tasks import reconstruct
+
+K = 48
+
+
+def build(**fields):
+    fields = {"codebook_size": K, "image_size": 16, "width": 16, "code_width": 8, "residual_blocks": 1} | fields
+    return Model(**fields)
+
+
+def pictures(count=3, side=16, channels=3, seed=0):
+    return jnp.array(np.random.default_rng(seed).random((count, side, side, channels), np.float32))
+
+
+def start(model):
+    keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+    return jax.jit(model.init)(keys, pictures(1, model.image_size, model.channels))
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames=("method",))
+def apply(model, variables, *inputs, **options):
+    return model.apply(variables, *inputs, **options)
+
+
+@pytest.mark.parametrize(
+    ("side", "channels", "downsampling"), [(28, 1, 4), (32, 3, 8), (24, 3, 2), (32, 1, 16), (32, 3, 32)]
 )
-
-SIZES = [(16, 8, 4, 1), (24, 12, 4, 2), (16, 8, 8, 3), (18, 6, 2, 1), (8, 8, 4, 2)]
-sizes = pytest.mark.parametrize(("image_size", "block", "patch", "depth"), SIZES)
-
-
-# --- features
-
-
-@sizes
-def test_features_are_what_their_definition_says(image_size, block, patch, depth):
-    images = np.array(pictures(side=image_size))
-    images[1, :block, -block:] = 0
-    features = encode(images, block=block, patch=patch, depth=depth)
-    for number, image in enumerate(images):
-        for name, values in slow_features(image, block, patch).items():
-            np.testing.assert_allclose(features[name][number], values, atol=1e-5)
-
-
-def of_one_hue_a_block(side, block):
-    hues = np.random.default_rng(0).uniform(0.1, 1, (3, side // block, side // block, 3)).astype(np.float32)
-    return strengths(side=side) * hues.repeat(block, 1).repeat(block, 2)
-
-
-@sizes
-def test_one_hue_a_block_comes_back_exactly(image_size, block, patch, depth):
-    images = of_one_hue_a_block(image_size, block)
-    features = encode(images, block=block, patch=patch, depth=depth)
-    model = build(image_size, block, patch, depth)
-    back = apply(model, {}, features["colour"], features["pattern"], method="decode")
-    np.testing.assert_allclose(back, images, atol=1e-5)
-
-
-def test_decoder_blocks_start_as_the_identity():
-    model, images = build(decoder_layers=2), of_one_hue_a_block(16, 8)
-    features = encode(images)
-    features = features["colour"], features["pattern"]
-    fresh = jax.jit(model.init)(jax.random.key(0), jnp.asarray(images))
-    assert set(fresh["params"]) == {"decoder_0", "decoder_1"}
-    np.testing.assert_allclose(apply(model, fresh, *features, method="decode"), images, atol=1e-5)
-    assert np.abs(apply(model, trained_like(model), *features, method="decode") - images).max() > 0.05
-
-
-def test_strengths_of_patches_by_hand():
-    """A block of patches 1, 2 over 3, 4 (tenths), all of one red."""
-    image = np.zeros((1, 8, 8, 3), np.float32)
-    image[0, :, :, 0] = np.array([[0.1, 0.2], [0.3, 0.4]]).repeat(4, 0).repeat(4, 1)
-    features = encode(image)
-    np.testing.assert_allclose(features["colour"][0, 0], [1, 0, 0], atol=1e-6)
-    np.testing.assert_allclose(features["strength"][0, 0], [0.1, 0.2, 0.3, 0.4], atol=1e-6)
-    np.testing.assert_allclose(features["pattern"][0], np.repeat([[0.1], [0.2], [0.3], [0.4]], 16, 1), atol=1e-6)
-
-
-@pytest.mark.parametrize("faint", [0.0, 1e-8])
-def test_a_black_block_has_no_colour_and_no_strength(faint):
-    images = np.array(pictures())
-    images[0, 8:, :8] = faint
-    features = encode(images)
-    assert all(np.isfinite(values).all() for values in features.values())
-    assert (features["colour"][0, 2] == 0).all()
-    assert (features["strength"][0, 2] == 0).all()
-    assert (features["pattern"][0].reshape(4, 4, 16)[2:, :2] == 0).all()
-    np.testing.assert_allclose(np.linalg.norm(np.delete(features["colour"][0], 2, 0), axis=1), 1, rtol=1e-5)
-
-
-def test_another_hue_is_another_colour_and_nothing_else():
-    grey = strengths()
-    red, blue = np.array([0.8, 0.6, 0], np.float32), np.array([0, 0.28, 0.96], np.float32)  # both of length 1
-    one, other, dim = (encode(grey * hue) for hue in (red, blue, blue / 4))
-    np.testing.assert_allclose(one["colour"], np.broadcast_to(red, (3, 4, 3)), atol=1e-5)
-    np.testing.assert_allclose(other["colour"], np.broadcast_to(blue, (3, 4, 3)), atol=1e-5)
-    np.testing.assert_allclose(dim["colour"], other["colour"], atol=1e-5)
-    assert one["strength"].min() > 0.05
-    np.testing.assert_allclose(one["strength"], other["strength"], atol=1e-5)
-    np.testing.assert_allclose(dim["strength"] * 4, other["strength"], atol=1e-5)
-    np.testing.assert_allclose(one["pattern"], other["pattern"], atol=1e-5)
-    np.testing.assert_allclose(dim["pattern"] * 4, other["pattern"], atol=1e-5)
-
-
-# --- tokens
-
-
-@sizes
-def test_shapes(image_size, block, patch, depth):
-    model, images = build(image_size, block, patch, depth), pictures(side=image_size)
+def test_shapes(side, channels, downsampling):
+    model = build(image_size=side, channels=channels, downsampling=downsampling)
+    images = pictures(2, side, channels)
     variables = start(model)
-    reconstructions, features, codes, ids = apply(model, variables, images)
-    blocks, patches = (image_size // block) ** 2, (image_size // patch) ** 2
-    assert reconstructions.shape == images.shape
-    widths = {"colour": 3, "strength": (block // patch) ** 2, "pattern": patch**2}
-    shapes = {name: (3, patches if name == "pattern" else blocks, width) for name, width in widths.items()}
-    assert {name: x.shape for name, x in features.items()} == shapes
-    assert {name: x.shape for name, x in codes.items()} == shapes
-    assert ids.shape == (3, 2 * blocks + patches * depth) == (3, model.num_tokens)
-    assert model.counts == {"colour": blocks, "strength": blocks, "pattern": patches * depth}
-    assert model.depths == {"colour": 1, "strength": 1, "pattern": depth}
-    assert model.sizes == {"colour": COLOURS, "strength": STRENGTHS, "pattern": K - COLOURS - STRENGTHS}
-    made = jax.eval_shape(model.init, jax.random.key(0), images)["codebook"]
-    totals = {name: averages["total"].shape for name, averages in made.items()}
-    assert totals == {name: (model.sizes[name], width) for name, width in widths.items()}
+    reconstructions, asked, ids = apply(model, variables, images)
+    count = (side // downsampling) ** 2
+    assert model.grid == (side // downsampling, side // downsampling)
+    assert (reconstructions.shape, asked.shape, ids.shape) == (images.shape, (2,), (2, count))
+    assert model.num_tokens == count
+    assert apply(model, variables, method="codebook").shape == (K, 8)
+    assert apply(model, variables, ids, method="detokenize").shape == images.shape
 
 
-@sizes
-def test_tokens_are_colours_strengths_and_patterns_row_by_row_depths_side_by_side(image_size, block, patch, depth):
-    model, images = build(image_size, block, patch, depth), pictures(side=image_size)
+def test_detokenize_gives_the_reconstruction_clipped():
+    model, images = build(), pictures()
     variables = start(model)
-    codebooks, expected = codebooks_of(variables), []
-    for image in np.asarray(images):
-        row = []
-        for name, left in slow_features(image, block, patch).items():
-            chosen = []
-            for _ in range(model.depths[name]):
-                chosen.append(brute_force(left, codebooks[name]))
-                left = left - codebooks[name][chosen[-1]]
-            row += [*(FIRST[name] + np.stack(chosen, 1)).ravel()]
-        expected.append(row)
-    ids = np.asarray(apply(model, variables, images, method="tokenize"))
-    assert ids.dtype == np.int32
-    np.testing.assert_array_equal(ids, expected)
-    assert len(np.unique(ids)) > 5
-
-
-def test_ids_lie_in_the_range_of_their_codebook():
-    model = build(depth=2)
-    ids = apply(model, start(model), pictures(20), method="tokenize")
-    colours, strengths, patterns = np.split(np.asarray(ids), [4, 8], axis=1)
-    assert 0 <= colours.min() < colours.max() < COLOURS
-    assert strengths.min() >= COLOURS
-    assert strengths.max() < COLOURS + STRENGTHS
-    assert patterns.shape == (20, 32)
-    assert COLOURS + STRENGTHS <= patterns.min() < patterns.max() < K
-
-
-@sizes
-def test_detokenize_reads_every_id_at_every_place(image_size, block, patch, depth):
-    """An id of another codebook stands for zero."""
-    model = build(image_size, block, patch, depth)
-    variables = start(model)
-    rng = np.random.default_rng(0)
-    ids = np.stack([rng.permutation(K) for _ in range(model.num_tokens)], axis=1)
-    images = apply(model, variables, ids, method="detokenize")
-    np.testing.assert_allclose(images, slow_pictures(model, codebooks_of(variables), ids), atol=1e-5)
-    assert images.std() > 0.05
-
-
-def test_an_id_of_another_codebook_is_black_where_it_stands_and_nowhere_else():
-    model = build()
-    variables = start(model)
-    a_pattern = FIRST["pattern"] + 1
-    ids = np.tile([0] * 4 + [COLOURS] * 4 + [a_pattern] * 16, (6, 1))
-    ids[1, 1] = a_pattern  # for the colour of the block at the top right
-    ids[2, 1] = COLOURS + 2
-    ids[3, 8 + 6] = 5  # a colour for the pattern of the patch in row 1, column 2
-    ids[4, 4:8] = [0, a_pattern, 5, K - 1]  # strengths are for who draws the patterns, not for the eye
-    ids[5] = [a_pattern] * 8 + [0] * 16
-    whole, *others = np.asarray(apply(model, variables, ids, method="detokenize"))
-    assert (whole.reshape(4, 4, 4, 4, 3).max((1, 3, 4)) > 0.1).all()  # no patch is black by itself
-    right_above, one_patch, none = (np.zeros((16, 16, 1), bool) for _ in range(3))
-    right_above[:8, 8:] = one_patch[4:8, 8:12] = True
-    for image, black in zip(others, (right_above, right_above, one_patch, none, ~none), strict=True):
-        np.testing.assert_allclose(image, np.where(black, 0, whole), atol=1e-6)
-
-
-@pytest.mark.parametrize("depth", [1, 2])
-def test_detokenize_gives_the_reconstruction_clipped(depth):
-    model, images = build(depth=depth, decoder_layers=1), pictures()
-    variables = trained_like(model)
-    # Codes as large as pixels, so that decoding leaves [0, 1].
-    variables["codebook"]["pattern"]["total"] *= 3
-    reconstructions, _, _, ids = apply(model, variables, images)
+    reconstructions, _, ids = apply(model, variables, images)
     np.testing.assert_array_equal(apply(model, variables, images, method="tokenize"), ids)
     back = apply(model, variables, ids, method="detokenize")
-    assert reconstructions.min() < -0.1
-    assert reconstructions.max() > 1.1
     np.testing.assert_allclose(back, np.clip(reconstructions, 0, 1), atol=1e-5)
 
 
-def test_the_codebook_holds_all_codes_in_spaces_apart():
-    model = build(depth=2)
+def test_tokens_stand_row_by_row():
+    """A change in one corner of a picture reaches tokens near it alone."""
+    model, images = build(image_size=64, residual_blocks=0), np.array(pictures(1, 64))
     variables = start(model)
-    codebook, parts = apply(model, variables, method="codebook"), codebooks_of(variables)
-    assert codebook.shape == (K, 3 + 4 + 16)
-    expected, column = np.zeros((K, 23)), 0
-    for name in ("colour", "strength", "pattern"):
-        rows, columns = parts[name].shape
-        expected[FIRST[name] : FIRST[name] + rows, column : column + columns] = parts[name]
-        column += columns
-    np.testing.assert_allclose(codebook, expected, rtol=1e-6)
+    ids = apply(model, variables, jnp.array(images), method="encode")["code"]
+    images[0, :4, -4:] = 1 - images[0, :4, -4:]
+    changed = np.abs(apply(model, variables, jnp.array(images), method="encode")["code"] - ids).max(-1) > 1e-6
+    rows, columns = np.nonzero(changed.reshape(16, 16))
+    assert 0 in rows
+    assert 15 in columns
+    assert rows.max() <= 2
+    assert columns.min() >= 13
+
+
+@pytest.mark.parametrize("kind", quantizers.KINDS)
+def test_every_kind_of_quantizer_trains(kind):
+    """Forty steps on one batch: the loss falls, encoder and codes move, and upkeep keeps shapes."""
+    model, images = build(quantizer=kind), pictures(8)
+    variables = start(model)
+    params = variables.pop("params")
+
+    @jax.jit
+    def step(params, variables, number):
+        def loss(params):
+            return reconstruct.loss_fn(
+                model,
+                params,
+                variables,
+                {"image": images},
+                step=number,
+                rngs={"dropout": jax.random.key(number)},
+                train=True,
+                foreground_weight=1.0,
+            )
+
+        (_, (variables, metrics)), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+        return jax.tree.map(lambda p, g: p - 0.05 * g, params, gradient), variables, gradient, metrics
+
+    upkeep = jax.jit(functools.partial(reconstruct.upkeep, model))
+    params, variables = upkeep(params, variables, {"image": images}, jax.random.key(2))
+    before = apply(model, {"params": params, **variables}, method="codebook")
+    decibels = []
+    for number in range(40):
+        params, variables, gradient, metrics = step(params, variables, number)
+        decibels.append(float(metrics["psnr"]))
+        if number == 0:
+            assert all(np.abs(g).max() > 0 for g in jax.tree.leaves(gradient["to_codes"])), kind
+    assert np.mean(decibels[-5:]) > np.mean(decibels[:5]) + 0.3
+    assert np.abs(apply(model, {"params": params, **variables}, method="codebook") - before).max() > 1e-4
 
 
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"image_size": 18}, "image_size 18 is not divisible by block 8"),
-        ({"patch": 3}, "block 8 is not divisible by patch 3"),
-        ({"patch": 16}, "block 8 is not divisible by patch 16"),
-        ({"colours": 31}, "codebook_size 36, less colours 31 and strengths 5, leaves no pattern"),
-        ({"strengths": 40}, "codebook_size 36, less colours 7 and strengths 40, leaves no pattern"),
-        ({"colours": 0}, "colours 0"),
-        ({"strengths": 0}, "strengths 0"),
-        ({"strengths": -1}, "strengths -1"),
-        ({"depth": 5}, "24 patterns are not divisible by depth 5"),
+        ({"downsampling": 3}, "downsampling 3 is unknown; choose 2, 4, 8, 16, 32"),
+        ({"image_size": 18}, "image_size 18 is not divisible by downsampling 4"),
+        ({"quantizer": "vq"}, "quantizer 'vq' is unknown"),
+        ({"quantizer": "fsq", "codebook_size": 11}, "codebook_size 11 is no product"),
     ],
 )
-def test_sizes_that_do_not_fit(fields, said):
+def test_fields_that_do_not_fit(fields, said):
     model = build(**fields)
     with pytest.raises(ValueError, match=said):
         model.init(jax.random.key(0), pictures(side=model.image_size))
+
+
+def test_options_reach_the_quantizer():
+    model = build(quantizer="l2", quantizer_options=FrozenDict({"lookup_width": 3}))
+    assert apply(model, start(model), pictures(), method="lookup")["code"].shape == (3, 16, 3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_large_sizes_by_shape(dtype):
+    model = Model(codebook_size=8192, image_size=256, downsampling=8, width=256, dtype=dtype)
+    images = jax.ShapeDtypeStruct((2, 256, 256, 3), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    out = jax.eval_shape(lambda v, x: model.apply(v, x), variables, images)
+    assert [x.shape for x in out] == [(2, 256, 256, 3), (2,), (2, 1024)]
+    assert out[0].dtype == jnp.float32

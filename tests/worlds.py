@@ -32,7 +32,7 @@ ONLY_TRANSLATOR = {
     "tokenizer_run": "tokenizer",
 }
 TOKENIZER = [
-    f"--config={REPO}/configs/vqvae.py:smoke",
+    f"--config={REPO}/configs/patch_vqvae.py:smoke",
     "--workdir=tokenizer",
     "--config.data.data_dir=data",
     *(f"--config.{name}={value}" for name, value in OPTIONS.items()),
@@ -119,7 +119,7 @@ def assert_same_world(world, other):
     seen, expected = batches_of(world), batches_of(other)
     assert len(expected) == 2 * STEPS
     assert seen == expected
-    for name in ("vqvae-smoke", "translator-smoke"):
+    for name in ("patch_vqvae-smoke", "translator-smoke"):
         digests = [seen[name, step] for step in range(1, STEPS + 1)]
         assert all(len(digest) == 1 for digest in digests)
         assert all(one != other for one, other in pairwise(digests))

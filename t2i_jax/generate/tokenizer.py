@@ -26,7 +26,9 @@ class Tokenizer:
     def __init__(self, run: str | Path):
         self.config = runs.read_config(run)
         if self.config.task != "reconstruct":
-            raise UserError(f"run {run} holds no image tokenizer; name one that --config=configs/vqvae.py trained")
+            raise UserError(
+                f"run {run} holds no image tokenizer; name one that --config=configs/patch_vqvae.py trained"
+            )
         params, variables, self.step, self.digest = runs.read_weights(run)
         self._model = models.build(self.config)
         self.codebook_size, self.num_tokens = self._model.codebook_size, self._model.num_tokens
@@ -41,9 +43,11 @@ class Tokenizer:
           UserError: another shape, or floats outside [0, 1].
         """
         images = np.asarray(images)
-        side = self.config.model.image_size
-        if images.ndim != 4 or images.shape[1:] != (side, side, 3):
-            raise UserError(f"pictures have shape {images.shape}; this tokenizer reads [B, {side}, {side}, 3]")
+        side, channels = self.config.model.image_size, self.config.data.channels
+        if images.ndim != 4 or images.shape[1:] != (side, side, channels):
+            raise UserError(
+                f"pictures have shape {images.shape}; this tokenizer reads [B, {side}, {side}, {channels}]"
+            )
         if images.dtype == np.uint8:
             images = images.astype(np.float32) / 255
         elif not np.issubdtype(images.dtype, np.floating):

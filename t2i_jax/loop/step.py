@@ -84,9 +84,10 @@ class JitStep:
         return self._step(state, self._share(batch))
 
     def upkeep(self, upkeep, state: State, batch: dict, key) -> State:
-        """The state with `variables = upkeep(params, variables, batch, key)`."""
-        variables = upkeep(state.params, state.variables, self._share(batch), key)
-        return state.replace(variables=jax.device_put(variables, self.state_sharding.variables))
+        """The state with `params, variables = upkeep(params, variables, batch, key)`."""
+        parts = upkeep(state.params, state.variables, self._share(batch), key)
+        params, variables = jax.device_put(parts, (self.state_sharding.params, self.state_sharding.variables))
+        return state.replace(params=params, variables=variables)
 
     def gather(self, state: State) -> State:
         """The state as plain arrays, for checkpoints and evaluation."""
@@ -115,10 +116,11 @@ class PmapStep:
         return state, {name: value[0] for name, value in metrics.items()}
 
     def upkeep(self, upkeep, state: State, batch: dict, key) -> State:
-        """The state with `variables = upkeep(params, variables, batch, key)`, from the batch of all hosts."""
+        """The same, from the batch of all hosts."""
         whole = self.gather(state)
         batch = multihost_utils.process_allgather(batch, tiled=True)
-        return self.place(whole.replace(variables=upkeep(whole.params, whole.variables, batch, key)))
+        params, variables = upkeep(whole.params, whole.variables, batch, key)
+        return self.place(whole.replace(params=params, variables=variables))
 
     def gather(self, state: State) -> State:
         """The first device's copy."""

@@ -1,183 +1,182 @@
-"""VQ-VAE over patches (van den Oord et al. 2017): pictures -> tokens -> pictures.
+"""VQ-VAE over a grid (van den Oord et al. 2017): pictures -> h x w tokens of one codebook -> pictures.
 
-Three codebooks, from coarse to fine: a colour token says which colour a block of patches has, a strength token
-how strong each of its patches is, and a pattern token draws one patch, as strengths along that colour. Colour has
-the coarser grid, as in JPEG and video coding, and a codebook of its own: a pattern learned in one colour is known
-in all, and no codebook has to hold the product of the two. The coarse tokens come first, so that they lay out the
-picture before any detail is drawn.
+The encoder is plain convolutions or a ResNet cut after one of its stages; then a convolution and ReLU, the
+quantizer, a convolution and three transposed ones.
 
-Decoder blocks start as the identity, so that a k-means codebook is a working tokenizer at step 0 and training
-only improves on it. Matrix products throughout: strided convolutions and their gradients are slow in XLA on CPU.
-
-Letters: B batch, H W pixels, P patches, C blocks, N = 2 C + P * depth tokens, K codebook size.
+Letters: B batch, H W pixels, h w token grid, N = h w tokens, K codebook size, D code width.
 """
 
-import jax
+from collections.abc import Mapping
+
 import jax.numpy as jnp
 from einops import rearrange
 from flax import linen as nn
+from flax.core import FrozenDict
 from jaxtyping import Array, Float, Int
+from ml_collections import FrozenConfigDict
 
-from t2i_jax.models.quantizers import EMAQuantizer
+from t2i_jax.models import quantizers
 
-BLACK = 1e-6  # length of a mean colour, in pixel units, up to which it has no direction
+UPSAMPLING = {2: (2, 1, 1), 4: (2, 2, 1), 8: (2, 2, 2), 16: (4, 2, 2), 32: (4, 4, 2)}
 
 
 class Model(nn.Module):
-    """Patch VQ-VAE with colour, strength and pattern apart.
+    """VQ-VAE over a grid of tokens.
 
     Attributes:
-      codebook_size: K, codes of all three codebooks; ids of colours come first, then strengths, then patterns.
-      image_size: H = W, in pixels; divisible by `block`.
-      colours, strengths: how many of the K codes are colours and strengths.
-      block: side of what shares a colour and a strength token, in pixels; divisible by `patch`.
-      patch: side of a patch, in pixels.
-      depth: pattern tokens a patch, each refining the ones before it.
-      width: hidden width of the blocks.
-      decoder_layers: number of residual blocks.
-      decay: EMA decay of the codebooks.
+      codebook_size: K.
+      image_size: H = W, in pixels; divisible by `downsampling`.
+      channels: of the pictures, 1 or 3.
+      downsampling: pixels a token, along each side: a key of `UPSAMPLING`.
+      width: of the convolutions.
+      code_width: D.
+      residual_blocks: before the quantizer and after it.
+      quantizer: its kind, a key of `quantizers.KINDS`.
+      quantizer_options: other fields of that kind.
       dtype: computation type, "float32" or "bfloat16"; parameters and codebooks stay float32.
+
+    Raises:
+      ValueError: sizes that do not fit each other.
     """
 
     codebook_size: int
     image_size: int
-    colours: int = 16
-    strengths: int = 112
-    block: int = 16
-    patch: int = 8
-    depth: int = 1
-    width: int = 256
-    decoder_layers: int = 2
-    decay: float = 0.99
+    channels: int = 3
+    downsampling: int = 4
+    width: int = 128
+    code_width: int = 64
+    residual_blocks: int = 2
+    quantizer: str = "ema"
+    quantizer_options: Mapping | FrozenConfigDict = FrozenDict()
     dtype: str = "float32"
 
     def setup(self):
-        if self.image_size % self.block:
-            raise ValueError(f"image_size {self.image_size} is not divisible by block {self.block}")
-        if self.block % self.patch:
-            raise ValueError(f"block {self.block} is not divisible by patch {self.patch}")
-        if min(self.sizes.values()) < 1:
+        if self.downsampling not in UPSAMPLING:
             raise ValueError(
-                f"codebook_size {self.codebook_size}, less colours {self.colours} and strengths {self.strengths},"
-                " leaves no pattern"
+                f"downsampling {self.downsampling} is unknown; choose {', '.join(map(str, UPSAMPLING))}"
             )
-        if self.sizes["pattern"] % self.depth:
-            raise ValueError(f"{self.sizes['pattern']} patterns are not divisible by depth {self.depth}")
-        for name, size in self.sizes.items():
-            setattr(self, name, EMAQuantizer(size, self.depths[name], self.decay))
-        self.decoder = [PatchBlock(self.width, self.dtype) for _ in range(self.decoder_layers)]
+        if self.image_size % self.downsampling:
+            raise ValueError(f"image_size {self.image_size} is not divisible by downsampling {self.downsampling}")
+        self.encoder = ConvEncoder(self.width, self.downsampling, self.residual_blocks, self.dtype)
+        self.to_codes = nn.Conv(self.code_width, (1, 1), dtype=self.dtype)
+        kind, options = self.quantizer, self.quantizer_options
+        self.code = quantizers.make(kind, self.codebook_size, self.code_width, **options)
+        self.decoder = Decoder(
+            self.width, UPSAMPLING[self.downsampling], self.residual_blocks, self.channels, self.dtype
+        )
 
     @property
-    def sizes(self) -> dict[str, int]:
-        """Codes of each codebook, in the order of their ids and tokens."""
-        patterns = self.codebook_size - self.colours - self.strengths
-        return {"colour": self.colours, "strength": self.strengths, "pattern": patterns}
-
-    @property
-    def depths(self) -> dict[str, int]:
-        """Tokens a feature vector, for each codebook."""
-        return {"colour": 1, "strength": 1, "pattern": self.depth}
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Tokens a picture, for each codebook."""
-        blocks, patches = ((self.image_size // side) ** 2 for side in (self.block, self.patch))
-        return {"colour": blocks, "strength": blocks, "pattern": patches * self.depth}
+    def grid(self) -> tuple[int, int]:
+        """h and w."""
+        side = self.image_size // self.downsampling
+        return side, side
 
     @property
     def num_tokens(self) -> int:
         """N, tokens a picture."""
-        return sum(self.counts.values())
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def depths(self) -> dict[str, int]:
+        """Tokens a feature vector, by codebook."""
+        return {"code": 1}
 
     def __call__(
-        self, images: Float[Array, "B H W 3"], *, train: bool = False
-    ) -> tuple[Float[Array, "B H W 3"], dict, dict, Int[Array, "B N"]]:
+        self, images: Float[Array, "B H W C"], *, train: bool = False
+    ) -> tuple[Float[Array, "B H W C"], Float[Array, "B"], Int[Array, "B N"]]:
         """Reconstruct.
 
         Args:
           images: pixels in [0, 1].
-          train: move the codebooks' averages (collection `codebook` must be mutable).
+          train: move the codebook's averages (collection `codebook` must be mutable); Gumbel noise comes from
+            the random stream "dropout".
 
         Returns:
-          Reconstructions (not clipped), features by codebook (see `encode`), their straight-through codes, and
-          ids in [0, K).
+          Reconstructions (not clipped), what the quantizer asks for, and ids in [0, K), row by row.
         """
-        features = self.encode(images)
-        codes, ids, first = {}, [], 0
-        for name, size in self.sizes.items():
-            codes[name], own = getattr(self, name)(features[name], update=train)
-            ids.append(first + own)
-            first += size
-        return self.decode(codes["colour"], codes["pattern"]), features, codes, jnp.concatenate(ids, -1)
+        codes, ids, asked = self.code(self.encode(images)["code"], train=train)
+        return self.decode(codes), asked, ids
 
-    def encode(self, images: Float[Array, "B H W 3"]) -> dict:
-        """Features of pixels in [0, 1], before quantization.
+    def encode(self, images: Float[Array, "B H W C"]) -> dict:
+        """Features before quantization: `code` [B, N, D]."""
+        features = self.to_codes(nn.relu(self.encoder(2 * images - 1)))
+        return {"code": rearrange(features, "b h w d -> b (h w) d").astype(jnp.float32)}
 
-        Returns:
-          `colour` [B, C, 3], the direction of each block's mean colour, zero where it is black; `pattern`
-          [B, P, patch**2], pixels along that direction; `strength` [B, C, patches of a block], the root mean
-          square of each pattern.
-        """
-        p, q = self.patch, self.block // self.patch
-        pixels = rearrange(images, "b (i y p) (j x q) c -> b i j (y x) (p q) c", y=q, p=p, x=q, q=p)
-        mean = pixels.mean((-3, -2))
-        length = jnp.linalg.norm(mean, axis=-1, keepdims=True)
-        colour = jnp.where(length > BLACK, mean / jnp.maximum(length, BLACK), 0.0)
-        pattern = jnp.einsum("bijnmc,bijc->bijnm", pixels, colour)
-        return {
-            "colour": rearrange(colour, "b i j c -> b (i j) c"),
-            "strength": rearrange(jnp.sqrt(jnp.mean(pattern**2, -1)), "b i j n -> b (i j) n"),
-            "pattern": rearrange(pattern, "b i j (y x) m -> b (i y j x) m", y=q),
-        }
+    def decode(self, codes: Float[Array, "B N D"]) -> Float[Array, "B H W C"]:
+        """Pixels of codes, not clipped."""
+        grid = rearrange(codes, "b (h w) d -> b h w d", h=self.grid[0])
+        return (self.decoder(grid).astype(jnp.float32) + 1) / 2
 
-    def decode(self, colour: Float[Array, "B C 3"], pattern: Float[Array, "B P D"]) -> Float[Array, "B H W 3"]:
-        """Pixels of codes, not clipped. Strengths are not among them: they are there for who draws the patterns."""
-        side, p, q = self.image_size // self.block, self.patch, self.block // self.patch
-        colour = rearrange(colour, "b (i j) c -> b i 1 j 1 1 c", i=side)
-        pattern = rearrange(pattern, "b (i y j x) m -> b i y j x m 1", i=side, j=side, y=q, x=q)
-        x = rearrange(pattern * colour, "b i y j x m c -> b (i y j x) (m c)")
-        for block in self.decoder:
-            x = block(x)
-        x = rearrange(x, "b (h w) (p q c) -> b (h p) (w q) c", h=side * q, p=p, q=p)
-        return x.astype(jnp.float32)
+    def lookup(self, images: Float[Array, "B H W C"]) -> dict:
+        """Features as they are compared with codes."""
+        return {"code": self.code.project(self.encode(images)["code"])}
+
+    def tables(self) -> dict:
+        """Codes as features are compared with them; for kinds that have a codebook."""
+        return {"code": self.code.table()}
 
     def codebook(self) -> Float[Array, "K D"]:
-        """All codes in one space, the sum of the three codebooks' spaces: zero outside their own."""
-        return jax.scipy.linalg.block_diag(*(getattr(self, name).codebook() for name in self.sizes))
+        """The codes, in the space of the features."""
+        return self.code.codebook()
 
-    def tokenize(self, images: Float[Array, "B H W 3"]) -> Int[Array, "B N"]:
-        """Ids in [0, K) of pixels in [0, 1]: colours, strengths, patterns, each row by row, depths side by side."""
-        return self(images)[3]
+    def tokenize(self, images: Float[Array, "B H W C"]) -> Int[Array, "B N"]:
+        """Ids in [0, K) of pixels in [0, 1], row by row."""
+        return self(images)[2]
 
-    def detokenize(self, ids: Int[Array, "B N"]) -> Float[Array, "B H W 3"]:
-        """Pixels in [0, 1] of ids in [0, K). An id of another codebook stands for black."""
-        codes, counts = self.codebook()[ids], self.counts
-        colour = codes[:, : counts["colour"], :3]
-        pattern = codes[:, -counts["pattern"] :, -(self.patch**2) :]
-        pattern = rearrange(pattern, "b (n d) c -> b n d c", d=self.depth).sum(-2)
-        return jnp.clip(self.decode(colour, pattern), 0.0, 1.0)
+    def detokenize(self, ids: Int[Array, "B N"]) -> Float[Array, "B H W C"]:
+        """Pixels in [0, 1] of ids in [0, K)."""
+        return jnp.clip(self.decode(self.codebook()[ids]), 0.0, 1.0)
 
 
-class PatchBlock(nn.Module):
-    """Residual block that mixes first over tokens, then over channels (Tolstikhin et al. 2021, eq. 1).
-
-    Both branches end in a zero kernel: a new block is the identity.
-    """
+class ConvEncoder(nn.Module):
+    """Halve the sides by 4 x 4 convolutions until they are `downsampling` times smaller, then residual blocks."""
 
     width: int
-    dtype: str = "float32"
+    downsampling: int
+    residual_blocks: int
+    dtype: str
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B P D"]) -> Float[Array, "B P D"]:
-        """Same shape in and out."""
-        tokens, channels = x.shape[-2:]
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
+        halvings = self.downsampling.bit_length() - 1
+        for number in range(halvings):
+            width = self.width // 2 if number < halvings - 1 else self.width
+            x = nn.Conv(width, (4, 4), strides=2, padding=1, dtype=self.dtype)(x)
+            x = x if number == halvings - 1 else nn.relu(x)
+        for _ in range(self.residual_blocks):
+            x = ResidualBlock(self.dtype)(x)
+        return x
 
-        def dense(features, name, kernel_init):
-            return nn.Dense(features, dtype=self.dtype, name=name, kernel_init=kernel_init)
 
-        zeros, lecun = nn.initializers.zeros_init(), nn.initializers.lecun_normal()
-        y = nn.LayerNorm(dtype=self.dtype, name="token_norm")(x).swapaxes(-1, -2)
-        y = dense(tokens, "token_out", zeros)(nn.gelu(dense(4 * tokens, "token_in", lecun)(y)))
-        x = x + y.swapaxes(-1, -2)
-        y = nn.LayerNorm(dtype=self.dtype, name="channel_norm")(x)
-        return x + dense(channels, "channel_out", zeros)(nn.gelu(dense(self.width, "channel_in", lecun)(y)))
+class Decoder(nn.Module):
+    """A convolution, residual blocks and three transposed convolutions."""
+
+    width: int
+    strides: tuple[int, int, int]
+    residual_blocks: int
+    channels: int
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B h w D"]) -> Float[Array, "B H W C"]:
+        x = nn.Conv(self.width, (3, 3), dtype=self.dtype)(x)
+        for _ in range(self.residual_blocks):
+            x = ResidualBlock(self.dtype)(x)
+        widths = (self.width, self.width // 2, self.channels)
+        for width, stride in zip(widths, self.strides, strict=True):
+            side = 2 * stride if stride > 1 else 3
+            x = nn.ConvTranspose(width, (side, side), (stride, stride), dtype=self.dtype)(nn.relu(x))
+        return x
+
+
+class ResidualBlock(nn.Module):
+    """Normalise, 3 x 3, 1 x 1, add (van den Oord et al. 2017, section 4.1); starts as the identity."""
+
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B h w D"]) -> Float[Array, "B h w D"]:
+        width = x.shape[-1]
+        y = nn.relu(nn.GroupNorm(num_groups=None, group_size=min(16, width), dtype=self.dtype)(x))
+        y = nn.relu(nn.Conv(width // 2, (3, 3), dtype=self.dtype)(y))
+        return x + nn.Conv(width, (1, 1), dtype=self.dtype, kernel_init=nn.initializers.zeros_init())(y)

@@ -7,16 +7,14 @@ from einops import rearrange
 
 from t2i_jax import losses
 from t2i_jax.data import pipeline
-from t2i_jax.models import quantizers
+from t2i_jax.models import codebooks
 
 
 def inputs(config) -> tuple[dict, object]:
-    """Datasets by split, and the transform from an example to `{"image": float32 [H, W, 3] in [0, 1]}`."""
+    """Datasets by split, and the transform from an example to `{"image": float32 [H, W, C] in [0, 1]}`."""
     data = config.data
-    splits = {
-        split: pipeline.open_split(data.name, data.data_dir, data[split]) for split in ("train", "validation")
-    }
-    return splits, transform
+    names = ("train", "validation")
+    return {name: pipeline.open_split(data.name, data.data_dir, data[name]) for name in names}, transform
 
 
 def transform(example: dict, rng: np.random.Generator | None) -> dict:
@@ -30,70 +28,82 @@ def init(model, key, batch: dict) -> dict:
 
 
 def start(model, params, variables: dict, config, key) -> tuple[dict, dict]:
-    """Start the codebook by k-means over the features of `config.kmeans_examples` training pictures."""
+    """Start the codebooks, where there are any, by k-means over features of training pictures.
+
+    `config.kmeans_examples` says of how many; 0 switches it off.
+    """
+    if not (config.kmeans_examples and variables.get("codebook")):
+        return params, variables
     dataset = inputs(config)[0]["train"].seed(config.seed).shuffle()
     images = np.stack([transform(dataset[i], None)["image"] for i in range(config.kmeans_examples)])
 
+    def lookup(images):
+        return model.apply({"params": params, **variables}, images, method="lookup")
+
     @jax.jit
     def fit(images, key):
-        features = model.apply({"params": params, **variables}, images, method="encode")
-        return {
-            name: quantizers.kmeans_start(
-                rearrange(features[name], "b m d -> (b m) d"),
-                len(averages["frequency"]),
-                model.depths[name],
-                jax.random.fold_in(key, number),
-            )
-            for number, (name, averages) in enumerate(sorted(variables["codebook"].items()))
-        }
+        features = jax.lax.map(lookup, images[:, None], batch_size=100)  # deep encoders: not all at once
 
-    return params, {**variables, "codebook": fit(images, key)}
+        def codes(number, name, averages):
+            flat = rearrange(features[name], "b 1 m d -> (b m) d")
+            size, depth = len(averages["frequency"]), model.depths[name]
+            return codebooks.kmeans_start(flat, size, depth, jax.random.fold_in(key, number))
+
+        return _replaced(params, variables, codes)
+
+    return fit(images, key)
 
 
-def loss_fn(
-    model, params, variables, batch, *, step, rngs, train, commitment_weight: float, foreground_weight: float
-):
-    """Weighted squared error plus commitment (van den Oord et al. 2017, eq. 3).
+def loss_fn(model, params, variables, batch, *, step, rngs, train, foreground_weight: float):
+    """Weighted squared error, and what the quantizer asks for (van den Oord et al. 2017, eq. 3).
 
     Args:
-      batch: `{"image": [B, H, W, 3]}` in [0, 1].
-      commitment_weight: β.
+      batch: `{"image": [B, H, W, C]}` in [0, 1].
       foreground_weight: weight of a pixel that is not black.
 
     Returns:
       loss, (variables after the codebook's update, metrics).
     """
-    (images, features, codes, _), variables = model.apply(
-        {"params": params, **variables}, batch["image"], train=train, mutable=list(variables)
+    (images, asked, _), variables = model.apply(
+        {"params": params, **variables}, batch["image"], train=train, mutable=list(variables), rngs=rngs
     )
-    error = losses.squared_error(images, batch["image"], foreground_weight)
-    commitment = sum(losses.commitment(features[name], codes[name]) for name in features)
-    loss = jnp.mean(error + commitment_weight * commitment)
+    loss = jnp.mean(losses.squared_error(images, batch["image"], foreground_weight) + asked)
     metrics = {
         "loss": loss,
         "psnr": jnp.mean(losses.psnr(images, batch["image"])),
-        "commitment": jnp.mean(commitment),
+        "quantizer_loss": jnp.mean(asked),
     }
     return loss, (variables, metrics)
 
 
-def upkeep(model, params, variables: dict, batch: dict, key) -> dict:
-    """Variables with dead codes re-seeded from the batch."""
-    features = model.apply({"params": params, **variables}, batch["image"], method="encode")
+def upkeep(model, params, variables: dict, batch: dict, key) -> tuple[dict, dict]:
+    """Params and variables with dead codes re-seeded from the batch."""
+    if not variables.get("codebook"):
+        return params, variables
+    features, tables = (
+        model.apply({"params": params, **variables}, *inputs, method=method)
+        for method, inputs in (("lookup", (batch["image"],)), ("tables", ()))
+    )
 
     def revived(number, name, averages):
-        codebook = quantizers.codebook_of(averages)
-        left = quantizers.residual_codes(features[name], codebook, model.depths[name])[1]
-        return quantizers.revive(averages, rearrange(left, "b m n d -> (b m n) d"), jax.random.fold_in(key, number))
+        left = codebooks.residual_codes(features[name], tables[name], model.depths[name])[1]
+        flat = rearrange(left, "b m n d -> (b m n) d")
+        return codebooks.revive(tables[name], averages["frequency"], flat, jax.random.fold_in(key, number))
 
-    codebooks = {
-        name: revived(number, name, averages)
-        for number, (name, averages) in enumerate(sorted(variables["codebook"].items()))
-    }
-    return {**variables, "codebook": codebooks}
+    return _replaced(params, variables, revived)
+
+
+def _replaced(params, variables, codes) -> tuple[dict, dict]:
+    """Params and variables with the codes and frequencies that `codes(number, name, averages)` gives."""
+    params, all_averages = dict(params), {}
+    for number, (name, averages) in enumerate(sorted(variables["codebook"].items())):
+        own, all_averages[name] = codebooks.place(params.get(name, {}), averages, *codes(number, name, averages))
+        if own:
+            params[name] = own
+    return params, {**variables, "codebook": all_averages}
 
 
 def predict(model, params, variables, batch) -> dict:
     """Clipped reconstructions `image` and their `ids`."""
-    images, _, _, ids = model.apply({"params": params, **variables}, batch["image"])
+    images, _, ids = model.apply({"params": params, **variables}, batch["image"])
     return {"image": jnp.clip(images, 0.0, 1.0), "ids": ids}

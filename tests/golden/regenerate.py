@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-STEPS = {"step_reconstruct": "vqvae", "step_translate": "translator", "step_prior": "prior"}
+STEPS = {"step_reconstruct": "patch_vqvae", "step_translate": "translator", "step_prior": "prior"}
 
 
 def one_step(name: str) -> dict:
