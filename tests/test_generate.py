@@ -15,7 +15,7 @@ from t2i_jax.generate import batches
 from t2i_jax.loop import run as runs
 from t2i_jax.loop.state import stream
 from t2i_jax.sampling.settings import Sampling
-from t2i_jax.tasks import translate
+from t2i_jax.tasks import tokens
 
 PROMPTS = [
     "a red seven",
@@ -157,7 +157,7 @@ def test_guidance_1_is_no_guidance(pipe, draw):
         "plain_tokens": 0,
         "guidance_scale": 1.0,
     }
-    sample = partial(translate.sample, pipe._model, pipe._params, ids, mask, keys, settings)
+    sample = partial(tokens.sample, pipe._model, pipe._params, ids, mask, keys, settings)
     unguided = sample(guided=False)
     np.testing.assert_array_equal(sample(guided=True), unguided)
     np.testing.assert_array_equal(draw(PROMPTS, guidance_scale=1.0), unguided)
@@ -165,17 +165,17 @@ def test_guidance_1_is_no_guidance(pipe, draw):
 
 def test_changing_a_setting_compiles_nothing(draw):
     draw(PROMPTS[:1])
-    compiled = translate.sample._cache_size()
+    compiled = tokens.sample._cache_size()
     others = asdict(Sampling(temperature=0.3, top_k=5, top_p=0.5, min_p=0.2, plain_tokens=4, guidance_scale=3))
     ends = {"temperature": 0, "min_p": 1, "plain_tokens": 99}
     for name, value in [*others.items(), *ends.items()]:
         draw(PROMPTS[:1], seed=2, **{name: value})
-    assert translate.sample._cache_size() == compiled
+    assert tokens.sample._cache_size() == compiled
     draw(PROMPTS[:2])
     draw(PROMPTS[:3])  # padded to 4
-    compiled = translate.sample._cache_size()
+    compiled = tokens.sample._cache_size()
     draw(PROMPTS[:4])
-    assert translate.sample._cache_size() == compiled
+    assert tokens.sample._cache_size() == compiled
 
 
 @pytest.mark.parametrize(

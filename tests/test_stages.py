@@ -30,9 +30,9 @@ def refused(command, data_dir, tmp_path):
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["--config"], "choose one of configs/translator.py:digits"),
-        (["--config=elsewhere/patch_vqvae.py"], "does not exist; choose one of configs/translator.py:digits"),
-        (["--config=configs"], "'configs' does not exist; choose one of configs/translator.py:digits"),
+        (["--config"], "choose one of configs/"),
+        (["--config=elsewhere/patch_vqvae.py"], "does not exist; choose one of configs/"),
+        (["--config=configs"], "'configs' does not exist; choose one of configs/"),
         (
             ["--config", "configs/patch_vqvae.py:smok"],
             "no variant 'smok'; choose one of configs/patch_vqvae.py:digits",

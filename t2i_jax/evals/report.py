@@ -7,7 +7,7 @@ import numpy as np
 
 from t2i_jax import files
 from t2i_jax.errors import UserError
-from t2i_jax.evals import diversity, faithfulness
+from t2i_jax.evals import diversity, faithfulness, tokens
 from t2i_jax.evals.detector import Detector
 
 PICTURES = 4  # a prompt
@@ -23,7 +23,7 @@ def evaluate_run(translator, run: str | Path, *, seed: int = 0) -> tuple[str, di
     """Draw, reconstruct and judge, at the run's own sampling settings.
 
     Args:
-      translator: a `t2i_jax.generate.Translator`.
+      translator: a `t2i_jax.generate.Translator`, or a `Prior`, whose table then has pictures of uniform ids too.
       run: the folder it was loaded from, for the scores that training left there.
       seed: of prompts and pictures. The captions shown in training's picture grids are left out.
 
@@ -66,6 +66,8 @@ def _judge_digits(translator, seed: int) -> tuple[str, dict]:
             "reconstructed": _reconstruct(translator.tokenizer, real),
             "real": real,
         }
+        if translator.config.task == "prior":
+            pictures["uniform"] = _draw_uniform(translator.tokenizer, len(captions), seed).reshape(real.shape)
         for kind, images in pictures.items():
             column = f"held-out {kind}" if held_out else kind
             columns[column] = faithfulness.score(prompts, images, detector)
@@ -97,12 +99,21 @@ def _judge_photos(translator, seed: int) -> tuple[str, dict]:
 def _draw(translator, captions: Sequence[str], seed: int) -> np.ndarray:
     """One picture after another, each with a number of its own: where captions repeat, pictures do not."""
     ids = translator.draw_ids(captions, np.arange(len(captions)), seed, translator.sampling)
-    return np.uint8(translator.tokenizer.detokenize(ids) * 255 + 0.5)
+    return _pictures(translator.tokenizer, ids)
+
+
+def _draw_uniform(tokenizer, count: int, seed: int) -> np.ndarray:
+    """What the codes are worth without a prior: the floor, as reconstructions are the ceiling."""
+    return _pictures(tokenizer, tokens.uniform_ids(count, tokenizer.num_tokens, tokenizer.codebook_size, seed))
 
 
 def _reconstruct(tokenizer, images: np.ndarray) -> np.ndarray:
     flat = images.reshape(-1, *images.shape[2:])
-    return np.uint8(tokenizer.detokenize(tokenizer.tokenize(flat)) * 255 + 0.5).reshape(images.shape)
+    return _pictures(tokenizer, tokenizer.tokenize(flat)).reshape(images.shape)
+
+
+def _pictures(tokenizer, ids: np.ndarray) -> np.ndarray:
+    return np.uint8(tokenizer.detokenize(ids) * 255 + 0.5)
 
 
 def read_scores(folder: Path, names: Sequence[str]) -> dict:

@@ -1,4 +1,4 @@
-"""What a translator is worth before any picture is drawn: baselines and statistics of token sequences.
+"""What a model of tokens is worth before any picture is drawn: baselines and statistics of token sequences.
 
 Letters: P pictures, N tokens a picture, K codebook size. All entropies in nats.
 """
@@ -30,6 +30,15 @@ def bigram_nats(train: np.ndarray, validation: np.ndarray, codebook_size: int) -
     return min(
         float(-np.mean(np.log((pair_counts + prior * unigram) / (context_counts + prior)))) for prior in PRIORS
     )
+
+
+def uniform_ids(count: int, num_tokens: int, codebook_size: int, seed: int) -> np.ndarray:
+    """Ids [count, N], each of the K codes as likely as any other: the prior that a VQ-VAE is trained with.
+
+    Its pictures are what is to be had without learning which codes go together; van den Oord et al. 2017,
+    section 3.2, keep the prior uniform in training and then fit another to draw from.
+    """
+    return np.random.default_rng(seed).integers(0, codebook_size, (count, num_tokens), np.int32)
 
 
 def statistics(ids: np.ndarray, codebook_size: int) -> dict:

@@ -19,7 +19,7 @@ from t2i_jax.generate.tokenizer import Tokenizer
 from t2i_jax.loop import run as runs
 from t2i_jax.loop.state import stream
 from t2i_jax.sampling.settings import Sampling
-from t2i_jax.tasks import translate
+from t2i_jax.tasks import tokens
 
 
 class Translator:
@@ -118,24 +118,19 @@ class Translator:
         Raises:
           UserError: an empty or too long prompt, or a negative seed.
         """
-        if seed < 0:
-            raise UserError(f"seed {seed} is below 0; give a whole number from 0 up")
         text_ids, text_mask, unknown = self._reader.encode_prompts(prompts)
         if unknown:
             words = ", ".join(sorted(set(unknown)))
             print(f"warning: this run never read these words and cannot follow them: {words}", file=sys.stderr)
+        return self._draw(text_ids, text_mask, numbers, seed, sampling, guided=sampling.guidance_scale != 1)
+
+    def _draw(self, text_ids, text_mask, numbers, seed, sampling, *, guided, null=False) -> np.ndarray:
+        if seed < 0:
+            raise UserError(f"seed {seed} is below 0; give a whole number from 0 up")
         keys = jax.vmap(partial(jax.random.fold_in, stream(seed, "sample")))(jnp.asarray(numbers))
-        settings = asdict(sampling)
+        draw = partial(tokens.sample, self._model, self._params, settings=asdict(sampling), guided=guided)
         drawn = []
-        for rows, count in padded(np.arange(len(prompts))):
-            ids = translate.sample(
-                self._model,
-                self._params,
-                text_ids[rows],
-                text_mask[rows],
-                keys[rows],
-                settings,
-                guided=sampling.guidance_scale != 1,
-            )
+        for rows, count in padded(np.arange(len(text_ids))):
+            ids = draw(text_ids[rows], text_mask[rows], keys[rows], null=np.full(len(rows), null))
             drawn.append(np.asarray(ids)[:count])
         return np.concatenate(drawn)

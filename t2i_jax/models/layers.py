@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 
@@ -140,6 +141,23 @@ class CrossAttention(nn.Module):
         return self.out(
             attend(query, memory.key, memory.value, mask, lambda w: self.drop(w, deterministic=not train))
         )
+
+
+def read_null(
+    memory: Float[Array, "B S D"],
+    memory_mask: Bool[Array, "B S"],
+    null: Bool[ArrayLike, " B"] | None,
+    vector: Float[Array, "1 D"],
+) -> tuple[Float[Array, "B S D"], Bool[Array, "B S"]]:
+    """A memory and its mask in which rows marked `null` hold one vector, at position 0, and nothing else.
+
+    The null caption of classifier-free guidance (Ho & Salimans 2022, section 3.2). `null` None marks no row.
+    """
+    if null is None:
+        return memory, memory_mask
+    first = jnp.arange(memory.shape[1]) == 0
+    memory = jnp.where(null[:, None, None], vector.astype(memory.dtype), memory)
+    return memory, jnp.where(null[:, None], first, memory_mask)
 
 
 class MLP(nn.Module):

@@ -11,7 +11,7 @@ from ml_collections import FrozenConfigDict
 
 from t2i_jax.models.bert import Bert
 from t2i_jax.models.gpt2 import GPT2, Cache
-from t2i_jax.models.layers import normal_init
+from t2i_jax.models.layers import normal_init, read_null
 
 
 def shift_right(ids: Int[ArrayLike, "B N"], codebook_size: int) -> Int[Array, "B N"]:
@@ -106,11 +106,7 @@ class Model(nn.Module):
         memory = self.bert(text_ids, text_mask, train=train)
         if self.bert.width != self.gpt2.width:
             memory = self.enc_to_dec_proj(memory)
-        if null is None:
-            return memory, jnp.asarray(text_mask)
-        first = jnp.arange(text_ids.shape[1]) == 0
-        memory = jnp.where(null[:, None, None], self.null_caption.astype(memory.dtype), memory)
-        return memory, jnp.where(null[:, None], first, text_mask)
+        return read_null(memory, jnp.asarray(text_mask), null, self.null_caption)
 
     def init_cache(self, memory: Float[Array, "B S D"], memory_mask: Bool[Array, "B S"]) -> Cache:
         """A cache for `num_tokens` positions over the memory that `encode` returned."""

@@ -10,7 +10,12 @@ from importlib import import_module
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-STEPS = {"step_autoencode": "vae", "step_reconstruct": "patch_vqvae", "step_translate": "translator"}
+STEPS = {
+    "step_autoencode": "vae",
+    "step_prior": "prior",
+    "step_reconstruct": "patch_vqvae",
+    "step_translate": "translator",
+}
 
 
 def one_step(name: str) -> dict:

@@ -1,0 +1,81 @@
+r"""PixelCNN prior over a VQ-VAE's tokens: captions, names of classes or nothing -> tokens -> pictures.
+
+    XLA_FLAGS="--xla_force_host_platform_device_count=2 --xla_cpu_multi_thread_eigen=false" \
+        python train.py --config=configs/prior.py
+
+The digits' tokens are no picture: 4 colours and 4 strengths (2 x 2 blocks) and 16 patterns (4 x 4 patches). Their
+grid is those three in rows of four, colours first: what is coarse lies above what is fine.
+"""
+
+from configs import base, patch_vqvae
+
+VARIANTS = ("digits", "smoke")
+
+
+def get_config(variant: str = "digits"):
+    config = base.base()
+    config.name = f"prior-{variant}"
+    config.task = "prior"
+    config.model_name = "pixelcnn"
+    config.tokenizer = patch_vqvae.get_config(variant)
+    config.tokenizer_run = f"runs/{config.tokenizer.name}"  # trained there first where no finished run is
+    config.data = base.digits()
+    config.data.text_len = 12  # S, word pieces a caption, [CLS] and [SEP] included
+    config.data.caption_dropout = 0.1  # share of captions replaced by the learned null caption
+    config.model = {
+        "codebook_size": 2048,
+        "num_tokens": 24,
+        "grid": (6, 4),
+        "text_vocab_size": 64,
+        "text_len": 12,
+        "conditional": True,
+        "width": 128,
+        "heads": 4,
+        "layers": 5,
+        "kernel": 3,
+        "dtype": "float32",
+        "encoder": {
+            "width": 128,
+            "heads": 4,
+            "mlp_width": 512,
+            "layers": 2,
+            "max_positions": 12,
+            "dropout": 0.0,
+        },
+    }
+    # One value, two places: overriding either field overrides both.
+    for field in ("name", "data_dir", "train", "validation"):
+        config.tokenizer.data[field] = config.data.get_ref(field)
+    config.tokenizer.model.codebook_size = config.model.get_ref("codebook_size")
+    config.loss = {}
+    config.shown_captions = (  # drawn at every evaluation; never among the prompts a run is scored by
+        "a green five",
+        "a white two",
+        "a cyan nine and a red three",
+        "a blue eight above an orange six",
+        "a purple one left of a green zero",
+        "two red sevens",
+        "three blue fours",
+        "four white twos",
+    )
+    config.tokenizer_start = True  # the token embedding starts as a random projection of the codebook
+    config.steps = 1000
+    config.optim.lr = 2e-3
+    config.optim.b2 = 0.98
+    config.eval_every = 1000
+    config.checkpoint_every = 250
+    config.sampling = {
+        "temperature": 0.3,
+        "top_k": 0,
+        "top_p": 1.0,
+        "min_p": 0.05,
+        "plain_tokens": 8,
+        "guidance_scale": 1.5,
+    }
+    if variant == "smoke":
+        config.data.name = "captioned_digits/tiny"
+        config.model.update({"codebook_size": 64, "width": 32})
+        config.model.encoder.update({"width": 32, "layers": 1, "mlp_width": 64})
+        config.steps, config.batch_size, config.optim.warmup = 2, 8, 1
+        config.log_every = config.eval_every = config.checkpoint_every = 1
+    return config

@@ -1,0 +1,59 @@
+"""A run folder of a prior, opened: captions, or nothing, -> pictures."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from t2i_jax.errors import UserError
+from t2i_jax.generate.translator import Translator
+from t2i_jax.sampling.settings import Sampling
+
+
+class Prior(Translator):
+    """A prior over a tokenizer's codes: draws pictures of captions as a translator does, and pictures of none.
+
+    Attributes:
+      conditional: False for a run that was trained without captions, and reads no prompt.
+    """
+
+    @property
+    def conditional(self) -> bool:
+        return self._model.conditional
+
+    def sample(self, n: int, seed: int = 0, **settings) -> np.ndarray:
+        """Draw pictures of nothing in particular.
+
+        Args:
+          n: how many; a picture depends on its number, 0 <= number < n, the seed and the settings alone.
+          seed: >= 0.
+          **settings: fields of `Sampling` that differ from the run's; there is no caption for guidance to heed.
+
+        Returns:
+          uint8 [n, H, W, C].
+
+        Raises:
+          UserError: a setting out of its range, or a run that never saw a picture without its caption.
+        """
+        if n < 1:
+            raise UserError(f"n {n} is below 1; ask for at least one picture")
+        if self.conditional and self.config.data.caption_dropout == 0:
+            raise UserError(
+                "this run never saw a picture without its caption (config.data.caption_dropout 0); give a prompt"
+            )
+        sampling = replace(self.sampling, **settings)
+        texts = np.zeros((n, self.config.data.text_len), np.int32)
+        ids = self._draw(texts, texts > 0, np.arange(n), seed, sampling, guided=False, null=True)
+        return np.uint8(self.tokenizer.detokenize(ids) * 255 + 0.5)
+
+    def draw_ids(self, prompts: Sequence[str], numbers: np.ndarray, seed: int, sampling: Sampling) -> np.ndarray:
+        """As a translator's.
+
+        Raises:
+          UserError: as a translator's, or a run that reads no prompt.
+        """
+        if not self.conditional:
+            raise UserError(
+                "this run was trained without captions (config.model.conditional) and reads no prompt; draw without"
+            )
+        return super().draw_ids(prompts, numbers, seed, sampling)

@@ -1,0 +1,138 @@
+"""A prior's run: trained, opened, drawn from with captions and without, and judged."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+import t2i_jax
+import train
+from configs import prior as prior_config
+from t2i_jax import files, generate
+from t2i_jax.errors import UserError
+from t2i_jax.evals import faithfulness, report, tokens
+from t2i_jax.loop import run as runs
+
+PROMPTS = ["a red seven", "a blue one above a green two"]
+
+
+def smoke(smoke_run, data_dir):
+    config = prior_config.get_config("smoke")
+    config.data.data_dir, config.tokenizer_run = str(data_dir), str(smoke_run.tokenizer)
+    return config
+
+
+@pytest.fixture(scope="module")
+def run(once, smoke_run, data_dir):
+    return once("prior", lambda folder: train.train(smoke(smoke_run, data_dir).lock(), folder))
+
+
+@pytest.fixture(scope="module")
+def unconditional(once, smoke_run, data_dir):
+    """A run that reads no captions."""
+
+    def make(folder):
+        config = smoke(smoke_run, data_dir)
+        config.model.conditional = False
+        train.train(config.lock(), folder)
+
+    return once("unconditional", make)
+
+
+@pytest.fixture(scope="module")
+def pipe(run):
+    return t2i_jax.load(run)
+
+
+def test_training_leaves_scores_beside_their_baselines(run):
+    scores = files.read_json(run / runs.SCORES)
+    assert scores["step"] == 2
+    assert scores["bits"] == pytest.approx(scores["nats"] / np.log(2))
+    assert scores["unigram_nats"] < 1.1 * np.log(64)
+    assert np.isfinite(list(scores.values())).all()
+    assert {path.name for path in (run / "pictures").iterdir()} == {f"samples_000000{n}.png" for n in (1, 2)}
+
+
+def test_it_draws_pictures_of_captions(pipe):
+    assert isinstance(pipe, generate.Prior)
+    assert pipe.conditional
+    assert pipe.step == 2
+    images = pipe(PROMPTS, num_images=3, seed=1)
+    assert images.shape == (2, 3, 32, 32, 3)
+    assert images.dtype == np.uint8
+    ids = pipe.draw_ids(PROMPTS, np.zeros(2, int), 1, pipe.sampling)
+    assert ids.shape == (2, 24)
+    assert 0 <= ids.min() <= ids.max() < 64
+    np.testing.assert_array_equal(images[:, 0], np.uint8(pipe.tokenizer.detokenize(ids) * 255 + 0.5))
+    np.testing.assert_array_equal(pipe(PROMPTS[1:], num_images=3, seed=1), images[1:])
+
+
+def test_it_draws_pictures_of_nothing_in_particular(pipe):
+    images = pipe.sample(5, seed=2)
+    assert images.shape == (5, 32, 32, 3)
+    assert images.dtype == np.uint8
+    assert len({image.tobytes() for image in images}) == 5
+    np.testing.assert_array_equal(pipe.sample(2, seed=2), images[:2])
+    assert not np.array_equal(pipe.sample(2, seed=3), images[:2])
+    np.testing.assert_array_equal(pipe.sample(2, seed=2, guidance_scale=9.0), images[:2])
+    greedy = pipe.sample(3, temperature=0, plain_tokens=0)
+    assert (greedy == greedy[0]).all()
+
+
+def test_a_run_without_captions_reads_none(unconditional):
+    pipe = t2i_jax.load(unconditional)
+    assert not pipe.conditional
+    assert pipe.sample(2).shape == (2, 32, 32, 3)
+    for draw in (lambda: pipe(PROMPTS), lambda: report.evaluate_run(pipe, unconditional)):
+        with pytest.raises(UserError, match="was trained without captions"):
+            draw()
+
+
+def test_a_run_that_always_read_captions_draws_none_without(pipe, run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    config = files.read_json(folder / runs.CONFIG)
+    config["data"]["caption_dropout"] = 0.0
+    files.write_json(folder / runs.CONFIG, config)
+    with pytest.raises(UserError, match="never saw a picture without its caption"):
+        t2i_jax.load(folder).sample(1)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"n": 0}, "n 0 is below 1"), ({"n": 1, "seed": -1}, "seed -1"), ({"n": 1, "top_p": 0}, "top_p 0")],
+)
+def test_what_cannot_be_drawn_says_so(pipe, options, said):
+    with pytest.raises(UserError, match=said):
+        pipe.sample(**options)
+
+
+def test_uniform_ids_are_uniform_and_seeded():
+    ids = tokens.uniform_ids(500, 24, 64, seed=3)
+    assert (ids.shape, ids.dtype) == ((500, 24), np.int32)
+    counts = np.bincount(ids.reshape(-1), minlength=64)
+    assert len(counts) == 64
+    assert np.abs(counts - 187.5).max() < 5 * np.sqrt(187.5)
+    np.testing.assert_array_equal(ids, tokens.uniform_ids(500, 24, 64, seed=3))
+    assert not np.array_equal(ids, tokens.uniform_ids(500, 24, 64, seed=4))
+
+
+def test_the_report_has_the_uniform_priors_score(pipe, run, monkeypatch):
+    make_prompts = faithfulness.make_prompts
+    monkeypatch.setattr(faithfulness, "make_prompts", lambda *args, **kw: make_prompts(*args, per_category=3, **kw))
+    table, results = report.evaluate_run(pipe, run)
+    for column in ("uniform", "held-out uniform"):
+        assert results["faithfulness"][column]["overall"] <= 0.1
+        assert column in table.splitlines()[0]
+    assert list(results["faithfulness"]["uniform"]) == [*faithfulness.CATEGORIES, "overall"]
+
+
+def test_a_grid_that_does_not_fit_its_tokens_is_one_line(command, smoke_run, data_dir, tmp_path):
+    code, lines = command(
+        "--config=configs/prior.py:smoke",
+        f"--workdir={tmp_path / 'run'}",
+        f"--config.tokenizer_run={smoke_run.tokenizer}",
+        f"--config.data.data_dir={data_dir}",
+        "--config.model.grid=(5, 5)",
+    )
+    assert code == 2
+    assert "config.model: grid 5 x 5 does not hold num_tokens 24" in lines[-1]
