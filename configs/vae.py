@@ -5,7 +5,7 @@ python train.py --config=configs/vae.py
 
 from configs import base
 
-VARIANTS = ("digits", "mnist", "mnist_ae", "cifar10", "smoke")
+VARIANTS = ("digits", "mnist", "mnist_ae", "cifar10", "cifar10_resnet", "smoke")
 
 
 def get_config(variant: str = "digits"):
@@ -13,7 +13,7 @@ def get_config(variant: str = "digits"):
     config.name = f"vae-{variant}"
     config.task = "autoencode"
     config.model_name = "vae"
-    sets = {"mnist": base.mnist, "mnist_ae": base.mnist, "cifar10": base.cifar10}
+    sets = {"mnist": base.mnist, "mnist_ae": base.mnist, "cifar10": base.cifar10, "cifar10_resnet": base.cifar10}
     config.data = sets.get(variant, base.digits)()
     config.model = {
         "image_size": config.data.image_size,
@@ -21,8 +21,11 @@ def get_config(variant: str = "digits"):
         "latent": 64,
         "width": 32,
         "variational": True,
-        "encoder": "conv",
+        "encoder": "conv",  # or "resnet"
+        "backbone": {"depth": 50, "stage": 4, "frozen": True},  # of a ResNet
+        "pretrained": variant == "cifar10_resnet",  # False trains a ResNet from scratch; then set frozen to False
     }
+    config.backbone_weights = "microsoft/resnet-50"  # a name on the hub, or a folder with model.safetensors
     config.loss = {
         "likelihood": "gaussian",  # or "bernoulli"
         "sigma": 0.1,  # fixed deviation of a Gaussian pixel
@@ -36,7 +39,9 @@ def get_config(variant: str = "digits"):
         config.model.latent = 20
         config.model.variational = variant == "mnist"
         config.steps = 5000
-    if variant == "cifar10":
+    if variant == "cifar10_resnet":
+        config.model.encoder = "resnet"
+    if variant in ("cifar10", "cifar10_resnet"):
         config.model.update({"latent": 128, "width": 64})
         config.steps = 20_000
         config.loss.kl_warmup = 2000

@@ -5,7 +5,7 @@ python train.py --config=configs/vqvae.py
 
 from configs import base
 
-VARIANTS = ("digits", "smoke")
+VARIANTS = ("digits", "mnist", "cifar10", "coco", "photos", "smoke")
 
 
 def get_config(variant: str = "digits"):
@@ -13,11 +13,15 @@ def get_config(variant: str = "digits"):
     config.name = f"vqvae-{variant}"
     config.task = "reconstruct"
     config.model_name = "vqvae"
-    config.data = base.digits()
+    sets = {"mnist": base.mnist, "cifar10": base.cifar10, "coco": base.coco, "photos": base.photos}
+    config.data = sets.get(variant, base.digits)()
     config.model = {
         "codebook_size": 512,
         "image_size": config.data.image_size,
         "channels": config.data.channels,
+        "encoder": "conv",  # or "resnet"
+        "backbone": {"depth": 101, "stage": 1, "frozen": True},  # of a ResNet
+        "pretrained": False,  # a ResNet starts from backbone_weights
         "downsampling": 4,
         "width": 64,
         "code_width": 32,
@@ -26,12 +30,24 @@ def get_config(variant: str = "digits"):
         "quantizer_options": {},
         "dtype": "float32",
     }
-    config.loss = {"foreground_weight": 2.0}
+    config.backbone_weights = "microsoft/resnet-101"  # a name on the hub, or a folder with model.safetensors
+    config.loss = {"foreground_weight": 2.0 if variant == "digits" else 1.0}
     config.kmeans_examples = 500  # pictures that the codebook's k-means start looks at; 0 switches it off
     config.upkeep_every = 20  # steps between two revivals of dead codes
     config.steps = 1000
     config.eval_every = 1000
     config.checkpoint_every = 500
+    if variant in ("mnist", "cifar10", "coco"):  # the report's; the plain encoder: --config.model.encoder=conv
+        config.model.encoder, config.model.pretrained = "resnet", True
+        config.model.width, config.model.code_width = 128, 64
+        config.steps, config.eval_every, config.checkpoint_every = 20_000, 2000, 1000
+    if variant == "coco":
+        config.model.codebook_size, config.model.width = 8192, 256
+        config.model.downsampling, config.model.backbone.stage = 8, 2
+        config.steps = 100_000
+    if variant == "photos":  # overfitted: what the model can keep of pictures without a grammar
+        config.model.codebook_size, config.model.width, config.model.code_width = 1024, 128, 32
+        config.steps, config.eval_every = 1500, 1500
     if variant == "smoke":
         config.data.name = "captioned_digits/tiny"
         config.model.update({"codebook_size": 64, "width": 16, "code_width": 8})

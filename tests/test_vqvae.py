@@ -148,3 +148,18 @@ def test_large_sizes_by_shape(dtype):
     out = jax.eval_shape(lambda v, x: model.apply(v, x), variables, images)
     assert [x.shape for x in out] == [(2, 256, 256, 3), (2,), (2, 1024)]
     assert out[0].dtype == jnp.float32
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_resnet_as_encoder_by_shape(channels):
+    """Cut after its first stage: 4 pixels a token; frozen, it gets no gradient and keeps its statistics."""
+    model = build(image_size=32, channels=channels, encoder="resnet", backbone=FrozenDict(depth=50, stage=1))
+    images = jax.ShapeDtypeStruct((2, 32, 32, channels), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    assert set(variables["params"]["features"]) == set(variables["batch_stats"]["features"]) == {"resnet"}
+    out = jax.eval_shape(lambda v, x: model.apply(v, x), variables, images)
+    assert [x.shape for x in out] == [(2, 32, 32, channels), (2,), (2, 64)]
+    with pytest.raises(ValueError, match=r"downsampling 4 is not the 8 pixels a token that backbone.stage 2 gives"):
+        jax.eval_shape(build(encoder="resnet", backbone=FrozenDict(stage=2)).init, jax.random.key(0), images)
+    with pytest.raises(ValueError, match="encoder 'vit' is unknown; choose conv or resnet"):
+        jax.eval_shape(build(encoder="vit").init, jax.random.key(0), images)

@@ -7,12 +7,17 @@ sigmoid as its mean, and so pictures are in [0, 1] either way.
 Letters: B batch, H W pixels, C channels, L latent units, F features.
 """
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import linen as nn
+from flax.core import FrozenDict
 from jaxtyping import Array, Float
+from ml_collections import FrozenConfigDict
 
+from t2i_jax.models.backbone import Backbone
 from t2i_jax.models.convolutions import Down, Up
 
 SHRINK = 4  # by both convolutions together
@@ -28,7 +33,9 @@ class Model(nn.Module):
       width: channels after the first convolution, and half of those after the second.
       variational: the encoder gives a Gaussian a picture, from which the latent vector is drawn; False is a
         plain autoencoder.
-      encoder: what turns pictures into features, a key of ENCODERS.
+      encoder: what turns pictures into features, "conv" or "resnet".
+      backbone: fields of `Backbone` that differ from its defaults; for a ResNet.
+      pretrained: its weights are released ones (`config.backbone_weights`); otherwise it is trained from scratch.
     """
 
     image_size: int
@@ -37,34 +44,42 @@ class Model(nn.Module):
     width: int = 32
     variational: bool = True
     encoder: str = "conv"
+    backbone: Mapping | FrozenConfigDict = FrozenDict()
+    pretrained: bool = False
 
     def setup(self):
         if self.image_size % SHRINK:
             raise ValueError(f"image_size {self.image_size} is not divisible by {SHRINK}")
-        if self.encoder not in ENCODERS:
-            raise ValueError(f"encoder {self.encoder!r} is unknown; choose {', '.join(ENCODERS)}")
-        self.features = ENCODERS[self.encoder](self.width)
+        if self.encoder == "conv":
+            self.features = ConvEncoder(self.width)
+        elif self.encoder == "resnet":
+            self.features = Backbone(**self.backbone)
+        else:
+            raise ValueError(f"encoder {self.encoder!r} is unknown; choose conv or resnet")
         self.mu = nn.Dense(self.latent)
         if self.variational:
             self.logvar = nn.Dense(self.latent)
         self.decoder = Decoder(self.image_size // SHRINK, self.width, self.channels)
 
     def __call__(
-        self, images: Float[Array, "B H W C"], key: Array | None = None
+        self, images: Float[Array, "B H W C"], key: Array | None = None, *, train: bool = False
     ) -> tuple[Float[Array, "B H W C"], Float[Array, "B L"], Float[Array, "B L"] | None]:
         """Logits of the reconstructions, and what `encode` says.
 
         Args:
           images: pixels in [0, 1].
           key: draws the latent vectors, in a variational model; None takes their means.
+          train: move batch statistics (`batch_stats` must be mutable).
         """
-        mu, logvar = self.encode(images)
+        mu, logvar = self.encode(images, train=train)
         drawn = key is not None and logvar is not None
         return self.logits(reparameterise(key, mu, logvar) if drawn else mu), mu, logvar
 
-    def encode(self, images: Float[Array, "B H W C"]) -> tuple[Float[Array, "B L"], Float[Array, "B L"] | None]:
+    def encode(
+        self, images: Float[Array, "B H W C"], *, train: bool = False
+    ) -> tuple[Float[Array, "B L"], Float[Array, "B L"] | None]:
         """Means and log variances of latent vectors; in a plain autoencoder the vectors themselves, and None."""
-        features = self.features(images)
+        features = rearrange(self.features(images, train=train), "b h w d -> b (h w d)")
         return self.mu(features), self.logvar(features) if self.variational else None
 
     def logits(self, z: Float[Array, "B L"]) -> Float[Array, "B H W C"]:
@@ -82,16 +97,16 @@ def reparameterise(key, mu: Float[Array, "B L"], logvar: Float[Array, "B L"]) ->
 
 
 class ConvEncoder(nn.Module):
-    """Pictures -> features, by two convolutions of stride 2."""
+    """Pictures -> a feature map, by two convolutions of stride 2."""
 
     width: int
 
     @nn.compact
-    def __call__(self, images: Float[Array, "B H W C"]) -> Float[Array, "B F"]:
-        """F = 2 width * H/4 * W/4."""
+    def __call__(self, images: Float[Array, "B H W C"], *, train: bool = False) -> Float[Array, "B h w D"]:
+        """h, w = H/4, W/4; D = 2 width. Training is no different."""
+        del train
         x = nn.relu(Down(self.width, name="conv_1")(images))
-        x = nn.relu(Down(2 * self.width, name="conv_2")(x))
-        return rearrange(x, "b h w d -> b (h w d)")
+        return nn.relu(Down(2 * self.width, name="conv_2")(x))
 
 
 class Decoder(nn.Module):
@@ -108,6 +123,3 @@ class Decoder(nn.Module):
         x = rearrange(x, "b (h w d) -> b h w d", h=self.side, w=self.side)
         x = nn.relu(Up(self.width, name="conv_1")(x))
         return Up(self.channels, name="conv_2")(x)
-
-
-ENCODERS = {"conv": ConvEncoder}

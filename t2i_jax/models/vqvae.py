@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int
 from ml_collections import FrozenConfigDict
 
 from t2i_jax.models import quantizers
+from t2i_jax.models.backbone import Backbone
 from t2i_jax.models.convolutions import Conv, Down, Up
 from t2i_jax.models.layers import grid_places
 
@@ -30,6 +31,9 @@ class Model(nn.Module):
       codebook_size: K.
       image_size: H = W, in pixels; divisible by `downsampling`.
       channels: of the pictures, 1 or 3.
+      encoder: "conv", or "resnet".
+      backbone: fields of `Backbone` that differ from its defaults; for a ResNet.
+      pretrained: its weights are released ones (`config.backbone_weights`); otherwise it is trained from scratch.
       downsampling: pixels a token, along each side: 2, 4, 8, 16 or 32.
       width: of the convolutions.
       code_width: D.
@@ -45,6 +49,9 @@ class Model(nn.Module):
     codebook_size: int
     image_size: int
     channels: int = 3
+    encoder: str = "conv"
+    backbone: Mapping | FrozenConfigDict = FrozenDict()
+    pretrained: bool = False
     downsampling: int = 4
     width: int = 128
     code_width: int = 64
@@ -58,7 +65,18 @@ class Model(nn.Module):
             raise ValueError(f"downsampling {self.downsampling} is not among {DOWNSAMPLING}; choose one of them")
         if self.image_size % self.downsampling:
             raise ValueError(f"image_size {self.image_size} is not divisible by downsampling {self.downsampling}")
-        self.encoder = ConvEncoder(self.width, self.downsampling, self.residual_blocks, self.dtype)
+        if self.encoder == "conv":
+            self.features = ConvEncoder(self.width, self.downsampling, self.residual_blocks, self.dtype)
+        elif self.encoder == "resnet":
+            self.features = Backbone(dtype=self.dtype, **self.backbone)
+            pixels = 2 ** (self.features.stage + 1)
+            if pixels != self.downsampling:
+                raise ValueError(
+                    f"downsampling {self.downsampling} is not the {pixels} pixels a token that backbone.stage"
+                    f" {self.features.stage} gives; change either"
+                )
+        else:
+            raise ValueError(f"encoder {self.encoder!r} is unknown; choose conv or resnet")
         self.to_codes = nn.Dense(self.code_width, dtype=self.dtype)
         kind, options = self.quantizer, self.quantizer_options
         self.code = quantizers.make(kind, self.codebook_size, self.code_width, **options)
@@ -92,18 +110,18 @@ class Model(nn.Module):
 
         Args:
           images: pixels in [0, 1].
-          train: move the codebook's averages (collection `codebook` must be mutable); Gumbel noise comes from
-            the random stream "dropout".
+          train: move the codebook's averages and batch statistics (their collections must be mutable); Gumbel
+            noise comes from the random stream "dropout".
 
         Returns:
           Reconstructions (not clipped), what the quantizer asks for, and ids in [0, K), row by row.
         """
-        codes, ids, asked = self.code(self.encode(images)["code"], train=train)
+        codes, ids, asked = self.code(self.encode(images, train=train)["code"], train=train)
         return self.decode(codes), asked, ids
 
-    def encode(self, images: Float[Array, "B H W C"]) -> dict:
+    def encode(self, images: Float[Array, "B H W C"], *, train: bool = False) -> dict:
         """Features before quantization: `code` [B, N, D]."""
-        features = self.to_codes(nn.relu(self.encoder(2 * images - 1)))
+        features = self.to_codes(nn.relu(self.features(images, train=train)))
         return {"code": rearrange(features, "b h w d -> b (h w) d").astype(jnp.float32)}
 
     def decode(self, codes: Float[Array, "B N D"]) -> Float[Array, "B H W C"]:
@@ -141,7 +159,10 @@ class ConvEncoder(nn.Module):
     dtype: str
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
+    def __call__(self, images: Float[Array, "B H W C"], *, train: bool = False) -> Float[Array, "B h w D"]:
+        """Features of pixels in [0, 1]; training is no different."""
+        del train
+        x = 2 * images - 1
         halvings = self.downsampling.bit_length() - 1
         for left in reversed(range(halvings)):
             x = Down(self.width // 2 if left else self.width, self.dtype)(x)

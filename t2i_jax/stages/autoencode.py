@@ -11,6 +11,7 @@ from t2i_jax.evals import autoencoding
 from t2i_jax.generate import AutoEncoder
 from t2i_jax.loop.state import stream
 from t2i_jax.stages import Stage, Train
+from t2i_jax.stages.backbone import find_weights, load_weights
 
 PAIRS, STEPS = 8, 9  # interpolations shown: pairs of pictures, and pictures from one to the other
 NEW = 64  # new pictures shown
@@ -24,6 +25,7 @@ def prepare(config, folder, task, model, *, train_first: Train, accept: bool) ->
     """
     del folder, train_first, accept
     check_loss(config.loss, task.LIKELIHOODS)
+    weights = find_weights(config)  # before the minutes that data may take
     splits, transform = task.inputs(config)
     likelihood = {name: config.loss[name] for name in ("likelihood", "sigma")}
     predict = jax.jit(partial(task.predict, model, **likelihood))
@@ -41,7 +43,7 @@ def prepare(config, folder, task, model, *, train_first: Train, accept: bool) ->
             grids["samples"] = picture_grid(opened.sample(NEW, seed=config.seed), columns=16)
         return scores, grids
 
-    return Stage(splits, transform, lambda params, variables: (params, variables), evaluate)
+    return Stage(splits, transform, partial(load_weights, weights), evaluate)
 
 
 def check_loss(loss, likelihoods) -> None:

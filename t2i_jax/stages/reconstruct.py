@@ -8,15 +8,18 @@ import jax
 from t2i_jax.evals import reconstruction
 from t2i_jax.loop.state import stream
 from t2i_jax.stages import Stage, Train
+from t2i_jax.stages.backbone import find_weights, load_weights
 
 
 def prepare(config, folder, task, model, *, train_first: Train, accept: bool) -> Stage:
     """Data, codebook start and evaluation."""
     del folder, train_first, accept
+    weights = find_weights(config)  # before the minutes that data may take
     splits, transform = task.inputs(config)
     predict = jax.jit(partial(task.predict, model))
 
     def start(params, variables):
+        params, variables = load_weights(weights, params, variables)
         print(f"k-means over the features of {config.kmeans_examples} pictures", file=sys.stderr)
         return task.start(model, params, variables, config, stream(config.seed, "start"))
 

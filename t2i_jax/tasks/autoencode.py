@@ -69,7 +69,9 @@ def loss_fn(
     """
     images = batch["image"]
     key = jax.random.fold_in(rngs["dropout"], LATENT)
-    logits, mu, logvar = model.apply({"params": params, **variables}, images, key)
+    (logits, mu, logvar), variables = model.apply(
+        {"params": params, **variables}, images, key, train=train, mutable=list(variables)
+    )
     likelihoods = jnp.mean(log_likelihood(logits, images, likelihood, sigma))
     metrics = {
         "log_likelihood": likelihoods,

@@ -1,0 +1,32 @@
+"""A ResNet as the encoder of a picture model: pixels -> a feature map."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from t2i_jax.models.resnet import ResNet, normalise
+
+
+class Backbone(nn.Module):
+    """A ResNet cut after one of its stages.
+
+    Attributes:
+      depth: 50 or 101.
+      stage: the last stage run, 1 to 4; it gives one feature vector to 2**(stage + 1) pixels along each side.
+      frozen: parameters and batch statistics stay as they are; for released weights.
+      dtype: of the computation.
+    """
+
+    depth: int = 101
+    stage: int = 4
+    frozen: bool = True
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "B H W C"], *, train: bool = False) -> Float[Array, "B h w D"]:
+        """Features of pixels in [0, 1], at least 0. A grey picture is read as red, green and blue alike."""
+        colours = jnp.broadcast_to(images, (*images.shape[:-1], 3))
+        resnet = ResNet(self.depth, self.stage, freeze_stats=self.frozen, dtype=self.dtype, name="resnet")
+        features = resnet(normalise(colours), train=train)
+        return jax.lax.stop_gradient(features) if self.frozen else features

@@ -1,0 +1,36 @@
+"""Released weights for the ResNet of a picture model."""
+
+from pathlib import Path
+
+import jax
+
+from t2i_jax.convert import hub, resnet
+from t2i_jax.errors import UserError
+
+
+def find_weights(config) -> Path | None:
+    """The file that `config.backbone_weights` names, where `config.model.pretrained` asks for it.
+
+    Raises:
+      UserError: it cannot be had; training from scratch is one way out.
+    """
+    if not ("pretrained" in config.model and config.model.pretrained):
+        return None
+    try:
+        return hub.find(config.backbone_weights)
+    except UserError as error:
+        raise UserError(f"{error}; or train from scratch: config.model.pretrained=False") from None
+
+
+def load_weights(path: Path | None, params: dict, variables: dict) -> tuple[dict, dict]:
+    """Params and variables with the ResNet's replaced by those of the file; as they are for None.
+
+    Raises:
+      UserError: the file is damaged or of another architecture.
+    """
+    if path is None:
+        return params, variables
+    ours = {"params": params["features"]["resnet"], "batch_stats": variables["batch_stats"]["features"]["resnet"]}
+    loaded = jax.tree.map(jax.numpy.asarray, resnet.load(path, ours))
+    params = {**params, "features": {"resnet": loaded["params"]}}
+    return params, {**variables, "batch_stats": {"features": {"resnet": loaded["batch_stats"]}}}

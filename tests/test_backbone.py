@@ -1,0 +1,111 @@
+"""A ResNet as encoder: what frozen means, and where released weights go."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+from fakes import fake_variables
+from flax.core import FrozenDict
+
+from configs import vae, vqvae
+from t2i_jax.convert import resnet
+from t2i_jax.errors import UserError
+from t2i_jax.models.backbone import Backbone
+from t2i_jax.models.vqvae import Model
+from t2i_jax.stages import backbone as weights_of
+from t2i_jax.tasks import reconstruct
+
+
+def model(frozen):
+    return Model(
+        codebook_size=16,
+        image_size=32,
+        width=16,
+        code_width=8,
+        residual_blocks=0,
+        encoder="resnet",
+        backbone=FrozenDict(depth=50, stage=1, frozen=frozen),
+        pretrained=True,
+    )
+
+
+@functools.cache
+def variables_of(frozen=True):
+    shapes = jax.eval_shape(model(frozen).init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    made = fake_variables(shapes)
+    made["batch_stats"] = jax.tree.map(np.abs, made["batch_stats"])  # variances
+    return made
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_frozen_parts_get_no_gradient_and_keep_their_statistics(frozen):
+    variables = dict(variables_of())
+    params = variables.pop("params")
+    images = jnp.array(np.random.default_rng(0).random((2, 32, 32, 3)), jnp.float32)
+
+    def loss(params):
+        return reconstruct.loss_fn(
+            model(frozen), params, variables, {"image": images}, step=0, rngs={}, train=True, foreground_weight=1.0
+        )
+
+    gradient, (after, _) = jax.jit(jax.grad(loss, has_aux=True))(params)
+    largest = max(float(np.abs(x).max()) for x in jax.tree.leaves(gradient["features"]))
+    moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), after["batch_stats"], variables["batch_stats"])
+    assert (largest == 0) == frozen
+    assert (max(jax.tree.leaves(moved)) == 0) == frozen
+    assert float(np.abs(gradient["to_codes"]["kernel"]).max()) > 0
+
+
+def test_a_grey_picture_is_read_as_three_equal_colours():
+    images = jnp.array(np.random.default_rng(0).random((1, 32, 32, 1)), jnp.float32)
+    backbone = Backbone(depth=50, stage=1)
+    variables = {
+        "params": variables_of()["params"]["features"],
+        "batch_stats": variables_of()["batch_stats"]["features"],
+    }
+    grey, colours = (backbone.apply(variables, x) for x in (images, images.repeat(3, -1)))
+    np.testing.assert_array_equal(grey, colours)
+    assert float(grey.std()) > 0
+
+
+@pytest.fixture
+def released(tmp_path):
+    """A file of the hub's format for this ResNet, every value 0.25."""
+    tree = {
+        "params": variables_of()["params"]["features"]["resnet"],
+        "batch_stats": variables_of()["batch_stats"]["features"]["resnet"],
+    }
+    tensors = {}
+    for path, shape in resnet._leaves(tree).items():
+        shape = (shape[3], shape[2], shape[0], shape[1]) if len(shape) == 4 else shape
+        tensors["resnet." + resnet._source(path)] = np.full(shape, 0.25, np.float32)
+    safetensors.numpy.save_file(tensors, tmp_path / "model.safetensors")
+    return tmp_path
+
+
+def test_released_weights_replace_the_backbone_and_nothing_else(released):
+    config = vqvae.get_config("mnist")
+    config.backbone_weights = str(released)
+    path = weights_of.find_weights(config)
+    before = variables_of()
+    rest = {name: tree for name, tree in before.items() if name != "params"}
+    params, variables = weights_of.load_weights(path, before["params"], rest)
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, before["params"])
+    assert all((x == 0.25).all() for x in jax.tree.leaves((params["features"], variables["batch_stats"])))
+    assert params["to_codes"] is before["params"]["to_codes"]
+    assert variables["codebook"] is before["codebook"]
+
+
+def test_without_weights_the_way_out_is_training_from_scratch(monkeypatch, tmp_path):
+    config = vae.get_config("cifar10_resnet")
+    config.backbone_weights = str(tmp_path)
+    with pytest.raises(
+        UserError, match=r"holds no model.safetensors.*train from scratch: config.model.pretrained=F"
+    ):
+        weights_of.find_weights(config)
+    config.model.pretrained = False
+    assert weights_of.find_weights(config) is None
+    assert weights_of.load_weights(None, {"a": 1}, {}) == ({"a": 1}, {})
