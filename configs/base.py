@@ -40,6 +40,7 @@ def digits() -> ml_collections.ConfigDict:
     data.data_dir = "data"  # where prepared TFDS sets lie, relative to the working directory
     data.train = "train"  # TFDS splits; parts of one as TFDS writes them: "train[:55000]"
     data.validation = "validation"
+    data.damaged = "skip"  # pictures that cannot be read are left out and named; "refuse" stops instead
     data.image_size = 32
     data.channels = 3
     return data
@@ -50,4 +51,30 @@ def photos() -> ml_collections.ConfigDict:
     data = digits()
     data.name = "captioned_photos"
     data.image_size = 64
+    return data
+
+
+def mnist() -> ml_collections.ConfigDict:
+    """MNIST, 28 x 28 pixels, one channel; the caption is the digit. TensorFlow prepares it (extra `prepare`)."""
+    data = digits()
+    data.name = "mnist"
+    data.train, data.validation = "train[:55000]", "train[55000:]"
+    data.image_size = 28
+    data.channels = 1
+    return data
+
+
+def cifar10() -> ml_collections.ConfigDict:
+    """CIFAR10, 32 x 32 pixels; the caption is the class. TensorFlow prepares it (extra `prepare`)."""
+    data = digits()
+    data.name = "cifar10"
+    data.train, data.validation = "train[:45000]", "train[45000:]"
+    return data
+
+
+def coco() -> ml_collections.ConfigDict:
+    """COCO captions 2017, 256 x 256 pixels, five captions a picture; put its files into `data/downloads/manual`."""
+    data = digits()
+    data.name = "coco_captions_2017"
+    data.image_size = 256
     return data

@@ -58,7 +58,7 @@ def get_config(variant: str = "digits"):
         "three blue fours",
         "four white twos",
     )
-    config.codebook_start = True  # the token embedding starts as a random projection of the codebook
+    config.tokenizer_start = True  # the token embedding starts as a random projection of the codebook
     config.steps = 1000
     config.optim.lr = 2e-3
     config.optim.b2 = 0.98

@@ -53,7 +53,7 @@ def get_config(variant: str = "digits"):
         "decoder": {**shape, "layers": 3, "positions": 24},
     }
     # One value, two places: overriding either field overrides both.
-    for field in ("name", "data_dir", "train", "validation"):
+    for field in ("name", "data_dir", "train", "validation", "damaged"):
         config.tokenizer.data[field] = config.data.get_ref(field)
     config.tokenizer.model.codebook_size = config.model.get_ref("codebook_size")
     config.loss = {}
@@ -67,7 +67,7 @@ def get_config(variant: str = "digits"):
         "three blue fours",
         "four white twos",
     )
-    config.codebook_start = True  # token embedding and head start as a random projection of the codebook
+    config.tokenizer_start = True  # embeddings and head start as projections of the codes and their places
     config.steps = 2000
     config.optim.lr = 2e-3
     config.optim.b2 = 0.98

@@ -8,8 +8,9 @@ def load(run):
       run: path of a run folder that `train.py` wrote.
 
     Returns:
-      `t2i_jax.generate.Translator` for a translator's run (captions -> pictures), or
-      `t2i_jax.generate.Tokenizer` for an image tokenizer's (`tokenize`, `detokenize`).
+      `t2i_jax.generate.Translator` for a translator's run (captions -> pictures),
+      `t2i_jax.generate.Tokenizer` for an image tokenizer's (`tokenize`, `detokenize`), or
+      `t2i_jax.generate.AutoEncoder` for an autoencoder's (`encode`, `decode`, `sample`, `interpolate`).
 
     Raises:
       t2i_jax.errors.UserError: the folder is missing, is no run, or has no weights yet.

@@ -1,5 +1,6 @@
 """Pixels -> token shards, once."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -32,11 +33,17 @@ def encode(config, tokenizer, run: str | Path) -> Path:
         ours, theirs = config.model[field], getattr(tokenizer, field)
         if ours != theirs:
             raise UserError(f"config.model.{field} is {ours}, but tokenizer {run} has {theirs}; make them equal")
-    folder = Path(run) / "tokens" / config.data.name.replace("/", "-")
+    folder = Path(run) / "tokens" / _folder_name(config.data)
     if _missing(folder):
         with files.lock(run):
             _encode_splits(config, tokenizer, folder)
     return folder
+
+
+def _folder_name(data) -> str:
+    """The set's name, and splits of other names than the usual ones: a part of a split has tokens of its own."""
+    parts = [data.name, *(data[split] for split in SPLITS if data[split] != split)]
+    return re.sub(r"[^\w.+-]", lambda sign: "-" if sign[0] == "/" else "_", "-".join(parts))
 
 
 def _missing(folder: Path) -> list[str]:
@@ -44,8 +51,9 @@ def _missing(folder: Path) -> list[str]:
 
 
 def _encode_splits(config, tokenizer, folder: Path) -> None:
+    data = config.data
     for split in _missing(folder):  # another process may have made some before this one had the lock
-        dataset = pipeline.open_split(config.data.name, config.data.data_dir, config.data[split])
+        dataset = pipeline.open_split(data.name, data.data_dir, data[split], data.damaged)
         with tqdm(total=len(dataset), desc=f"encoding {split}", unit="pictures", file=sys.stderr) as bar:
             token_cache.write_tokens(folder / split, _tokens(tokenizer, dataset, bar), tokenizer.digest)
 
@@ -55,5 +63,6 @@ def _tokens(tokenizer, dataset, bar: tqdm):
         rows = [dataset[i] for i in range(start, min(start + BATCH, len(dataset)))]
         ids = tokenizer.tokenize(np.stack([row["image"] for row in rows]))
         for row, row_ids in zip(rows, ids, strict=True):
-            yield row_ids, row["caption"].decode()
+            captions = row["captions"] if "captions" in row else [row["caption"]]
+            yield row_ids, [caption.decode() for caption in captions]
         bar.update(len(rows))

@@ -41,3 +41,70 @@ def psnr(images: Float[ArrayLike, "B H W C"], targets: Float[ArrayLike, "B H W C
     """Peak signal-to-noise ratio per picture in dB, for pixels in [0, 1]; at most 100."""
     error = jnp.mean((images - targets) ** 2, axis=(-3, -2, -1))
     return -10.0 * jnp.log10(jnp.maximum(error, 1e-10))
+
+
+def ssim(images: Float[ArrayLike, "B H W C"], targets: Float[ArrayLike, "B H W C"]) -> Float[Array, "B"]:
+    """Structural similarity per picture (Wang et al. 2004, section III.B), for pixels in [0, 1]; 1 if equal.
+
+    Gaussian window of deviation 1.5 and 11 pixels, where it fits into the picture whole; mean over channels.
+
+    Raises:
+      ValueError: a side below 11 pixels.
+    """
+    height, width = jnp.shape(images)[1:3]
+    if min(height, width) < 11:
+        raise ValueError(f"pictures of {height} x {width} pixels are smaller than the window of 11")
+    window = jnp.exp(-0.5 * ((jnp.arange(11) - 5) / 1.5) ** 2)
+    window = window / jnp.sum(window)
+
+    def blur_matrix(side):
+        offsets = jnp.arange(side)[None] - jnp.arange(side - 10)[:, None]
+        return jnp.where((offsets >= 0) & (offsets < 11), window[jnp.clip(offsets, 0, 10)], 0.0)
+
+    down, right = blur_matrix(height), blur_matrix(width)
+
+    def blur(x):
+        return jnp.einsum("ih,jw,bhwc->bijc", down, right, x, precision="highest")
+
+    mean_x, mean_y = blur(images), blur(targets)
+    variance_x, variance_y = blur(images**2) - mean_x**2, blur(targets**2) - mean_y**2
+    covariance = blur(images * targets) - mean_x * mean_y
+    c1, c2 = 0.01**2, 0.03**2
+    similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    similarity /= (mean_x**2 + mean_y**2 + c1) * (variance_x + variance_y + c2)
+    return jnp.mean(similarity, axis=(-3, -2, -1))
+
+
+def bernoulli_log_likelihood(
+    logits: Float[Array, "B H W C"], targets: Float[Array, "B H W C"]
+) -> Float[Array, "B"]:
+    """Log likelihood per picture, in nats, of independent Bernoulli pixels (Kingma & Welling 2014, eq. 11).
+
+    Args:
+      logits: of the probability of 1.
+      targets: pixels in [0, 1]. Those between count as that share of ones and zeros, so that the most a grey
+        pixel can reach is minus its entropy; this is the usual choice, and no density over grey levels.
+    """
+    return jnp.sum(targets * logits - jax.nn.softplus(logits), axis=(-3, -2, -1))
+
+
+def gaussian_log_likelihood(
+    means: Float[Array, "B H W C"], targets: Float[Array, "B H W C"], sigma: float
+) -> Float[Array, "B"]:
+    """Log density per picture, in nats, of independent Gaussian pixels of one fixed deviation.
+
+    Args:
+      means: predictions, in [0, 1].
+      targets: pixels in [0, 1].
+      sigma: standard deviation of every pixel, in the same units; not learned. Densities may be above 1.
+    """
+    constant = jnp.log(sigma) + 0.5 * jnp.log(2 * jnp.pi)
+    return jnp.sum(-0.5 * ((targets - means) / sigma) ** 2 - constant, axis=(-3, -2, -1))
+
+
+def kl_to_standard_normal(mu: Float[Array, "B L"], logvar: Float[Array, "B L"]) -> Float[Array, "B L"]:
+    """KL divergence of N(mu, exp(logvar)) from N(0, 1), in nats per unit; their sum is a picture's.
+
+    Kingma & Welling 2014, appendix B.
+    """
+    return 0.5 * (mu**2 + jnp.exp(logvar) - logvar - 1)

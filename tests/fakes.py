@@ -7,8 +7,9 @@ import numpy as np
 def fake_batch(config, size: int) -> dict:
     """What `config.task` hands to its model, made up: arrays [size, ...]."""
     rng, model = np.random.default_rng(0), config.model
-    if config.task == "reconstruct":
-        return {"image": rng.random((size, model.image_size, model.image_size, config.data.channels), np.float32)}
+    if config.task in ("reconstruct", "autoencode"):
+        side, channels = config.data.image_size, config.data.channels
+        return {"image": rng.random((size, side, side, channels), np.float32)}
     assert config.task in ("translate", "prior"), f"say here what a batch of {config.task} is"
     ids = rng.integers(0, model.codebook_size, (size, model.num_tokens), np.int32)
     lengths = rng.integers(1, config.data.text_len + 1, (size, 1))

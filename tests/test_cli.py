@@ -141,11 +141,12 @@ def test_pictures_of_another_command_are_not_mixed_in(pipe, run, tmp_path, error
     assert (out / "00000_01.png").exists()
 
 
-def test_a_prompt_is_needed_and_only_from_one_place(run, tmp_path, error):
+def test_a_prompt_is_needed_and_only_from_one_place(pipe, run, error):
     for argv in ([], ["--prompt", "a", "--prompts-file", "b"]):
         message = error("sample", "--run", run, *argv)
         assert "--prompt " in message
         assert "--prompts-file" in message
+    assert pipe.calls == []
 
 
 @pytest.mark.parametrize(

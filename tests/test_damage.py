@@ -20,7 +20,7 @@ DAMAGE = {
     "missing": lambda path: path.unlink(),
 }
 FRESH = [*worlds.TOKENIZER, "--workdir=fresh"]
-TOKENS, DATA = "tokenizer/tokens/captioned_digits-tiny", "data/captioned_digits/tiny/1.0.0"
+TOKENS, DATA = "tokenizer/tokens/captioned_digits-tiny", "data/captioned_digits/tiny/1.1.0"
 CASES = [  # state, command, file, what becomes of it when damaged, and when missing
     ("interrupted", worlds.TRANSLATOR, "translator/config.json", "refused", "refused"),
     ("interrupted", worlds.TRANSLATOR, "translator/checkpoints/4/state/manifest.ocdbt", "survived", "survived"),

@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.integrate
+import scipy.stats
 
 from t2i_jax import losses
 
@@ -50,3 +52,33 @@ def test_psnr():
     targets = jnp.zeros((3, 2, 2, 3))
     images = targets.at[0].set(0.1).at[1, 0, 0, 0].set(0.6)
     np.testing.assert_allclose(losses.psnr(images, targets), [20, 15.228787, 100], rtol=1e-5)
+
+
+def test_bernoulli_log_likelihood():
+    """Chances 3/4 and 1/5, targets 1 and 1/4; and logits at which a naive logarithm would overflow."""
+    logits = jnp.log(array(3, 1 / 4)).reshape(1, 1, 2, 1)
+    nats = losses.bernoulli_log_likelihood(logits, array(1, 0.25).reshape(1, 1, 2, 1))
+    np.testing.assert_allclose(nats, [np.log(3 / 4) + 0.25 * np.log(1 / 5) + 0.75 * np.log(4 / 5)], rtol=1e-6)
+    far = losses.bernoulli_log_likelihood(array(200, -200).reshape(2, 1, 1, 1), jnp.ones((2, 1, 1, 1)))
+    np.testing.assert_allclose(far, [0, -200], atol=1e-6)
+
+
+def test_gaussian_log_likelihood():
+    """A pixel one deviation off, one exact; and scipy's on more."""
+    means, targets = array(0.5, 0.2).reshape(1, 1, 2, 1), array(0.4, 0.2).reshape(1, 1, 2, 1)
+    expected = -0.5 - 2 * (np.log(0.1) + 0.5 * np.log(2 * np.pi))
+    np.testing.assert_allclose(losses.gaussian_log_likelihood(means, targets, 0.1), [expected], rtol=1e-5)
+    means, targets = jnp.asarray(np.random.default_rng(0).random((2, 3, 5, 4, 3), np.float32))
+    expected = scipy.stats.norm.logpdf(targets, means, 0.3).sum((1, 2, 3))
+    np.testing.assert_allclose(losses.gaussian_log_likelihood(means, targets, 0.3), expected, rtol=1e-5)
+
+
+def test_kl_to_standard_normal():
+    """Zero for N(0, 1); 1/2 one deviation off; by hand at variance 4; and the integral that defines it."""
+    mu, logvar = array([0, 1, 0], [-0.7, 2, 0.3]), array([0, 0, np.log(4)], [-1.5, 0.8, 0.2])
+    nats = losses.kl_to_standard_normal(mu, logvar)
+    np.testing.assert_allclose(nats[0], [0, 0.5, (4 - np.log(4) - 1) / 2], rtol=1e-6)
+    for m, v, found in zip(np.float64(mu[1]), np.float64(logvar[1]), nats[1], strict=True):
+        q, p = scipy.stats.norm(m, np.exp(v / 2)), scipy.stats.norm()
+        area = scipy.integrate.quad(lambda z, q=q, p=p: q.pdf(z) * (q.logpdf(z) - p.logpdf(z)), -20, 20)[0]
+        np.testing.assert_allclose(found, area, rtol=1e-5)

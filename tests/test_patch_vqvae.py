@@ -230,3 +230,18 @@ def test_sizes_that_do_not_fit(fields, said):
     model = build(**fields)
     with pytest.raises(ValueError, match=said):
         model.init(jax.random.key(0), pictures(side=model.image_size))
+
+
+def test_places_say_which_patches_a_token_speaks_of():
+    """16 pixels, blocks of 8, patches of 4, depth 2: 4 colours, 4 strengths, 16 x 2 patterns."""
+    places = build(depth=2).places
+    assert len(places) == 40
+    alike = places[:, :16] @ places[:, :16].T
+    np.testing.assert_allclose(np.diag(alike), 1)
+    np.testing.assert_allclose(alike[:4, 4:8], np.eye(4))  # a block's colour and its strengths
+    patterns = alike[1, 8:].reshape(4, 4, 2)  # the block at the top right, and all patches
+    np.testing.assert_allclose(patterns[:2, 2:], 0.5)
+    assert patterns.sum() == pytest.approx(0.5 * 8)
+    kinds = places[:, 16:]
+    assert kinds.sum(0).tolist() == [4, 4, 32]
+    assert (kinds.sum(1) == 1).all()

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from t2i_jax.data.pictures import INK, MARGIN, labelled_grid, picture_grid
+from t2i_jax.data.pictures import GAP, INK, MARGIN, labelled_grid, picture_grid, plain_grid
 
 
 def dark(pixels):
@@ -43,3 +43,20 @@ def test_every_picture_is_in_the_grid_and_long_captions_grow_it():
 def test_captions_and_pictures_must_agree():
     with pytest.raises(ValueError, match="1 captions"):
         labelled_grid(np.zeros((2, 1, 4, 4, 3), np.uint8), ["only one"])
+
+
+def test_grey_pictures_make_grids_of_three_equal_channels():
+    grey = np.random.default_rng(0).integers(60, 250, (5, 28, 20, 1), np.uint8)
+    colour = grey.repeat(3, -1)
+    np.testing.assert_array_equal(picture_grid(grey, 3, gap=2), picture_grid(colour, 3, gap=2))
+    labelled = (labelled_grid(images[None], ["a seven"]) for images in (grey, colour))
+    np.testing.assert_array_equal(*map(np.asarray, labelled))
+
+
+def test_plain_grid_holds_every_picture_enlarged():
+    images = np.arange(60, 65, dtype=np.uint8)[:, None, None, None] * np.ones((5, 48, 32, 3), np.uint8)
+    grid = np.asarray(plain_grid(images))
+    assert grid.shape == (2 * 144 + GAP, 3 * 96 + 2 * GAP, 3)
+    assert [(grid == level).all(-1).sum() for level in range(60, 65)] == [144 * 96] * 5
+    with pytest.raises(ValueError, match="no picture"):
+        plain_grid(images[:0])

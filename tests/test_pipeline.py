@@ -140,7 +140,11 @@ def test_a_split_is_prepared_once_and_then_read(data_dir, capsys):
     [
         ("no_such_set", "train", ["data set 'no_such_set' is unknown", "t2i_jax/data"]),
         ("captioned_digits/huge", "train", ["no configuration 'huge'; it has coarse, fine, tiny"]),
-        ("captioned_digits/tiny", "test", ["no split 'test'; it has train, validation, compositions"]),
+        (
+            "captioned_digits/tiny",
+            "test",
+            ["no split 'test' with", "it has train, validation, compositions (512, 64, 64 pictures)"],
+        ),
     ],
 )
 def test_what_does_not_exist(data_dir, name, split, parts):
@@ -155,7 +159,7 @@ def test_what_does_not_exist(data_dir, name, split, parts):
 def unsealed(data_dir, tmp_path):
     """A prepared set that has lost its digests."""
     shutil.copytree(data_dir, tmp_path / "data")
-    folder = tmp_path / "data" / "captioned_digits" / "tiny" / "1.0.0"
+    folder = tmp_path / "data" / "captioned_digits" / "tiny" / "1.1.0"
     (folder / "digests.json").unlink()
     return folder
 

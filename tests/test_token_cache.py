@@ -12,10 +12,10 @@ OTHER = "fedcba9876543210" * 4
 
 
 def examples(count, length=5):
-    """Ids up to 2**31 - 1 and captions beyond ASCII."""
+    """Ids up to 2**31 - 1 and one to three captions beyond ASCII."""
     rng = np.random.default_rng(0)
     ids = rng.integers(0, 2**31, (count, length), dtype=np.int64)
-    return [(row, f"caption {number} – „é“ 七") for number, row in enumerate(ids)]
+    return [(row, [f"caption {number} – „é“ 七", "b", ""][: 1 + number % 3]) for number, row in enumerate(ids)]
 
 
 @pytest.fixture
@@ -35,11 +35,11 @@ def test_what_is_written_is_read(tmp_path, monkeypatch, count, shards):
     assert files.read_json(folder / files.MANIFEST)["count"] == count
     dataset = token_cache.open_tokens(folder, DIGEST)
     assert len(dataset) == count
-    for number, (ids, caption) in enumerate(written):
+    for number, (ids, captions) in enumerate(written):
         example = dataset[number]
         assert example["ids"].dtype == np.int32
         np.testing.assert_array_equal(example["ids"], ids)
-        assert example["caption"] == caption
+        assert example["captions"] == captions
 
 
 def test_shards_are_the_same_bytes_each_time(folder, tmp_path):
@@ -108,10 +108,10 @@ def test_an_interrupted_write_leaves_nothing_under_the_name(tmp_path, monkeypatc
 
 
 def test_all_at_once_is_one_by_one(tmp_path):
-    examples = [(np.array([number, 2 * number]), f"number {number}") for number in range(7)]
+    examples = [(np.array([number, 2 * number]), [f"number {number}"]) for number in range(7)]
     token_cache.write_tokens(tmp_path / "tokens", examples, "digest")
     ids, captions = token_cache.read_tokens(tmp_path / "tokens", "digest")
     one_by_one = token_cache.open_tokens(tmp_path / "tokens", "digest")
     assert ids.tolist() == [one_by_one[number]["ids"].tolist() for number in range(7)]
-    assert captions == [one_by_one[number]["caption"] for number in range(7)]
+    assert captions == [one_by_one[number]["captions"] for number in range(7)]
     assert ids.dtype == np.int32

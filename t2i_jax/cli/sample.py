@@ -1,10 +1,17 @@
-"""`t2i sample`: pictures of prompts."""
+"""`t2i sample`: pictures of prompts, or new pictures from a run that reads none."""
 
 import dataclasses
 import json
 from pathlib import Path
 
-from t2i_jax.cli.checks import check_folder, check_grid_path, check_run, check_seed, load_translator
+from t2i_jax.cli.checks import (
+    check_folder,
+    check_grid_path,
+    check_run,
+    check_seed,
+    load_translator,
+    load_unconditional,
+)
 from t2i_jax.errors import UserError
 from t2i_jax.sampling.settings import Sampling
 
@@ -13,11 +20,13 @@ MAX_NUM = 1000  # pictures of one prompt
 
 def add(commands) -> None:
     """Add the command to argparse's `commands`."""
-    sample = commands.add_parser("sample", help="draw pictures of prompts", allow_abbrev=False)
-    sample.add_argument("--run", required=True, help="run folder of a translator")
+    sample = commands.add_parser(
+        "sample", help="draw pictures, of prompts where the run reads them", allow_abbrev=False
+    )
+    sample.add_argument("--run", required=True, help="run folder of a translator, or of a model without prompts")
     sample.add_argument("--prompt", action="append", help="a prompt; repeat it for more rows in the grid")
     sample.add_argument("--prompts-file", help="UTF-8 text, one prompt a line")
-    sample.add_argument("-n", "--num", type=int, default=4, help=f"pictures of each prompt, 1 to {MAX_NUM} (4)")
+    sample.add_argument("-n", "--num", type=int, default=4, help=f"pictures (of each prompt), 1 to {MAX_NUM} (4)")
     unset = "(the run's own)"
     sample.add_argument("--guidance-scale", type=float, help=f"weight of the caption; 1 is none {unset}")
     sample.add_argument("--temperature", type=float, help=f"divides the logits; 0 is greedy {unset}")
@@ -30,48 +39,69 @@ def add(commands) -> None:
     sample.add_argument("--seed", type=int, default=0, help="same seed, same pictures (0)")
     sample.add_argument(
         "--out",
-        help="with --prompt a labelled grid (grid.png); with --prompts-file a folder (samples) of "
-        "unlabelled pictures and prompts.jsonl",
+        help="with --prompt a labelled grid, without prompts a plain one (grid.png); with --prompts-file a folder "
+        "(samples) of unlabelled pictures and prompts.jsonl",
     )
     sample.set_defaults(function=run)
 
 
 def run(args) -> None:
     """Draw what `args` say."""
-    if (args.prompt is None) == (args.prompts_file is None):
-        both = "both are given" if args.prompt else "neither is given"
-        raise UserError(f"give either --prompt or --prompts-file; {both}")
+    if args.prompt is not None and args.prompts_file is not None:
+        raise UserError("give either --prompt or --prompts-file; both are given")
     if not 1 <= args.num <= MAX_NUM:
         raise UserError(f"-n {args.num} is out of range; give 1 to {MAX_NUM}")
     check_seed(args.seed)
     names = [field.name for field in dataclasses.fields(Sampling)]
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     Sampling(**given)  # before the seconds that loading a run takes
-    if args.prompt is not None:
-        prompts, out = args.prompt, Path(args.out or "grid.png")
-        for number, prompt in enumerate(prompts, start=1):
-            if not prompt.strip():
-                raise UserError(f"--prompt number {number} is empty; describe a picture")
-        check_grid_path(out)
+    if args.prompts_file is not None:
+        _sample_folder(args, given)
+    elif args.prompt is not None:
+        _sample_grid(args, given)
     else:
-        prompts, out = _read_prompts(args.prompts_file), Path(args.out or "samples")
-    files = [[f"{p:05d}_{i:02d}.png" for i in range(args.num)] for p in range(len(prompts))]
-    if args.prompt is None:
-        check_folder(out, {name for names in files for name in names})
-    check_run(args.run)
+        _sample_unconditional(args, given)
 
+
+def _sample_grid(args, given):
+    out = Path(args.out or "grid.png")
+    for number, prompt in enumerate(args.prompt, start=1):
+        if not prompt.strip():
+            raise UserError(f"--prompt number {number} is empty; describe a picture")
+    check_grid_path(out)
+    check_run(args.run)
+    images = load_translator(args.run)(args.prompt, num_images=args.num, seed=args.seed, **given)
+    from t2i_jax.data.pictures import labelled_grid
+
+    _save(labelled_grid(images, args.prompt), out)
+
+
+def _sample_unconditional(args, given):
+    out = Path(args.out or "grid.png")
+    check_grid_path(out)
+    check_run(args.run)
+    images = load_unconditional(args.run, given).sample(args.num, args.seed, **given)
+    from t2i_jax.data.pictures import plain_grid
+
+    _save(plain_grid(images), out)
+
+
+def _save(grid, out):
+    out.parent.mkdir(parents=True, exist_ok=True)
+    grid.save(out)
+    print(out)
+
+
+def _sample_folder(args, given):
+    prompts, out = _read_prompts(args.prompts_file), Path(args.out or "samples")
+    files = [[f"{p:05d}_{i:02d}.png" for i in range(args.num)] for p in range(len(prompts))]
+    check_folder(out, {name for names in files for name in names})
+    check_run(args.run)
     pipe = load_translator(args.run)
     images = pipe(prompts, num_images=args.num, seed=args.seed, **given)
-    if args.prompt is not None:
-        from t2i_jax.data.pictures import labelled_grid
-
-        out.parent.mkdir(parents=True, exist_ok=True)
-        labelled_grid(images, prompts).save(out)
-        print(out)
-    else:
-        settings = {"run": args.run, "digest": pipe.digest, "seed": args.seed, "n": args.num}
-        settings |= dataclasses.asdict(dataclasses.replace(pipe.sampling, **given))
-        _write_folder(out, images, prompts, files, settings)
+    settings = {"run": args.run, "digest": pipe.digest, "seed": args.seed, "n": args.num}
+    settings |= dataclasses.asdict(dataclasses.replace(pipe.sampling, **given))
+    _write_folder(out, images, prompts, files, settings)
 
 
 def _write_folder(out, images, prompts, files, settings):

@@ -75,12 +75,12 @@ def random_crops(count: int, seed: int) -> UInt8[np.ndarray, "P count 64 64 3"]:
 class CaptionedPhotos(tfds.core.GeneratorBasedBuilder):
     """Random crops, the photographs in turn. `validation` holds other crops of the same photographs."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
 
     def _info(self) -> tfds.core.DatasetInfo:
         features = tfds.features.FeaturesDict(
             {
-                "image": tfds.features.Tensor(shape=(SIDE, SIDE, 3), dtype=np.uint8),
+                "image": tfds.features.Tensor(shape=(SIDE, SIDE, 3), dtype=np.uint8, encoding="bytes"),
                 "caption": tfds.features.Text(),
             }
         )

@@ -13,7 +13,7 @@ FONT = 15
 INK, PAPER = (30, 30, 30), (255, 255, 255)
 
 
-def labelled_grid(images: UInt8[np.ndarray, "P n H W 3"], captions) -> Image.Image:
+def labelled_grid(images: UInt8[np.ndarray, "P n H W C"], captions) -> Image.Image:
     """Pictures with their caption under them, dark on white.
 
     Args:
@@ -28,9 +28,8 @@ def labelled_grid(images: UInt8[np.ndarray, "P n H W 3"], captions) -> Image.Ima
     """
     if not images.size or len(images) != len(captions):
         raise ValueError(f"{len(captions)} captions for images of shape {images.shape}")
-    prompts, num, height, width, _ = images.shape
-    factor = max(1, math.ceil(PICTURE / min(height, width)))
-    images = images.repeat(factor, axis=2).repeat(factor, axis=3)
+    prompts, num = images.shape[:2]
+    images = _enlarged(images)
     per_row = min(num, 8)
     blocks = [picture_grid(pictures, per_row, gap=GAP, paper=PAPER) for pictures in images]
     block_height, block_width = blocks[0].shape[:2]
@@ -58,20 +57,41 @@ def labelled_grid(images: UInt8[np.ndarray, "P n H W 3"], captions) -> Image.Ima
     return grid
 
 
+def plain_grid(images: UInt8[np.ndarray, "n H W C"]) -> Image.Image:
+    """Pictures without captions, in a square or the next wider shape, on white; small ones are enlarged.
+
+    Raises:
+      ValueError: there is no picture.
+    """
+    if not images.size:
+        raise ValueError(f"no picture in images of shape {images.shape}")
+    columns = math.ceil(math.sqrt(len(images)))
+    return Image.fromarray(picture_grid(_enlarged(images), columns, gap=GAP, paper=PAPER))
+
+
 def picture_grid(
-    images: UInt8[np.ndarray, "n H W 3"], columns: int, gap: int = 0, paper=(0, 0, 0)
+    images: UInt8[np.ndarray, "n H W C"], columns: int, gap: int = 0, paper=(0, 0, 0)
 ) -> UInt8[np.ndarray, "rows_H columns_W 3"]:
-    """Pictures in rows of `columns`, `gap` pixels of the colour `paper` between them and in empty places."""
-    num, height, width, channels = images.shape
+    """Pictures in rows of `columns`, `gap` pixels of the colour `paper` between them and in empty places.
+
+    C is 3 (RGB) or 1 (grey).
+    """
+    num, height, width, _ = images.shape
     columns = min(columns, num)
     rows = math.ceil(num / columns)
-    grid = np.empty((rows * (height + gap) - gap, columns * (width + gap) - gap, channels), np.uint8)
+    grid = np.empty((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), np.uint8)
     grid[:] = paper
     for number, image in enumerate(images):
         row, column = divmod(number, columns)
         top, left = row * (height + gap), column * (width + gap)
         grid[top : top + height, left : left + width] = image
     return grid
+
+
+def _enlarged(images: UInt8[np.ndarray, "*n H W C"]) -> UInt8[np.ndarray, "*n h w C"]:
+    """Pictures of at least PICTURE pixels a side, nearest neighbour."""
+    factor = max(1, math.ceil(PICTURE / min(images.shape[-3:-1])))
+    return images.repeat(factor, axis=-3).repeat(factor, axis=-2)
 
 
 def _wrap(caption, font, width):

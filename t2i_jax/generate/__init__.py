@@ -3,21 +3,22 @@
 from pathlib import Path
 
 from t2i_jax.errors import UserError
+from t2i_jax.generate.autoencoder import AutoEncoder
 from t2i_jax.generate.prior import Prior
 from t2i_jax.generate.tokenizer import Tokenizer
 from t2i_jax.generate.translator import Translator
 from t2i_jax.loop import run as runs
 
-__all__ = ["Prior", "Tokenizer", "Translator", "load"]
+__all__ = ["AutoEncoder", "Prior", "Tokenizer", "Translator", "load"]
 
 
-def load(run: str | Path) -> "Translator | Prior | Tokenizer":
-    """Open a run folder: a translator's, a prior's or a tokenizer's, as its config says.
+def load(run: str | Path) -> "Translator | Prior | Tokenizer | AutoEncoder":
+    """Open a run folder: a translator's, a prior's, a tokenizer's or an autoencoder's, as its config says.
 
     Raises:
       UserError: the folder is missing, is no run, has no weights yet, or holds another kind of model.
     """
-    kinds = {"translate": Translator, "prior": Prior, "reconstruct": Tokenizer}
+    kinds = {"translate": Translator, "prior": Prior, "reconstruct": Tokenizer, "autoencode": AutoEncoder}
     task = runs.read_config(run).task
     if task not in kinds:
         raise UserError(f"run {run} is of an unknown kind ({task}); this version reads {', '.join(kinds)}")

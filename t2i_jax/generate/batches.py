@@ -1,5 +1,9 @@
 """Rows in batches of few shapes, so that few programs are compiled."""
 
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 BATCH = 64  # most pictures drawn or decoded at a time
@@ -15,3 +19,11 @@ def padded(rows: np.ndarray):
         part = rows[start : start + BATCH]
         size = 1 << (len(part) - 1).bit_length()
         yield np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)]), len(part)
+
+
+def in_batches(apply: Callable, rows: np.ndarray) -> np.ndarray:
+    """A compiled function of rows, `[B, ...] -> [B, ...]`, applied to any number of them, none included."""
+    if not len(rows):
+        shape = jax.eval_shape(apply, jnp.zeros((1, *rows.shape[1:]), rows.dtype))
+        return np.zeros((0, *shape.shape[1:]), shape.dtype)
+    return np.concatenate([np.asarray(apply(part))[:count] for part, count in padded(rows)])

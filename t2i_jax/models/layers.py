@@ -1,4 +1,4 @@
-"""Transformer parts that BERT and GPT-2 share: attention with an explicit cache, and the MLP."""
+"""Parts that models share: attention with an explicit cache, the MLP, the places of a grid."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -6,6 +6,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
@@ -25,6 +26,12 @@ class KeyValue(NamedTuple):
 
     key: Array
     value: Array
+
+
+def grid_places(height: int, width: int) -> Float[np.ndarray, "N F"]:
+    """Where the tokens of a grid stand, row by row: one-hot row and one-hot column."""
+    rows, columns = np.divmod(np.arange(height * width), width)
+    return np.concatenate([np.eye(height)[rows], np.eye(width)[columns]], 1)
 
 
 def split_heads(x: Float[Array, "B L D"], heads: int) -> Float[Array, "B L heads head_dim"]:

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
 from flax import linen as nn
 from flax.core import FrozenDict
@@ -100,6 +101,16 @@ class Model(nn.Module):
     def num_tokens(self) -> int:
         """N, tokens a picture."""
         return sum(self.counts.values())
+
+    @property
+    def places(self) -> Float[np.ndarray, "N F"]:
+        """Where each token stands: the patches it speaks of, a vector of length 1, and its codebook, one-hot."""
+        side, q = self.image_size // self.patch, self.block // self.patch
+        patches = np.eye(side**2)
+        blocks = rearrange(patches, "(i y j x) p -> (i j) (y x) p", y=q, x=q, j=side // q).sum(1) / q
+        rows = {"colour": blocks, "strength": blocks, "pattern": patches.repeat(self.depth, 0)}
+        kinds = np.eye(len(rows)).repeat([len(places) for places in rows.values()], 0)
+        return np.concatenate([np.concatenate(list(rows.values())), kinds], 1)
 
     def __call__(
         self, images: Float[Array, "B H W 3"], *, train: bool = False

@@ -9,6 +9,7 @@ Letters: B batch, H W pixels, h w token grid, N = h w tokens, K codebook size, D
 from collections.abc import Mapping
 
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
 from flax import linen as nn
 from flax.core import FrozenDict
@@ -16,8 +17,10 @@ from jaxtyping import Array, Float, Int
 from ml_collections import FrozenConfigDict
 
 from t2i_jax.models import quantizers
+from t2i_jax.models.convolutions import Conv, Down, Up
+from t2i_jax.models.layers import grid_places
 
-UPSAMPLING = {2: (2, 1, 1), 4: (2, 2, 1), 8: (2, 2, 2), 16: (4, 2, 2), 32: (4, 4, 2)}
+DOWNSAMPLING = (2, 4, 8, 16, 32)
 
 
 class Model(nn.Module):
@@ -27,7 +30,7 @@ class Model(nn.Module):
       codebook_size: K.
       image_size: H = W, in pixels; divisible by `downsampling`.
       channels: of the pictures, 1 or 3.
-      downsampling: pixels a token, along each side: a key of `UPSAMPLING`.
+      downsampling: pixels a token, along each side: 2, 4, 8, 16 or 32.
       width: of the convolutions.
       code_width: D.
       residual_blocks: before the quantizer and after it.
@@ -51,19 +54,15 @@ class Model(nn.Module):
     dtype: str = "float32"
 
     def setup(self):
-        if self.downsampling not in UPSAMPLING:
-            raise ValueError(
-                f"downsampling {self.downsampling} is unknown; choose {', '.join(map(str, UPSAMPLING))}"
-            )
+        if self.downsampling not in DOWNSAMPLING:
+            raise ValueError(f"downsampling {self.downsampling} is not among {DOWNSAMPLING}; choose one of them")
         if self.image_size % self.downsampling:
             raise ValueError(f"image_size {self.image_size} is not divisible by downsampling {self.downsampling}")
         self.encoder = ConvEncoder(self.width, self.downsampling, self.residual_blocks, self.dtype)
-        self.to_codes = nn.Conv(self.code_width, (1, 1), dtype=self.dtype)
+        self.to_codes = nn.Dense(self.code_width, dtype=self.dtype)
         kind, options = self.quantizer, self.quantizer_options
         self.code = quantizers.make(kind, self.codebook_size, self.code_width, **options)
-        self.decoder = Decoder(
-            self.width, UPSAMPLING[self.downsampling], self.residual_blocks, self.channels, self.dtype
-        )
+        self.decoder = Decoder(self.width, self.downsampling, self.residual_blocks, self.channels, self.dtype)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -75,6 +74,11 @@ class Model(nn.Module):
     def num_tokens(self) -> int:
         """N, tokens a picture."""
         return self.grid[0] * self.grid[1]
+
+    @property
+    def places(self) -> Float[np.ndarray, "N F"]:
+        """Where each token stands: its row and its column."""
+        return grid_places(*self.grid)
 
     @property
     def depths(self) -> dict[str, int]:
@@ -139,33 +143,34 @@ class ConvEncoder(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
         halvings = self.downsampling.bit_length() - 1
-        for number in range(halvings):
-            width = self.width // 2 if number < halvings - 1 else self.width
-            x = nn.Conv(width, (4, 4), strides=2, padding=1, dtype=self.dtype)(x)
-            x = x if number == halvings - 1 else nn.relu(x)
+        for left in reversed(range(halvings)):
+            x = Down(self.width // 2 if left else self.width, self.dtype)(x)
+            x = nn.relu(x) if left else x
         for _ in range(self.residual_blocks):
             x = ResidualBlock(self.dtype)(x)
         return x
 
 
 class Decoder(nn.Module):
-    """A convolution, residual blocks and three transposed convolutions."""
+    """A convolution, residual blocks, and transposed convolutions that double the sides; at least three."""
 
     width: int
-    strides: tuple[int, int, int]
+    upsampling: int
     residual_blocks: int
     channels: int
     dtype: str
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w D"]) -> Float[Array, "B H W C"]:
-        x = nn.Conv(self.width, (3, 3), dtype=self.dtype)(x)
+        x = Conv(self.width, self.dtype)(x)
         for _ in range(self.residual_blocks):
             x = ResidualBlock(self.dtype)(x)
-        widths = (self.width, self.width // 2, self.channels)
-        for width, stride in zip(widths, self.strides, strict=True):
-            side = 2 * stride if stride > 1 else 3
-            x = nn.ConvTranspose(width, (side, side), (stride, stride), dtype=self.dtype)(nn.relu(x))
+        doublings = self.upsampling.bit_length() - 1
+        for left in reversed(range(max(3, doublings))):
+            width = self.width // 2 if left else self.channels
+            # Where fewer doublings are needed than three, a transposed convolution of stride 1 is a convolution.
+            layer = Up if left < doublings else Conv
+            x = layer(width, self.dtype)(nn.relu(x))
         return x
 
 
@@ -178,5 +183,5 @@ class ResidualBlock(nn.Module):
     def __call__(self, x: Float[Array, "B h w D"]) -> Float[Array, "B h w D"]:
         width = x.shape[-1]
         y = nn.relu(nn.GroupNorm(num_groups=None, group_size=min(16, width), dtype=self.dtype)(x))
-        y = nn.relu(nn.Conv(width // 2, (3, 3), dtype=self.dtype)(y))
-        return x + nn.Conv(width, (1, 1), dtype=self.dtype, kernel_init=nn.initializers.zeros_init())(y)
+        y = nn.relu(Conv(width // 2, self.dtype)(y))
+        return x + nn.Dense(width, dtype=self.dtype, kernel_init=nn.initializers.zeros_init())(y)

@@ -49,8 +49,8 @@ def prepare_drawing(
     copy_tokenizer(Path(config.tokenizer_run), folder)
 
     def start(params, variables):
-        if config.codebook_start:
-            params = task.start(model, params, tokenizer.codebook, stream(config.seed, "start"))
+        if config.tokenizer_start:
+            params = task.start(model, params, tokenizer.codebook, tokenizer.places, stream(config.seed, "start"))
         return params, variables
 
     settings = dict(config.sampling)

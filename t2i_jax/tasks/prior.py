@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 
-from t2i_jax.tasks.tokens import open_splits, prediction_loss, project_codes, read_caption
+from t2i_jax.tasks.tokens import open_splits, prediction_loss, project, read_caption
 
 inputs = partial(open_splits, read_caption)
 
@@ -14,9 +14,13 @@ def init(model, key, batch: dict) -> dict:
     return model.init(key, batch["text_ids"], batch["text_mask"], batch["ids"], batch["null"])
 
 
-def start(model, params, codebook: np.ndarray, key) -> dict:
-    """Params whose token embedding begins as a random projection of the codebook [K, C] (`project_codes`)."""
-    rows = project_codes(codebook, model.width, key)
+def start(model, params, codebook: np.ndarray, places: np.ndarray, key) -> dict:
+    """Params whose token embedding begins as a random projection of the codebook [K, C].
+
+    Convolutions know places by themselves.
+    """
+    del places
+    rows = project((codebook - codebook.mean(0)) / codebook.std(), model.width, key)
     return {**params, "token_embed": {"embedding": rows}}
 
 

@@ -13,8 +13,11 @@ from t2i_jax.models import codebooks
 def inputs(config) -> tuple[dict, object]:
     """Datasets by split, and the transform from an example to `{"image": float32 [H, W, C] in [0, 1]}`."""
     data = config.data
-    names = ("train", "validation")
-    return {name: pipeline.open_split(data.name, data.data_dir, data[name]) for name in names}, transform
+    splits = {
+        split: pipeline.open_split(data.name, data.data_dir, data[split], data.damaged)
+        for split in ("train", "validation")
+    }
+    return splits, transform
 
 
 def transform(example: dict, rng: np.random.Generator | None) -> dict:

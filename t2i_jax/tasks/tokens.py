@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from itertools import chain
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,8 @@ from t2i_jax.sampling.autoregressive import sample_tokens
 
 def word_pieces(tokens_dir, digest: str, max_size: int):
     """A text tokenizer from the captions of the training tokens (see `build_word_pieces`)."""
-    return build_word_pieces(token_cache.read_tokens(tokens_dir / "train", digest)[1], max_size)
+    captions = token_cache.read_tokens(tokens_dir / "train", digest)[1]
+    return build_word_pieces(chain.from_iterable(captions), max_size)
 
 
 def open_splits(
@@ -38,24 +40,21 @@ def open_splits(
 
 
 def read_caption(example: dict, rng: np.random.Generator, *, reader: CaptionReader, config) -> dict:
-    """The arrays of one example but for a model's own inputs.
+    """The arrays of one example but for a model's own inputs; of several captions one is drawn.
 
     Returns:
       `ids` int32 [N] in [0, K), `text_ids` int32 [S], `text_mask` bool [S], `null` bool (the caption is dropped,
       with probability `data.caption_dropout`).
     """
-    text_ids, text_mask = reader.encode(example["caption"])
+    captions = example["captions"]  # drawn only where there is a choice
+    text_ids, text_mask = reader.encode(captions[rng.integers(len(captions)) if len(captions) > 1 else 0])
     null = rng.random() < config.data.caption_dropout
     return {"ids": example["ids"], "text_ids": text_ids, "text_mask": text_mask, "null": null}
 
 
-def project_codes(codebook: np.ndarray, width: int, key) -> jax.Array:
-    """One random projection of the codes [K, C] to [K, width], values around 1.
-
-    Codes that look alike are then alike, so that what is learned of one carries over to its neighbours.
-    """
-    codes = (codebook - codebook.mean(0)) / codebook.std()
-    return codes @ jax.random.normal(key, (codes.shape[1], width)) / codes.shape[1] ** 0.5
+def project(rows: np.ndarray, width: int, key) -> jax.Array:
+    """One random projection of rows [M, C] to [M, width], values about as large: rows that are alike stay so."""
+    return rows @ jax.random.normal(key, (rows.shape[1], width)) / rows.shape[1] ** 0.5
 
 
 def prediction_loss(logits, ids) -> tuple[jax.Array, dict]:

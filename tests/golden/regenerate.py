@@ -10,7 +10,12 @@ from importlib import import_module
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-STEPS = {"step_reconstruct": "patch_vqvae", "step_translate": "translator", "step_prior": "prior"}
+STEPS = {
+    "step_autoencode": "vae",
+    "step_prior": "prior",
+    "step_reconstruct": "patch_vqvae",
+    "step_translate": "translator",
+}
 
 
 def one_step(name: str) -> dict:

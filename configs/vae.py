@@ -1,0 +1,48 @@
+"""Autoencoders, plain and variational: pictures <-> one continuous vector each.
+
+python train.py --config=configs/vae.py
+"""
+
+from configs import base
+
+VARIANTS = ("digits", "mnist", "mnist_ae", "cifar10", "smoke")
+
+
+def get_config(variant: str = "digits"):
+    config = base.base()
+    config.name = f"vae-{variant}"
+    config.task = "autoencode"
+    config.model_name = "vae"
+    sets = {"mnist": base.mnist, "mnist_ae": base.mnist, "cifar10": base.cifar10}
+    config.data = sets.get(variant, base.digits)()
+    config.model = {
+        "image_size": config.data.image_size,
+        "channels": config.data.channels,
+        "latent": 64,
+        "width": 32,
+        "variational": True,
+        "encoder": "conv",
+    }
+    config.loss = {
+        "likelihood": "gaussian",  # or "bernoulli"
+        "sigma": 0.1,  # fixed deviation of a Gaussian pixel
+        "beta": 1.0,  # weight of the KL term; of no effect in a plain autoencoder, which has none
+        "kl_warmup": 500,  # steps over which it grows from 0
+    }
+    config.steps = 1500
+    config.optim.lr = 2e-3
+    if variant in ("mnist", "mnist_ae"):
+        config.loss.likelihood = "bernoulli"
+        config.model.latent = 20
+        config.model.variational = variant == "mnist"
+        config.steps = 5000
+    if variant == "cifar10":
+        config.model.update({"latent": 128, "width": 64})
+        config.steps = 20_000
+        config.loss.kl_warmup = 2000
+    if variant == "smoke":
+        config.data.name = "captioned_digits/tiny"
+        config.model.update({"latent": 8, "width": 4})
+        config.steps, config.batch_size, config.optim.warmup, config.loss.kl_warmup = 2, 8, 1, 1
+        config.log_every = config.eval_every = config.checkpoint_every = 1
+    return config

@@ -1,0 +1,1 @@
+"""Released weights -> params: where the files come from, and one small table for each format."""

@@ -1,0 +1,184 @@
+"""COCO captions 2017: `coco_captions_2017`, 118,287 + 5,000 photographs with five captions each.
+
+Lin et al., "Microsoft COCO: Common objects in context", 2014; Chen et al., "Microsoft COCO captions", 2015. TFDS
+itself has the captions of 2014 alone. Neither preparing nor reading needs TensorFlow. The official files are taken
+from `DATA_DIR/downloads/manual`, zipped or unpacked, or fetched:
+
+    train2017/*.jpg      val2017/*.jpg      annotations/captions_train2017.json, captions_val2017.json
+    train2017.zip        val2017.zip        annotations_trainval2017.zip
+
+A picture that cannot be read is left out, and named in `left_out.json`.
+"""
+
+import dataclasses
+import io
+import json
+import sys
+import urllib.request
+import zipfile
+import zlib
+from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+from jaxtyping import UInt8
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+from t2i_jax.data import left_out
+from t2i_jax.errors import UserError
+
+SHARD_SIZE = 1024  # pictures a shard, 200 MB before compression
+SITE = "http://images.cocodataset.org"
+ARCHIVES = {
+    "annotations": "annotations/annotations_trainval2017.zip",
+    "train2017": "zips/train2017.zip",
+    "val2017": "zips/val2017.zip",
+}
+"""Folder -> the archive that it comes in."""
+
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+"""What Pillow makes of broken pictures."""
+
+
+@dataclasses.dataclass(eq=False)
+class CocoCaptions2017Config(tfds.core.BuilderConfig):
+    """size: pixels a side of a picture."""
+
+    size: int = 256
+
+
+class CocoCaptions2017(tfds.core.ShardBasedBuilder):
+    """Splits: `train` and `validation` (val2017), in the order of COCO's picture numbers.
+
+    Not a GeneratorBasedBuilder: of a split above 1 GB that one makes temporary files, which needs TensorFlow.
+    """
+
+    name = "coco_captions_2017"
+    VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIGS = (
+        CocoCaptions2017Config(name="256px"),
+        CocoCaptions2017Config(name="tiny", description="For tests.", size=16),
+    )
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        size = self.builder_config.size
+        features = tfds.features.FeaturesDict(
+            {
+                "image": tfds.features.Tensor(shape=(size, size, 3), dtype=np.uint8, encoding="bytes"),
+                "captions": tfds.features.Sequence(tfds.features.Text()),
+                "image_id": tfds.features.Scalar(dtype=np.int64),
+            }
+        )
+        return tfds.core.DatasetInfo(builder=self, description=__doc__, features=features, disable_shuffling=True)
+
+    def _shard_iterators_per_split(self, dl_manager: tfds.download.DownloadManager) -> dict[str, list]:
+        roots = _find(dl_manager, Path(self.data_dir_root, "downloads", "manual"))
+        self._left_out = defaultdict(list)
+        # Both annotations are read before the first picture is: a cut file shows at once.
+        return {
+            split: self._shards(roots[part] / part, *_read_annotations(roots["annotations"], part))
+            for split, part in (("train", "train2017"), ("validation", "val2017"))
+        }
+
+    def _shards(self, folder, names: dict[int, str], captions: dict[int, list[str]]) -> list:
+        """A generator of examples for each shard."""
+        self._left_out["captioned without a picture"] += sorted(
+            f"{folder.name}/{number}" for number in captions.keys() - names.keys()
+        )
+        numbers = sorted(names)
+        parts = [numbers[start : start + SHARD_SIZE] for start in range(0, len(numbers), SHARD_SIZE)]
+        return [partial(self._examples, folder, part, names, captions) for part in parts]
+
+    def _examples(self, folder, numbers: list[int], names: dict, captions: dict) -> Iterator:
+        def load(number):
+            if not captions.get(number):
+                return "without captions"
+            return _load(folder.joinpath(names[number]), self.builder_config.size)
+
+        with ThreadPoolExecutor() as pool:
+            images = tqdm(pool.map(load, numbers), folder.name, len(numbers), file=sys.stderr)
+            for number, image in zip(numbers, images, strict=True):
+                if isinstance(image, str):
+                    self._left_out[image].append(f"{folder.name}/{names[number]}")
+                else:
+                    yield number, {"image": image, "captions": captions[number], "image_id": number}
+        left_out.write(self.data_dir, {reason: found for reason, found in self._left_out.items() if found})
+
+
+def picture(content: bytes, size: int) -> UInt8[np.ndarray, "size size 3"]:
+    """An encoded picture's central square, scaled with antialiasing; grey and CMYK become RGB.
+
+    Raises:
+      one of UNREADABLE: the picture is damaged.
+    """
+    with Image.open(io.BytesIO(content)) as opened:
+        return np.array(ImageOps.fit(opened.convert("RGB"), (size, size), Image.Resampling.LANCZOS))
+
+
+def _load(path, size: int) -> np.ndarray | str:
+    """The picture, or why there is none. Other errors of reading, such as of a failing disk, are raised."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return "missing"
+    except (zipfile.BadZipFile, zlib.error):
+        return "damaged"
+    try:
+        return picture(content, size)
+    except UNREADABLE:
+        return "damaged"
+
+
+def _find(dl_manager, manual: Path) -> dict:
+    """Folder -> what it lies in: a `Path`, or a `zipfile.Path`."""
+    roots = {}
+    for part, archive in ARCHIVES.items():
+        zipped = manual / Path(archive).name
+        if (manual / part).is_dir():
+            roots[part] = manual
+        elif zipped.is_file():
+            roots[part] = _open_zip(zipped)
+    missing = {part: f"{SITE}/{ARCHIVES[part]}" for part in ARCHIVES if part not in roots}
+    if not missing:
+        return roots
+    try:  # TFDS alone would say for minutes that it tries again
+        urllib.request.urlopen(urllib.request.Request(SITE, method="HEAD"), timeout=30).close()
+        fetched = dl_manager.download(missing)
+    except Exception as error:  # of urllib, requests, TFDS
+        line = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"COCO lacks {', '.join(missing)}, and fetching failed ({line}); put {', '.join(missing.values())},"
+            f" zipped or unpacked, into {manual}"
+        ) from None
+    return roots | {part: _open_zip(Path(path)) for part, path in fetched.items()}
+
+
+def _open_zip(path: Path) -> zipfile.Path:
+    try:
+        return zipfile.Path(path)
+    except zipfile.BadZipFile:
+        raise UserError(f"{path} is cut short or no zip file; fetch it again") from None
+
+
+def _read_annotations(root, part: str) -> tuple[dict[int, str], dict[int, list[str]]]:
+    """Picture number -> file name, and picture number -> captions, without line breaks and empty ones."""
+    path = root / "annotations" / f"captions_{part}.json"
+    try:
+        content = json.loads(path.read_bytes())
+        names = {int(row["id"]): str(row["file_name"]) for row in content["images"]}
+        captions = defaultdict(list)
+        for row in sorted(content["annotations"], key=lambda row: row["id"]):
+            captions[int(row["image_id"])] += filter(None, [" ".join(row["caption"].split())])
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; fetch {SITE}/{ARCHIVES['annotations']} again") from None
+    except (ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{path} is cut short or holds no captions ({type(error).__name__}: {error}); fetch"
+            f" {SITE}/{ARCHIVES['annotations']} again"
+        ) from None
+    return names, captions

@@ -1,0 +1,86 @@
+"""Is a tokenizer fit for stage two? Use of its codebook, quality of its reconstructions, and a verdict."""
+
+import numpy as np
+from jaxtyping import UInt8
+
+from t2i_jax import losses
+from t2i_jax.data import pipeline
+from t2i_jax.data.pictures import picture_grid
+from t2i_jax.evals.reconstruction import codebook_health
+
+THRESHOLDS = {"usage": 0.5, "perplexity": 16.0, "psnr": 20.0, "ssim": 0.7}
+"""Least values of a tokenizer that a translator can be built on. Collapsed codebooks use 2 to 4% of their codes,
+sound ones above 90%; 20 dB is what published tokenizers reach on photographs (LlamaGen, table 3: 20.8)."""
+
+WORST = 16  # pictures shown
+_BATCH = 256
+
+
+def examine(tokenizer) -> tuple[str, dict, UInt8[np.ndarray, "H W C"]]:
+    """Tokenize and restore the whole validation split.
+
+    Args:
+      tokenizer: a `t2i_jax.generate.Tokenizer`.
+
+    Returns:
+      The report as text, as a dict (`fit` is the verdict), and a grid of the worst pictures over what became of
+      them.
+
+    Raises:
+      UserError: the data set cannot be opened.
+    """
+    dataset = pipeline.open_split(
+        tokenizer.config.data.name, tokenizer.config.data.data_dir, tokenizer.config.data.validation
+    )
+    ids, decibels, similarities, worst = [], [], [], []
+    for batch, count in pipeline.one_pass(dataset, _pixels, _BATCH):
+        images = batch["image"][:count]
+        own = tokenizer.tokenize(images)
+        restored = tokenizer.detokenize(own)
+        ids.append(own)
+        decibels.append(np.asarray(losses.psnr(restored, images)))
+        similarities.append(np.asarray(losses.ssim(restored, images)))
+        pairs = zip(decibels[-1], images, restored, strict=True)
+        worst = sorted([*worst, *pairs], key=lambda pair: pair[0])[:WORST]
+    ids, decibels = np.concatenate(ids), np.concatenate(decibels)
+    size = tokenizer.codebook_size
+    results = codebook_health(ids, size) | {
+        "codebook_size": size,
+        "dead_codes": int(size - len(np.unique(ids))),
+        "pictures": len(ids),
+        "tokens": ids.shape[1],
+        "psnr": float(np.mean(decibels)),
+        "psnr_worst": float(np.min(decibels)),
+        "ssim": float(np.mean(np.concatenate(similarities))),
+    }
+    results["fit"] = not failing(results)
+    rows = np.stack([image for place in (1, 2) for image in (pair[place] for pair in worst)])
+    return format_report(results), results, picture_grid(np.uint8(rows * 255 + 0.5), columns=len(worst))
+
+
+def _pixels(example, rng):
+    return {"image": example["image"].astype(np.float32) / 255}
+
+
+def failing(results: dict) -> list[str]:
+    """Names of the measures below their threshold."""
+    return [name for name, least in THRESHOLDS.items() if results[name] < least]
+
+
+def format_report(results: dict) -> str:
+    """One line a measure, with its threshold, and the verdict."""
+    shown = {
+        "usage": f"{results['usage']:.1%} of {results['codebook_size']} codes, {results['dead_codes']} dead",
+        "perplexity": f"{results['perplexity']:.1f}",
+        "psnr": f"{results['psnr']:.2f} dB (worst picture {results['psnr_worst']:.2f})",
+        "ssim": f"{results['ssim']:.3f}",
+    }
+    least = {name: f"{value:.0%}" if name == "usage" else f"{value:g}" for name, value in THRESHOLDS.items()}
+    bad = failing(results)
+    lines = [f"whole validation split: {results['pictures']} pictures of {results['tokens']} tokens"]
+    lines += [
+        f"{name:<10}  {text:<44}  at least {least[name]:<6}  {'too low' if name in bad else 'ok'}"
+        for name, text in shown.items()
+    ]
+    verdict = f"not fit for stage two: {', '.join(bad)} too low" if bad else "fit for stage two"
+    return "\n".join([*lines, f"verdict: {verdict}"])

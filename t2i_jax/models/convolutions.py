@@ -1,0 +1,65 @@
+"""Convolutions as matrix products over patches: XLA's own, and above all their gradients, are slow on CPU.
+
+Letters: B batch, H W pixels, C channels in, D channels out.
+"""
+
+import jax.numpy as jnp
+from einops import rearrange
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+
+class Conv(nn.Module):
+    """Convolution, 3 x 3 kernel, one pixel of zeros around: the same height and width."""
+
+    width: int
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W D"]:
+        """As one matrix product over patches."""
+        h, w = x.shape[1:3]
+        padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        patches = [padded[:, i : i + h, j : j + w] for i in range(3) for j in range(3)]
+        return nn.Dense(self.width, dtype=self.dtype, name="patches")(jnp.concatenate(patches, axis=-1))
+
+
+class Down(nn.Module):
+    """Convolution, 4 x 4 kernel, stride 2, one pixel of zeros around: H x W -> H/2 x W/2."""
+
+    width: int
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
+        """As one matrix product over patches."""
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (4, 4, x.shape[-1], self.width))
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.width,))
+        x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
+        x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        x = rearrange(x, "b (h p) (w q) c -> b h w (p q c)", p=2, q=2)
+        h, w = x.shape[1] - 1, x.shape[2] - 1
+        patches = [x[:, i : i + h, j : j + w] for i in range(2) for j in range(2)]
+        kernel = rearrange(kernel, "(i p) (j q) c d -> (i j p q c) d", p=2, q=2)
+        return jnp.concatenate(patches, axis=-1) @ kernel + bias
+
+
+class Up(nn.Module):
+    """Transposed convolution, 4 x 4 kernel, stride 2, one pixel cut off around: H x W -> 2H x 2W."""
+
+    width: int
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
+        """As one matrix product to patches, which overlap and are summed."""
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (4, 4, x.shape[-1], self.width))
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.width,))
+        x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
+        patches = x @ rearrange(kernel, "(i p) (j q) c d -> c (i j p q d)", p=2, q=2)
+        patches = rearrange(patches, "b h w (i j n) -> i j b h w n", i=2, j=2)
+        x = sum(
+            jnp.pad(patches[i, j], ((0, 0), (i, 1 - i), (j, 1 - j), (0, 0))) for i in range(2) for j in range(2)
+        )
+        x = rearrange(x, "b h w (p q d) -> b (h p) (w q) d", p=2, q=2)
+        return x[:, 1:-1, 1:-1] + bias

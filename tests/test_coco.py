@@ -1,0 +1,255 @@
+"""COCO captions 2017: what is prepared from the official files, and what is left out of them."""
+
+import io
+import json
+import shutil
+import zipfile
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import ml_collections
+import numpy as np
+import pytest
+from coco import GOOD, LEFT_OUT, captions_of, jpeg, write_coco
+from PIL import Image
+from tensorflow_datasets.core import shuffle
+
+from t2i_jax import encode, files
+from t2i_jax.data import coco_captions_2017, left_out, pipeline, text, token_cache
+from t2i_jax.errors import UserError
+from t2i_jax.tasks import translate
+
+NAME = "coco_captions_2017/tiny"
+
+
+@pytest.fixture
+def manual(tmp_path):
+    """A toy COCO where the builder looks for the official one."""
+    folder = tmp_path / "downloads" / "manual"
+    write_coco(folder)
+    return folder
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def refuse(*_, **__):
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr(coco_captions_2017.urllib.request, "urlopen", refuse)
+
+
+def open_split(tmp_path, split="train", **options):
+    return pipeline.open_split(NAME, str(tmp_path), split, **options)
+
+
+def test_pictures_that_can_be_read_are_there_in_order(manual, tmp_path, monkeypatch):
+    monkeypatch.setattr(coco_captions_2017, "SHARD_SIZE", 2)  # one of them is left with no picture
+    train, validation = list(open_split(tmp_path)), list(open_split(tmp_path, "validation"))
+    assert [example["image_id"] for example in train] == list(GOOD)
+    assert [example["image_id"] for example in validation] == [10, 11]
+    for example in train + validation:
+        assert example["captions"] == captions_of(example["image_id"])
+        assert (example["image"].shape, example["image"].dtype) == ((16, 16, 3), np.uint8)
+    for example in train:  # a picture's colour is its number; of CMYK it is more light than that
+        number = example["image_id"]
+        if GOOD[number] == "cmyk":
+            expected = coco_captions_2017.picture(jpeg("cmyk", number), 16)
+            np.testing.assert_array_equal(example["image"], expected)
+        else:
+            assert example["image"].mean() == pytest.approx(20 * number + 14.5, abs=3)
+    assert [len(open_split(tmp_path, part)) for part in ("train[:2]", "train[2:]")] == [2, 3]
+
+
+def test_the_rest_is_named(manual, tmp_path, capsys):
+    folder = Path(tmp_path, NAME, "1.0.0")
+    open_split(tmp_path)
+    assert files.read_json(folder / left_out.FILE)["left_out"] == LEFT_OUT
+    assert left_out.FILE in files.check_sealed(folder)["files"]
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(
+        f"warning: {NAME} lacks pictures: 1 captioned without a picture (train2017/99), 2 damaged ("
+    )
+    assert "1 missing (train2017/000000000008.jpg), 1 without captions (" in line
+    open_split(tmp_path)
+    assert "lacks" not in capsys.readouterr().err
+
+
+def test_or_refused(manual, tmp_path):
+    for _ in range(2):  # when it is prepared, and afterwards
+        with pytest.raises(UserError, match=r"lacks pictures: .*; config.data.damaged=skip goes on without them"):
+            open_split(tmp_path, damaged="refuse")
+    with pytest.raises(UserError, match=r"config.data.damaged is 'ignore'; it is skip or refuse"):
+        open_split(tmp_path, damaged="ignore")
+    for part in ("train2017", "val2017"):
+        _write_annotations(manual, part, [10, 11] if part == "val2017" else [1, 2])
+    shutil.rmtree(tmp_path / NAME)
+    assert len(open_split(tmp_path, damaged="refuse")) == 2
+
+
+def _write_annotations(manual, part, numbers):
+    path = manual / "annotations" / f"captions_{part}.json"
+    content = json.loads(path.read_text())
+    content["images"] = [row for row in content["images"] if row["id"] in numbers]
+    content["annotations"] = [row for row in content["annotations"] if row["image_id"] in numbers]
+    path.write_text(json.dumps(content))
+
+
+def test_preparing_again_gives_the_same(manual, tmp_path, monkeypatch):
+    first = list(open_split(tmp_path))
+    shutil.rmtree(tmp_path / NAME)
+    monkeypatch.setattr(coco_captions_2017, "SHARD_SIZE", 3)
+    # TFDS's shuffler asks TensorFlow for files once it holds more than this, 1 GB: here, at once.
+    monkeypatch.setattr(shuffle, "MAX_MEM_BUFFER_SIZE", 0)
+    for example, again in zip(first, open_split(tmp_path), strict=True):
+        np.testing.assert_array_equal(example["image"], again["image"])
+        assert (example["captions"], example["image_id"]) == (again["captions"], again["image_id"])
+
+
+def test_archives_serve_as_well(manual, tmp_path):
+    unpacked = list(open_split(tmp_path))
+    other = tmp_path / "other"
+    for part, archive in coco_captions_2017.ARCHIVES.items():
+        path = other / "downloads" / "manual" / Path(archive).name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(path, "w") as opened:
+            for file in sorted((manual / part).iterdir()):
+                opened.write(file, f"{part}/{file.name}")
+    for example, zipped in zip(unpacked, open_split(other), strict=True):
+        np.testing.assert_array_equal(example["image"], zipped["image"])
+    assert files.read_json(Path(other, NAME, "1.0.0", left_out.FILE))["left_out"] == LEFT_OUT
+    path.write_bytes(path.read_bytes()[:-40])
+    shutil.rmtree(other / NAME)
+    with pytest.raises(UserError, match=r"val2017.zip is cut short or no zip file; fetch it again"):
+        open_split(other)
+
+
+def test_without_files_or_network(manual, tmp_path, no_network):
+    shutil.rmtree(manual / "train2017")
+    with pytest.raises(UserError) as error:
+        open_split(tmp_path)
+    assert str(error.value) == (
+        "COCO lacks train2017, and fetching failed (no network in this test); put"
+        f" http://images.cocodataset.org/zips/train2017.zip, zipped or unpacked, into {manual}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("part", "cut"),
+    [
+        ("train2017", lambda content: content[: len(content) // 2]),
+        ("val2017", lambda content: content[:-1]),  # found before a picture is read
+        ("val2017", lambda _: b"{}"),
+        ("val2017", lambda _: b"\xff"),
+    ],
+)
+def test_cut_annotations_are_refused(manual, tmp_path, part, cut, monkeypatch):
+    monkeypatch.setattr(coco_captions_2017, "picture", None)
+    path = manual / "annotations" / f"captions_{part}.json"
+    path.write_bytes(cut(path.read_bytes()))
+    with pytest.raises(
+        UserError, match=rf"captions_{part}.json is cut short or holds no captions \(.*; fetch"
+    ) as error:
+        open_split(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_no_picture_at_all(manual, tmp_path):
+    for file in (manual / "train2017").iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(
+        UserError, match=r"has no split 'train' with pictures; it has train, validation \(0, 2 pictures\)"
+    ):
+        open_split(tmp_path)
+
+
+def test_pictures_are_antialiased_and_cropped_at_the_centre():
+    """Of 1-pixel squares no pattern is left; where no filter is, one would be."""
+    squares = np.indices((160, 240)).sum(0) % 2 * 255
+    coloured = np.stack([squares] * 3, -1).astype(np.uint8)
+    coloured[:, :30] = coloured[:, -30:] = (255, 0, 0)
+    image = coco_captions_2017.picture(_png(coloured), 16)
+    assert np.abs(image[:, 1:-1].astype(int) - 127).max() < 5
+    aliased = np.array(Image.fromarray(coloured[:, 40:200]).resize((17, 17), Image.Resampling.NEAREST))
+    assert np.abs(aliased.astype(int) - 127).max() > 100
+
+
+def _png(pixels):
+    opened = io.BytesIO()
+    Image.fromarray(pixels).save(opened, "PNG")
+    return opened.getvalue()
+
+
+class FakeTokenizer:
+    codebook_size, num_tokens, digest = 64, 4, "digest"
+
+    def tokenize(self, images):
+        return images[:, :2, :2, 0].reshape(len(images), 4) % 64
+
+
+@pytest.fixture
+def tokens(manual, tmp_path):
+    """The toy's tokens, as a translator finds them; its config and its reader."""
+    data = {
+        "name": NAME,
+        "data_dir": str(tmp_path),
+        "train": "train",
+        "validation": "validation",
+        "damaged": "skip",
+    }
+    data |= {"caption_dropout": 0.0, "code_noise": 0.0}
+    config = ml_collections.ConfigDict({"data": data, "model": {"codebook_size": 64, "num_tokens": 4}})
+    (tmp_path / "run").mkdir()
+    folder = encode.encode(config, FakeTokenizer(), tmp_path / "run")
+    text.write_word_pieces(tmp_path / "words.json", translate.word_pieces(folder, "digest", 64))
+    return folder, config, text.CaptionReader(tmp_path / "words.json", 12)
+
+
+def test_tokens_keep_every_caption(tokens):
+    ids, captions = token_cache.read_tokens(tokens[0] / "train", "digest")
+    assert ids.shape == (len(GOOD), 4)
+    assert captions == [[words.decode() for words in captions_of(number)] for number in GOOD]
+
+
+def test_each_epoch_draws_a_caption_anew(tokens):
+    folder, config, reader = tokens
+    splits, transform = translate.inputs(config, folder, "digest", reader)
+    stream = partial(pipeline.train_stream, splits["train"], transform, batch_size=1)
+
+    def drawn(batches, count):
+        """(picture, caption) of each example."""
+        return [(tuple(b["ids"][0].tolist()), tuple(b["text_ids"][0].tolist())) for b in islice(batches, count)]
+
+    epochs = [dict(drawn(batches, len(GOOD))) for batches in [stream(seed=0)] for _ in range(12)]
+    assert all(epoch.keys() == epochs[0].keys() for epoch in epochs)
+    for picture in epochs[0]:
+        assert len({epoch[picture] for epoch in epochs}) >= 3  # of five
+    again, other = drawn(stream(seed=0), 20), drawn(stream(seed=1), 20)
+    assert again == drawn(stream(seed=0), 20)
+    assert again != other
+
+    batches = stream(seed=0)
+    list(islice(batches, 7))
+    state = batches.get_state()
+    resumed = stream(seed=0)
+    resumed.set_state(state)
+    assert drawn(resumed, 13) == again[7:]
+
+
+def test_parts_of_a_split_have_tokens_of_their_own(tokens, tmp_path):
+    folder, config, _ = tokens
+    config.data.train = "train[:2]"
+    part = encode.encode(config, FakeTokenizer(), tmp_path / "run")
+    assert (folder.name, part.name) == ("coco_captions_2017-tiny", "coco_captions_2017-tiny-train__2_")
+    assert len(token_cache.open_tokens(part / "train", "digest")) == 2
+    assert len(token_cache.open_tokens(folder / "train", "digest")) == len(GOOD)
+
+
+def test_one_caption_draws_nothing(tokens):
+    """So what else is random about an example is the same as ever."""
+    _, config, reader = tokens
+    for captions, same in ((["picture"], True), (["picture", "words"], False)):
+        rng, expected = np.random.default_rng(0), np.random.default_rng(0)
+        translate.transform({"ids": np.arange(4), "captions": captions}, rng, reader=reader, config=config)
+        expected.random(4), expected.integers(0, 64, 4), expected.random()
+        assert (rng.random() == expected.random()) == same
