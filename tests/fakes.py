@@ -7,7 +7,7 @@ import numpy as np
 def fake_batch(config, size: int) -> dict:
     """What `config.task` hands to its model, made up: arrays [size, ...]."""
     rng, model = np.random.default_rng(0), config.model
-    if config.task == "reconstruct":
+    if config.task in ("reconstruct", "dvae"):
         return {"image": rng.random((size, model.image_size, model.image_size, 3), np.float32)}
     assert config.task == "translate", f"say here what a batch of {config.task} is"
     ids = rng.integers(0, model.codebook_size, (size, model.num_tokens), np.int32)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from t2i_jax.errors import UserError
-from t2i_jax.generate.tokenizer import Tokenizer
+from t2i_jax.generate.tokenizer import TOKENIZERS, Tokenizer
 from t2i_jax.generate.translator import Translator
 from t2i_jax.loop import run as runs
 
@@ -16,7 +16,7 @@ def load(run: str | Path) -> "Translator | Tokenizer":
     Raises:
       UserError: the folder is missing, is no run, has no weights yet, or holds another kind of model.
     """
-    kinds = {"translate": Translator, "reconstruct": Tokenizer}
+    kinds = {"translate": Translator, **dict.fromkeys(TOKENIZERS, Tokenizer)}
     task = runs.read_config(run).task
     if task not in kinds:
         raise UserError(f"run {run} is of an unknown kind ({task}); this version reads {', '.join(kinds)}")

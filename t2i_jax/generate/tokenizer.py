@@ -12,6 +12,8 @@ from t2i_jax.errors import UserError
 from t2i_jax.generate.batches import padded
 from t2i_jax.loop import run as runs
 
+TOKENIZERS = ("reconstruct", "dvae")  # tasks whose runs hold one
+
 
 class Tokenizer:
     """An image tokenizer: pictures <-> ids.
@@ -25,7 +27,7 @@ class Tokenizer:
 
     def __init__(self, run: str | Path):
         self.config = runs.read_config(run)
-        if self.config.task != "reconstruct":
+        if self.config.task not in TOKENIZERS:
             raise UserError(f"run {run} holds no image tokenizer; name one that --config=configs/vqvae.py trained")
         params, variables, self.step, self.digest = runs.read_weights(run)
         self._model = models.build(self.config)
