@@ -155,7 +155,7 @@ class _Unpickler(pickle.Unpickler):
         super().__init__(file, encoding="utf-8")
         self.sizes = {}
         self._allowed = {
-            "builtins.set": lambda *_: None,  # of names of buffers
+            "__builtin__.set": lambda *_: None,  # of names of buffers; protocol 2 has the names of Python 2
             "collections.OrderedDict": lambda: {},
             "torch.device": lambda *_: None,
             "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
@@ -165,7 +165,7 @@ class _Unpickler(pickle.Unpickler):
         self._allowed |= {f"torch.{name}": name for name in STORAGES}
 
     def find_class(self, module, name):
-        full = f"{module}.{name}"  # names of Python 2, as protocol 2 has them, arrive translated
+        full = f"{module}.{name}"
         if full not in self._allowed:
             raise RefusedError(f"asks for {full[:120]!r}, which may not occur in it")
         return self._allowed[full]
@@ -188,11 +188,8 @@ class _Unpickler(pickle.Unpickler):
 def _tensor(storage, offset, shape, strides, *_):
     """torch._utils._rebuild_tensor_v2, of contiguous tensors: any other could be larger than what it lies in."""
     _, count, key = storage
-    if (
-        type(key) is not str
-        or len(shape) > 8
-        or not all(type(number) is int and number >= 0 for number in (offset, *shape, *strides))
-    ):
+    whole = all(type(number) is int and number >= 0 for number in (offset, *shape, *strides))
+    if type(key) is not str or len(shape) > 8 or not whole:
         raise RefusedError("holds a tensor whose shape is no shape")
     size = math.prod(shape)
     steps = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
