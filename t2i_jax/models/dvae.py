@@ -10,7 +10,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from einops import rearrange, repeat
+from einops import rearrange, reduce, repeat
 from flax import linen as nn
 from jaxtyping import Array, Float, Int, Key
 
@@ -147,7 +147,8 @@ class Encoder(nn.Module):
             for number in range(self.blocks):
                 x = block(2**group * self.width, name=f"group_{group + 1}_block_{number + 1}")(x)
             if group < self.groups - 1:
-                x = nn.max_pool(x, (2, 2), (2, 2))
+                # Not nn.max_pool: the gradient of that is slow in XLA on CPU.
+                x = reduce(x, "b (h y) (w x) c -> b h w c", "max", y=2, x=2)
         return conv(self.codebook_size, 1, "float32", "output")(nn.relu(x))
 
 
