@@ -119,12 +119,10 @@ def convert(tensors: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]]) 
     left, params = dict(tensors), {}
     blocks = len({name.split("/")[1] for name in shapes if name.startswith("encoder/group_1_")})
     for target, source in table(blocks).items():
-        if target not in shapes and source not in left:
-            continue  # a shortcut between equal widths
-        if target not in shapes or source not in left:
-            raise UserError(
-                f"the files do not fit a dVAE: {source} is there without {target}, or the other way round"
-            )
+        if target not in shapes:  # a shortcut between equal widths; a source of it would be left over
+            continue
+        if source not in left:
+            raise UserError(f"the files do not fit a dVAE: they hold no {source}")
         tensor = left.pop(source).astype(np.float32)
         if target.endswith("kernel"):
             tensor = tensor.transpose(2, 3, 1, 0)  # torch: out, in, rows, columns
@@ -133,9 +131,9 @@ def convert(tensors: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]]) 
         if tensor.shape != shapes[target]:
             raise UserError(f"the files do not fit a dVAE: {source} has shape {tensor.shape}, not {shapes[target]}")
         params[target] = np.ascontiguousarray(tensor)
-    if left or len(params) < len(shapes):
-        names = ", ".join(sorted(left) or sorted(shapes.keys() - params.keys()))
-        raise UserError(f"the files do not fit a dVAE: nothing corresponds to {names[:200]}")
+    unmatched = sorted(left) + sorted(shapes.keys() - params.keys())
+    if unmatched:
+        raise UserError(f"the files do not fit a dVAE: nothing corresponds to {', '.join(unmatched)[:200]}")
     return params
 
 

@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-STEPS = {"step_reconstruct": "vqvae", "step_translate": "translator"}
+STEPS = {"step_reconstruct": "vqvae", "step_translate": "translator", "step_dvae": "dvae"}
 
 
 def one_step(name: str) -> dict:
