@@ -49,7 +49,7 @@ def config_of(tensors: dict[str, np.ndarray]) -> dict:
     try:
         width = tensors["encoder.blocks.input.w"].shape[0]
         code_width, codebook_size, _, _ = tensors["decoder.blocks.input.w"].shape
-    except (KeyError, ValueError):
+    except (KeyError, IndexError, ValueError):
         raise UserError(
             "the files hold no first convolution of a dVAE; name OpenAI's encoder.pkl and decoder.pkl"
         ) from None

@@ -72,6 +72,8 @@ def read_module(path: str | Path, classes: set[str]) -> tuple[str, dict[str, np.
         raise UserError(f"{path} cannot be read ({error.strerror}); name a file that torch.save wrote") from None
     read = _read_zip if raw.startswith(b"PK") else _read_stream
     try:
+        if not raw.startswith((b"PK", b"\x80")):
+            raise RefusedError("was not written by torch.save")
         root, numbers = read(raw, classes)
         if not isinstance(root, Module):
             raise RefusedError(f"holds a {type(root).__name__}, no module")

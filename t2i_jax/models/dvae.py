@@ -77,7 +77,7 @@ class Model(nn.Module):
         images: Float[Array, "B H W 3"],
         *,
         temperature: Float[Array, ""] | float = 1.0,
-        noise: Key | None = None,
+        noise: Key[Array, ""] | None = None,
     ) -> tuple[Float[Array, "B h w K"], Float[Array, "B h w K"], Float[Array, "B H W 6"]]:
         """Encode, relax, decode.
 
