@@ -21,6 +21,7 @@ CLASSES = {
     "torch.nn.modules.upsampling.Upsample",
 }
 GROUPS = 4
+FROM_TORCH, FROM_TORCH_INVERSE = (2, 3, 1, 0), (3, 2, 0, 1)  # out, in, rows, columns -> rows, columns, in, out
 
 
 def read(encoder: str | Path, decoder: str | Path) -> dict[str, np.ndarray]:
@@ -123,14 +124,13 @@ def convert(tensors: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]]) 
             continue
         if source not in left:
             raise UserError(f"the files do not fit a dVAE: they hold no {source}")
-        tensor = left.pop(source).astype(np.float32)
-        if target.endswith("kernel"):
-            tensor = tensor.transpose(2, 3, 1, 0)  # torch: out, in, rows, columns
-        elif target == "codes":
-            tensor = tensor[:, :, 0, 0].T
-        if tensor.shape != shapes[target]:
-            raise UserError(f"the files do not fit a dVAE: {source} has shape {tensor.shape}, not {shapes[target]}")
-        params[target] = np.ascontiguousarray(tensor)
+        tensor, shape = left.pop(source).astype(np.float32), shapes[target]
+        rows = (1, 1, *shape) if target == "codes" else shape  # a 1 x 1 convolution of one-hot codes
+        expected = tuple(rows[i] for i in FROM_TORCH_INVERSE) if len(rows) == 4 else shape
+        if tensor.shape != expected:
+            raise UserError(f"the files do not fit a dVAE: {source} has shape {tensor.shape}, not {expected}")
+        kernel = tensor.transpose(FROM_TORCH) if tensor.ndim == 4 else tensor
+        params[target] = np.ascontiguousarray(kernel.reshape(shape))
     unmatched = sorted(left) + sorted(shapes.keys() - params.keys())
     if unmatched:
         raise UserError(f"the files do not fit a dVAE: nothing corresponds to {', '.join(unmatched)[:200]}")
