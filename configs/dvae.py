@@ -20,7 +20,7 @@ def get_config(variant: str = "digits"):
     config.model = {
         "codebook_size": 512,
         "image_size": config.data.image_size,
-        "width": 32,
+        "width": 16,
         "code_width": 64,
         "groups": 4,  # a token stands for 8 x 8 pixels
         "blocks": 1,
@@ -28,14 +28,14 @@ def get_config(variant: str = "digits"):
     }
     config.loss = {
         "temperature": 1 / 16,  # of the relaxation, from 1 down a cosine
-        "temperature_steps": 1000,
+        "temperature_steps": 500,
         "kl_weight": 6.6,  # beta, from 0 up a line
-        "kl_steps": 500,
+        "kl_steps": 350,
     }
     config.optim.lr = 2e-3
-    config.steps = 1200
-    config.eval_every = 600
-    config.checkpoint_every = 600
+    config.steps = 700
+    config.eval_every = 350
+    config.checkpoint_every = 350
     if variant == "openai":
         config.data.image_size = 256
         config.model.update({"codebook_size": 8192, "width": 256, "code_width": 128, "blocks": 2})
