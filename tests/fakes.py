@@ -7,7 +7,7 @@ import numpy as np
 def fake_batch(config, size: int) -> dict:
     """What `config.task` hands to its model, made up: arrays [size, ...]."""
     rng, model = np.random.default_rng(0), config.model
-    if config.task in ("reconstruct", "autoencode"):
+    if config.task in ("reconstruct", "autoencode", "dvae"):
         side, channels = config.data.image_size, config.data.channels
         return {"image": rng.random((size, side, side, channels), np.float32)}
     assert config.task in ("translate", "prior"), f"say here what a batch of {config.task} is"

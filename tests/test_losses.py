@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import scipy.integrate
 import scipy.stats
 
@@ -82,3 +83,33 @@ def test_kl_to_standard_normal():
         q, p = scipy.stats.norm(m, np.exp(v / 2)), scipy.stats.norm()
         area = scipy.integrate.quad(lambda z, q=q, p=p: q.pdf(z) * (q.logpdf(z) - p.logpdf(z)), -20, 20)[0]
         np.testing.assert_allclose(found, area, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("mean", "log_scale"), [(0.0, 0.0), (-2.0, -1.5), (1.3, 0.7), (0.4, -3.0)])
+def test_logit_laplace_is_a_density_over_mapped_pixels(mean, log_scale):
+    """It integrates to 1 over (0, 1), taken in the logit as the ends are steep; half lies below its centre."""
+    logits = np.linspace(-60, 60, 240_001)
+    x = jnp.array(np.clip(1 / (1 + np.exp(-logits)), 1e-30, 1 - 1e-7), jnp.float32)
+    inside = np.abs(logits) < 15  # float32 knows no number between 1 - 1e-7 and 1
+    parameters = (jnp.full((len(x), 1, 1, 1), value, jnp.float32) for value in (mean, log_scale))
+    density = np.exp(-np.asarray(losses.logit_laplace(*parameters, x[:, None, None, None]), np.float64))
+    mass = density * np.asarray(x, np.float64) * (1 - np.asarray(x, np.float64)) * (logits[1] - logits[0])
+    tails = np.exp(-(15 - abs(mean)) / np.exp(log_scale))
+    assert mass[inside].sum() == pytest.approx(1, abs=2e-3 + tails)
+    assert mass[inside & (logits < mean)].sum() == pytest.approx(0.5, abs=5e-3 + tails)
+
+
+def test_logit_laplace_by_hand():
+    """x = 1/2, mu = 1, b = 2: f = exp(-1/2) / (2 * 2 * 1/4). Two values of one picture are averaged."""
+    one = jnp.ones((1, 1, 1, 2))
+    said = losses.logit_laplace(one, jnp.log(2) * one, 0.5 * one)
+    np.testing.assert_allclose(said, [0.5], rtol=1e-6)
+    mixed = losses.logit_laplace(jnp.array([1.0, 3.0]).reshape(1, 1, 1, 2), jnp.log(2) * one, 0.5 * one)
+    np.testing.assert_allclose(mixed, [1.0], rtol=1e-6)
+
+
+def test_divergence_from_uniform():
+    """Of 1/2, 1/4, 1/4: ln 3 - 1.5 ln 2. Uniform: 0. One of three for sure: ln 3."""
+    logits = jnp.log(array([2, 1, 1], [5, 5, 5], [1e30, 1e-30, 1e-30]))
+    expected = [np.log(3) - 1.5 * np.log(2), 0, np.log(3)]
+    np.testing.assert_allclose(losses.divergence_from_uniform(logits), expected, atol=1e-6)

@@ -5,7 +5,7 @@ from pathlib import Path
 from t2i_jax.errors import UserError
 from t2i_jax.generate.autoencoder import AutoEncoder
 from t2i_jax.generate.prior import Prior
-from t2i_jax.generate.tokenizer import Tokenizer
+from t2i_jax.generate.tokenizer import TOKENIZERS, Tokenizer
 from t2i_jax.generate.translator import Translator
 from t2i_jax.loop import run as runs
 
@@ -18,7 +18,9 @@ def load(run: str | Path) -> "Translator | Prior | Tokenizer | AutoEncoder":
     Raises:
       UserError: the folder is missing, is no run, has no weights yet, or holds another kind of model.
     """
-    kinds = {"translate": Translator, "prior": Prior, "reconstruct": Tokenizer, "autoencode": AutoEncoder}
+    kinds = {"translate": Translator, "prior": Prior, "autoencode": AutoEncoder} | dict.fromkeys(
+        TOKENIZERS, Tokenizer
+    )
     task = runs.read_config(run).task
     if task not in kinds:
         raise UserError(f"run {run} is of an unknown kind ({task}); this version reads {', '.join(kinds)}")

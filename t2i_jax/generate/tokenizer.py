@@ -13,6 +13,8 @@ from t2i_jax.generate.batches import in_batches
 from t2i_jax.generate.pixels import as_floats
 from t2i_jax.loop import run as runs
 
+TOKENIZERS = ("reconstruct", "dvae")  # tasks whose runs hold one
+
 
 class Tokenizer:
     """An image tokenizer: pictures <-> ids.
@@ -27,7 +29,7 @@ class Tokenizer:
 
     def __init__(self, run: str | Path):
         self.config = runs.read_config(run)
-        if self.config.task != "reconstruct":
+        if self.config.task not in TOKENIZERS:
             raise UserError(
                 f"run {run} holds no image tokenizer; name one that --config=configs/patch_vqvae.py trained"
             )

@@ -129,6 +129,8 @@ def differences(old: dict, new: dict) -> list[str]:
 def check_same(folder: Path, config: ConfigDict, name: str, *, accept: bool = False) -> None:
     """Whether a finished run is the one that a config asks for; where its data set lies does not matter.
 
+    Of a run that was converted, the task and the model alone count: it was not trained here.
+
     Args:
       folder: of the run.
       config: that is asked for.
@@ -138,8 +140,11 @@ def check_same(folder: Path, config: ConfigDict, name: str, *, accept: bool = Fa
     Raises:
       UserError: it was trained with another config.
     """
-    changes = differences(_read_config(folder / CONFIG), json.loads(config.to_json()))
+    own = _read_config(folder / CONFIG)
+    changes = differences(own, json.loads(config.to_json()))
     changes = [change for change in changes if not change.startswith("data.data_dir:")]
+    if "converted_from" in own:
+        changes = [change for change in changes if change.startswith(("task:", "model_name:", "model."))]
     if changes and not accept:
         raise UserError(
             f"{folder} was trained with another config than {name} ({'; '.join(changes)});"

@@ -1,0 +1,52 @@
+"""dVAE tokenizer: pictures -> tokens on a grid -> pictures.
+
+    python train.py --config=configs/dvae.py
+
+openai: the released settings of Ramesh et al. 2021 (appendix A.2), to be trained on 256 x 256 pictures of
+`config.data`; its weights are also what `t2i convert openai-dvae` makes a run of.
+"""
+
+from configs import base
+
+VARIANTS = ("digits", "openai", "smoke")
+
+
+def get_config(variant: str = "digits"):
+    config = base.base()
+    config.name = f"dvae-{variant}"
+    config.task = "dvae"
+    config.model_name = "dvae"
+    config.data = base.digits()
+    config.model = {
+        "codebook_size": 512,
+        "image_size": config.data.image_size,
+        "width": 16,
+        "code_width": 64,
+        "groups": 4,  # a token stands for 8 x 8 pixels
+        "blocks": 1,
+        "dtype": "float32",
+    }
+    config.loss = {
+        "temperature": 1 / 16,  # of the relaxation, from 1 down a cosine
+        "temperature_steps": 500,
+        "kl_weight": 6.6,  # beta, from 0 up a line
+        "kl_steps": 350,
+    }
+    config.optim.lr = 2e-3
+    config.steps = 700
+    config.eval_every = 350
+    config.checkpoint_every = 350
+    if variant == "openai":
+        config.data.image_size = 256
+        config.model.update({"codebook_size": 8192, "width": 256, "code_width": 128, "blocks": 2})
+        config.model.image_size = config.data.image_size
+        config.loss.update({"temperature_steps": 150_000, "kl_steps": 5000})
+        config.steps, config.batch_size, config.ema = 3_000_000, 512, 0.999
+        config.optim.update({"lr": 1e-4, "warmup": 0, "weight_decay": 1e-4, "clip": 1.0})
+        config.log_every, config.eval_every, config.checkpoint_every = 100, 10_000, 10_000
+    if variant == "smoke":
+        config.data.name = "captioned_digits/tiny"
+        config.model.update({"codebook_size": 64, "width": 8, "code_width": 16})
+        config.steps, config.batch_size, config.optim.warmup = 2, 8, 1
+        config.log_every = config.eval_every = config.checkpoint_every = 1
+    return config

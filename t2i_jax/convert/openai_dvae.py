@@ -1,0 +1,153 @@
+"""OpenAI's released dVAE: `encoder.pkl` and `decoder.pkl`, whole pickled modules, -> the run of a `dvae` model."""
+
+from pathlib import Path
+
+import numpy as np
+
+from t2i_jax.convert.pickles import read_module
+from t2i_jax.errors import UserError
+
+ENCODER, DECODER = "dall_e.encoder.Encoder", "dall_e.decoder.Decoder"
+CLASSES = {
+    ENCODER,
+    DECODER,
+    "dall_e.encoder.EncoderBlock",
+    "dall_e.decoder.DecoderBlock",
+    "dall_e.utils.Conv2d",
+    "torch.nn.modules.activation.ReLU",
+    "torch.nn.modules.container.Sequential",
+    "torch.nn.modules.linear.Identity",
+    "torch.nn.modules.pooling.MaxPool2d",
+    "torch.nn.modules.upsampling.Upsample",
+}
+GROUPS = 4
+FROM_TORCH, FROM_TORCH_INVERSE = (2, 3, 1, 0), (3, 2, 0, 1)  # out, in, rows, columns -> rows, columns, in, out
+
+
+def read(encoder: str | Path, decoder: str | Path) -> dict[str, np.ndarray]:
+    """Tensors of both files, `encoder.` or `decoder.` before their names.
+
+    Raises:
+      UserError: a file is missing, damaged, or holds something else.
+    """
+    tensors = {}
+    for part, expected, path in (("encoder", ENCODER, encoder), ("decoder", DECODER, decoder)):
+        found, own = read_module(path, CLASSES)
+        if found != expected:
+            raise UserError(
+                f"{path} holds a {found}, no {expected}; give the encoder's file first, then the decoder's"
+            )
+        tensors |= {f"{part}.{name}": tensor for name, tensor in own.items()}
+    return tensors
+
+
+def config_of(tensors: dict[str, np.ndarray]) -> dict:
+    """The config of the run, its sizes read off the tensors: with those released, that of configs/dvae.py:openai.
+
+    Raises:
+      UserError: the tensors it is read off are missing or of another kind.
+    """
+    try:
+        width = tensors["encoder.blocks.input.w"].shape[0]
+        code_width, codebook_size, _, _ = tensors["decoder.blocks.input.w"].shape
+    except (KeyError, IndexError, ValueError):
+        raise UserError(
+            "the files hold no first convolution of a dVAE; name OpenAI's encoder.pkl and decoder.pkl"
+        ) from None
+    blocks = sum(name.startswith("encoder.blocks.group_1.") and name.endswith(".conv_1.w") for name in tensors)
+    return {
+        "name": "dvae-openai",
+        "converted_from": "openai-dvae",
+        "task": "dvae",
+        "model_name": "dvae",
+        "model": {
+            "codebook_size": codebook_size,
+            "image_size": 256,
+            "width": width,
+            "code_width": code_width,
+            "groups": GROUPS,
+            "blocks": blocks,
+            "dtype": "float32",
+        },
+        # What follows says how such a model is trained; a converted one never was here.
+        "seed": 0,
+        "steps": 3_000_000,
+        "batch_size": 512,
+        "accumulate": 1,
+        "parallel": "jit",
+        "fsdp": False,
+        "optim": {
+            "lr": 1e-4,
+            "warmup": 0,
+            "schedule": "cosine",
+            "b1": 0.9,
+            "b2": 0.999,
+            "weight_decay": 1e-4,
+            "clip": 1.0,
+        },
+        "ema": 0.999,
+        "log_every": 100,
+        "eval_every": 10_000,
+        "checkpoint_every": 10_000,
+        "keep_checkpoints": 2,
+        "upkeep_every": 0,
+        "sampling": {},
+        "data": {
+            "name": "captioned_digits",
+            "data_dir": "data",
+            "train": "train",
+            "validation": "validation",
+            "image_size": 256,
+            "channels": 3,
+        },
+        "loss": {"temperature": 0.0625, "temperature_steps": 150_000, "kl_weight": 6.6, "kl_steps": 5000},
+    }
+
+
+def convert(tensors: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """Params of the target from the tensors of the source.
+
+    Args:
+      tensors: see `read`.
+      shapes: of the target's params, by name, "/" between its parts.
+
+    Returns:
+      float32 arrays by the target's names.
+
+    Raises:
+      UserError: a tensor is left over, is missing, or has another shape.
+    """
+    left, params = dict(tensors), {}
+    blocks = len({name.split("/")[1] for name in shapes if name.startswith("encoder/group_1_")})
+    for target, source in table(blocks).items():
+        if target not in shapes:  # a shortcut between equal widths; a source of it would be left over
+            continue
+        if source not in left:
+            raise UserError(f"the files do not fit a dVAE: they hold no {source}")
+        tensor, shape = left.pop(source).astype(np.float32), shapes[target]
+        rows = (1, 1, *shape) if target == "codes" else shape  # a 1 x 1 convolution of one-hot codes
+        expected = tuple(rows[i] for i in FROM_TORCH_INVERSE) if len(rows) == 4 else shape
+        if tensor.shape != expected:
+            raise UserError(f"the files do not fit a dVAE: {source} has shape {tensor.shape}, not {expected}")
+        kernel = tensor.transpose(FROM_TORCH) if tensor.ndim == 4 else tensor
+        params[target] = np.ascontiguousarray(kernel.reshape(shape))
+    unmatched = sorted(left) + sorted(shapes.keys() - params.keys())
+    if unmatched:
+        raise UserError(f"the files do not fit a dVAE: nothing corresponds to {', '.join(unmatched)[:200]}")
+    return params
+
+
+def table(blocks: int) -> dict[str, str]:
+    """Target -> source, of a dVAE of so many blocks a group."""
+    layers = {"encoder/input": "encoder.blocks.input"}
+    for part in ("encoder", "decoder"):
+        for group in range(1, GROUPS + 1):
+            for block in range(1, blocks + 1):
+                ours = f"{part}/group_{group}_block_{block}"
+                theirs = f"{part}.blocks.group_{group}.block_{block}"
+                layers[f"{ours}/shortcut"] = f"{theirs}.id_path"
+                layers |= {f"{ours}/conv_{i}": f"{theirs}.res_path.conv_{i}" for i in range(1, 5)}
+        layers[f"{part}/output"] = f"{part}.blocks.output.conv"
+    kernels = {f"{ours}/kernel": f"{theirs}.w" for ours, theirs in layers.items()}
+    biases = {f"{ours}/bias": f"{theirs}.b" for ours, theirs in layers.items()}
+    return kernels | biases | {"codes": "decoder.blocks.input.w", "codes_bias": "decoder.blocks.input.b"}

@@ -1,0 +1,223 @@
+"""Whole pickled torch modules, read without torch and without trust.
+
+A pickle is a program: loading one as torch does runs whatever its author wrote. Here it can build numbers, strings,
+containers, tensors and inert stand-ins for the modules that its reader names, and nothing else. Both formats of
+`torch.save` are read: the zip archive (since torch 1.6) and the stream of pickles before it.
+"""
+
+import io
+import math
+import pickle
+import pickletools
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from t2i_jax.errors import UserError
+
+MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001  # of the older format
+DEPTH = 20  # modules inside each other
+STORAGES = {"FloatStorage": np.float32, "HalfStorage": np.float16, "DoubleStorage": np.float64}
+# What torch.save writes, all of protocol 2. Left out: opcodes that reach the extension registry, build instances in
+# other ways, or reserve memory before they read (BYTEARRAY8).
+OPCODES = {
+    "PROTO", "STOP", "MARK", "POP", "POP_MARK", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2",
+    "LONG1", "BINFLOAT", "BINUNICODE", "EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2",
+    "TUPLE3", "APPEND", "APPENDS", "SETITEM", "SETITEMS", "BINGET", "BINPUT", "LONG_BINGET", "LONG_BINPUT",
+    "GLOBAL", "REDUCE", "NEWOBJ", "BUILD", "BINPERSID",
+}  # fmt: skip
+
+
+class RefusedError(Exception):
+    """Why a pickle is not read; `read_module` adds the file."""
+
+
+class Tensor(NamedTuple):
+    """A tensor whose numbers have not been read yet: those of storage `key` from `offset` on."""
+
+    key: str
+    offset: int
+    shape: tuple[int, ...]
+
+
+class Module:
+    """Stands for an instance of a module class; `state` is what that would have held."""
+
+    __slots__ = ("state",)
+
+    def __setstate__(self, state):
+        if type(state) is not dict:
+            raise RefusedError(f"the state of a {type(self).__name__} is a {type(state).__name__}, no dict")
+        self.state = state
+
+
+def read_module(path: str | Path, classes: set[str]) -> tuple[str, dict[str, np.ndarray]]:
+    """The tensors of a module that `torch.save` wrote whole.
+
+    Args:
+      path: the file.
+      classes: dotted names of the module classes that may occur in it.
+
+    Returns:
+      The dotted name of the module's class, and its parameters and buffers, as `state_dict` names them; read-only.
+
+    Raises:
+      UserError: there is no such file, it is damaged or of another kind, or it holds what may not occur.
+    """
+    try:
+        raw = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); name a file that torch.save wrote") from None
+    read = _read_zip if raw.startswith(b"PK") else _read_stream
+    try:
+        if not raw.startswith((b"PK", b"\x80")):
+            raise RefusedError("was not written by torch.save")
+        root, numbers = read(raw, classes)
+        if not isinstance(root, Module):
+            raise RefusedError(f"holds a {type(root).__name__}, no module")
+        return type(root).__name__, dict(_tensors(root, numbers, "", set()))
+    except RefusedError as error:
+        reason = str(error)
+    except Exception as error:  # the unpickler and zipfile raise anything on bytes that are no file of theirs
+        reason = f"is damaged, or torch.save did not write it ({type(error).__name__}: {str(error)[:120]})"
+    raise UserError(f"{path} {reason}; nothing in it was run, and nothing of it is used")
+
+
+def _read_zip(raw, classes):
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        infos = archive.infolist()
+        if any(info.compress_type != zipfile.ZIP_STORED for info in infos):
+            raise RefusedError("is compressed; torch.save compresses nothing")
+        if sum(info.file_size for info in infos) > len(raw):
+            raise RefusedError("declares more bytes than it has")
+        contents = {info.filename.partition("/")[2]: archive.read(info) for info in infos}  # against their CRCs
+    if "data.pkl" not in contents:
+        raise RefusedError("has no data.pkl: torch.save did not write it")
+    if contents.get("byteorder", b"little") != b"little":
+        raise RefusedError("was written on a big-endian machine, which is not supported")
+    root, sizes = _unpickle(io.BytesIO(contents["data.pkl"]), classes)
+    return root, _checked({key: contents.get(f"data/{key}", b"") for key in sizes}, sizes)
+
+
+def _read_stream(raw, classes):
+    stream = io.BytesIO(raw)
+    magic, version, system = (_unpickle(stream, set())[0] for _ in range(3))
+    if magic != MAGIC or version != VERSION or not isinstance(system, dict):
+        raise RefusedError("was not written by torch.save")
+    if system.get("little_endian") is not True:
+        raise RefusedError("was written on a big-endian machine, which is not supported")
+    root, sizes = _unpickle(stream, classes)
+    keys = _unpickle(stream, set())[0]
+    if type(keys) is not list or not all(type(key) is str for key in keys) or sorted(keys) != sorted(sizes):
+        raise RefusedError("does not list the storages that its tensors lie in")
+    contents = {}
+    for key in keys:
+        count = int.from_bytes(stream.read(8), "little")
+        if count != sizes[key][1]:
+            raise RefusedError(f"has {count} numbers in storage {key!r}, not {sizes[key][1]}, or ends early")
+        contents[key] = stream.read(count * np.dtype(sizes[key][0]).itemsize)
+    if stream.read(1):
+        raise RefusedError("goes on after its last storage")
+    return root, _checked(contents, sizes)
+
+
+def _checked(contents, sizes):
+    """Arrays of the storages; each must hold as many numbers as its tensors were told."""
+    numbers = {}
+    for key, (dtype, count) in sizes.items():
+        size = count * np.dtype(dtype).itemsize
+        if len(contents[key]) != size:
+            raise RefusedError(f"has {len(contents[key])} bytes in storage {key!r}, not {size}")
+        numbers[key] = np.frombuffer(contents[key], np.dtype(dtype).newbyteorder("<"))
+    return numbers
+
+
+def _unpickle(stream, classes):
+    """The next object of a stream, and `{key: (type, count)}` of the storages that it names."""
+    start = stream.tell()
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+        if opcode.name not in OPCODES:
+            raise RefusedError(f"holds the pickle opcode {opcode.name}, which torch.save does not write")
+        # The unpickler makes room up to this place at once: one far away would fill the memory.
+        if opcode.name == "LONG_BINPUT" and argument > number:
+            raise RefusedError(f"keeps an object at place {argument}, before {number} are there")
+    end = stream.tell()
+    unpickler = _Unpickler(io.BytesIO(stream.getbuffer()[start:end]), classes)
+    result = unpickler.load()
+    stream.seek(end)
+    return result, unpickler.sizes
+
+
+class _Unpickler(pickle.Unpickler):
+    """Builds what `find_class` allows. All callables that a pickle gets hold of are made for this one load."""
+
+    def __init__(self, file, classes):
+        super().__init__(file, encoding="utf-8")
+        self.sizes = {}
+        self._allowed = {
+            "__builtin__.set": lambda *_: None,  # of names of buffers; protocol 2 has the names of Python 2
+            "collections.OrderedDict": lambda: {},
+            "torch.device": lambda *_: None,
+            "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
+            "torch._utils._rebuild_tensor_v2": lambda *arguments: _tensor(*arguments),
+        }
+        self._allowed |= {name: type(name, (Module,), {"__slots__": ()}) for name in classes}
+        self._allowed |= {f"torch.{name}": name for name in STORAGES}
+
+    def find_class(self, module, name):
+        full = f"{module}.{name}"
+        if full not in self._allowed:
+            raise RefusedError(f"asks for {full[:120]!r}, which may not occur in it")
+        return self._allowed[full]
+
+    def persistent_load(self, identity):
+        """A class, in the older format (its source comes along and is left alone), or a storage."""
+        match identity:
+            case ("module", type() as cls, *_) if issubclass(cls, Module):
+                return cls
+            case ("storage", str(kind), str(key), _, int(count), *view) if kind in STORAGES and count >= 0:
+                if view not in ([], [None]):
+                    raise RefusedError("holds a storage that is a view of another")
+                entry = STORAGES[kind], count
+                if self.sizes.setdefault(key, entry) != entry:
+                    raise RefusedError(f"names storage {key!r} twice, with different sizes")
+                return (*entry, key)
+        raise RefusedError("refers to something outside itself that is no storage")
+
+
+def _tensor(storage, offset, shape, strides, *_):
+    """torch._utils._rebuild_tensor_v2, of contiguous tensors: any other could be larger than what it lies in."""
+    _, count, key = storage
+    whole = all(type(number) is int and number >= 0 for number in (offset, *shape, *strides))
+    if type(key) is not str or len(shape) > 8 or not whole:
+        raise RefusedError("holds a tensor whose shape is no shape")
+    size = math.prod(shape)
+    steps = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
+    contiguous = all(side == 1 or stride == step for side, stride, step in zip(shape, strides, steps, strict=True))
+    if offset + size > count or not contiguous:
+        raise RefusedError(f"holds a tensor of shape {shape} that does not lie whole in storage {key!r}")
+    return Tensor(key, offset, tuple(shape))
+
+
+def _tensors(module, numbers, prefix, seen):
+    """(name, array) of all tensors in a module."""
+    if id(module) in seen or prefix.count(".") > DEPTH:  # it could be its own part
+        raise RefusedError(f"holds the module {prefix[:120]!r} twice, or too deep")
+    seen.add(id(module))
+    state = getattr(module, "state", {})
+    for field, kind in (("_parameters", Tensor), ("_buffers", Tensor), ("_modules", Module)):
+        part = state.get(field)
+        if type(part) is not dict:
+            raise RefusedError(f"holds a {type(module).__name__} without {field}")
+        for name, value in part.items():
+            if value is None:
+                continue
+            if type(name) is not str or not isinstance(value, kind):
+                raise RefusedError(f"holds a {type(value).__name__} among the {field} of {prefix[:120]!r}")
+            if kind is Module:
+                yield from _tensors(value, numbers, f"{prefix}{name}.", seen)
+            else:
+                flat = numbers[value.key][value.offset : value.offset + math.prod(value.shape)]
+                yield f"{prefix}{name}", flat.reshape(value.shape)
