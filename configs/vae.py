@@ -1,6 +1,15 @@
 """Autoencoders, plain and variational: pictures <-> one continuous vector each.
 
-python train.py --config=configs/vae.py
+    python train.py --config=configs/vae.py
+    t2i sample --run runs/vae-digits -n 16
+
+digits, measured on 2 CPU cores (AMD EPYC, no accelerator, 2026-11-24), one seed, on the whole validation split:
+PSNR 27.9 dB, ELBO 3770 nats a picture (Gaussian pixels of deviation 0.1, a density), of which KL 146; all 64
+units active, each with 2.0 to 2.7 nats. 5 min 14 s, three evaluations included, while other work ran on the
+machine. Reconstructions read as digits; new pictures from N(0, I) are strokes in one place or another, not digits
+(docs/vae-digits.png).
+
+mnist, mnist_ae, cifar10: not measured.
 """
 
 from configs import base
