@@ -44,7 +44,7 @@ def get_config(variant: str = "digits"):
         },
     }
     # One value, two places: overriding either field overrides both.
-    for field in ("name", "data_dir", "train", "validation"):
+    for field in ("name", "data_dir", "train", "validation", "damaged"):
         config.tokenizer.data[field] = config.data.get_ref(field)
     config.tokenizer.model.codebook_size = config.model.get_ref("codebook_size")
     config.loss = {}
