@@ -46,8 +46,9 @@ def get_config(variant: str = "digits"):
         config.model.downsampling, config.model.backbone.stage = 8, 2
         config.steps = 100_000
     if variant == "photos":  # overfitted: what the model can keep of pictures without a grammar
-        config.model.codebook_size, config.model.width, config.model.code_width = 1024, 128, 32
-        config.steps, config.eval_every = 1500, 1500
+        config.model.codebook_size, config.model.code_width, config.model.downsampling = 1024, 16, 2
+        config.kmeans_examples = 100
+        config.steps, config.batch_size, config.eval_every = 1200, 16, 1200
     if variant == "smoke":
         config.data.name = "captioned_digits/tiny"
         config.model.update({"codebook_size": 64, "width": 16, "code_width": 8})
