@@ -5,6 +5,8 @@ r"""BERT2GPT translator: captions -> the tokens of a VQ-VAE -> pictures.
 
 Measured on 2 CPU cores (AMD EPYC, no accelerator, 2026-11-24), by `t2i evaluate` (seed 0):
 
+digits_long and photos were measured before position embeddings started from the places of tokens.
+
 digits_long (jitter at every pixel, 150,000 scenes, 4,000 steps): overall 0.961, held-out combinations 0.963,
 weakest category 0.870 (two objects), reconstructions 0.957; 1.90 nats a token, bigram baseline 4.21. About 26
 minutes, data and tokenizer included, while other work ran on the machine.
@@ -12,9 +14,9 @@ minutes, data and tokenizer included, while other work ran on the machine.
 photos: the nearest photograph is the right one in 91.1% of 192 pictures (a motorcycle 25%, an astronaut 69%, all
 others 100%). 8.4 minutes, data and tokenizer included, while other work ran on the machine.
 
-digits (the quick start): overall 0.921, held-out combinations 0.921, weakest category 0.845 (two objects),
-reconstructions 0.966; 1.69 nats a token, bigram baseline 3.89. Its time alone on the machine: not measured; with
-1,800 steps the whole quick start took 12 min 40 s.
+digits (the quick start): overall 0.915, held-out combinations 0.901, weakest category 0.810 (two objects),
+reconstructions 0.964; 1.69 nats a token, bigram baseline 3.89. 11 min 59 s for the whole quick start with nothing else
+running, `.venv` included.
 
 How each choice was made is in docs/recipe-digits.md. The smoke variant only shows that everything runs.
 """
