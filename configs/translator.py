@@ -15,8 +15,8 @@ photos: the nearest photograph is the right one in 91.1% of 192 pictures (a moto
 others 100%). 8.4 minutes, data and tokenizer included, while other work ran on the machine.
 
 digits (the quick start): overall 0.915, held-out combinations 0.901, weakest category 0.810 (two objects),
-reconstructions 0.964; 1.69 nats a token, bigram baseline 3.89. 11 min 59 s for the whole quick start with nothing else
-running, `.venv` included.
+reconstructions 0.964; 1.69 nats a token, bigram baseline 3.89. The whole quick start, `.venv` included, took 11 min
+59 s with nothing else running.
 
 How each choice was made is in docs/recipe-digits.md. The smoke variant only shows that everything runs.
 """
