@@ -2,8 +2,8 @@
 
     python train.py --config=configs/dvae.py
 
-openai: the released settings of Ramesh et al. 2021 (appendix A.2), to be trained on 256 x 256 pictures of
-`config.data`; its weights are also what `t2i convert openai-dvae` makes a run of.
+openai: the released settings of Ramesh et al. 2021 (appendix A.2), to be trained on 256 x 256 pictures
+of COCO; its weights are also what `t2i convert openai-dvae` makes a run of.
 """
 
 from configs import base
@@ -16,7 +16,7 @@ def get_config(variant: str = "digits"):
     config.name = f"dvae-{variant}"
     config.task = "dvae"
     config.model_name = "dvae"
-    config.data = base.digits()
+    config.data = base.coco() if variant == "openai" else base.digits()
     config.model = {
         "codebook_size": 512,
         "image_size": config.data.image_size,
@@ -37,9 +37,7 @@ def get_config(variant: str = "digits"):
     config.eval_every = 350
     config.checkpoint_every = 350
     if variant == "openai":
-        config.data.image_size = 256
         config.model.update({"codebook_size": 8192, "width": 256, "code_width": 128, "blocks": 2})
-        config.model.image_size = config.data.image_size
         config.loss.update({"temperature_steps": 150_000, "kl_steps": 5000})
         config.steps, config.batch_size, config.ema = 3_000_000, 512, 0.999
         config.optim.update({"lr": 1e-4, "warmup": 0, "weight_decay": 1e-4, "clip": 1.0})

@@ -93,10 +93,11 @@ def config_of(tensors: dict[str, np.ndarray]) -> dict:
         "upkeep_every": 0,
         "sampling": {},
         "data": {
-            "name": "captioned_digits",
+            "name": "coco_captions_2017",
             "data_dir": "data",
             "train": "train",
             "validation": "validation",
+            "damaged": "skip",
             "image_size": 256,
             "channels": 3,
         },
