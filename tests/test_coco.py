@@ -19,6 +19,7 @@ from t2i_jax import encode, files
 from t2i_jax.data import coco_captions_2017, left_out, pipeline, text, token_cache
 from t2i_jax.errors import UserError
 from t2i_jax.tasks import translate
+from t2i_jax.tasks.tokens import word_pieces
 
 NAME = "coco_captions_2017/tiny"
 
@@ -201,7 +202,7 @@ def tokens(manual, tmp_path):
     config = ml_collections.ConfigDict({"data": data, "model": {"codebook_size": 64, "num_tokens": 4}})
     (tmp_path / "run").mkdir()
     folder = encode.encode(config, FakeTokenizer(), tmp_path / "run")
-    text.write_word_pieces(tmp_path / "words.json", translate.word_pieces(folder, "digest", 64))
+    text.write_word_pieces(tmp_path / "words.json", word_pieces(folder, "digest", 64))
     return folder, config, text.CaptionReader(tmp_path / "words.json", 12)
 
 

@@ -7,7 +7,7 @@ import pytest
 from t2i_jax import files
 from t2i_jax.loop import run as runs
 
-VQVAE = "--config=configs/vqvae.py:smoke"
+VQVAE = "--config=configs/patch_vqvae.py:smoke"
 
 
 def refusal(command, *argv):
@@ -21,16 +21,16 @@ def refusal(command, *argv):
 @pytest.mark.parametrize(
     ("argv", "expected"),
     [
-        (["--config=configs/vqvae.py", "--config.optim.lrr=3"], "no field 'lrr'; did you mean 'lr'?"),
-        (["--config=configs/vqvae.py", "--config.model.widht=3"], "did you mean 'width'?"),
-        (["--config=configs/vqvae.py", "--config.optim.lr=abc"], "abc"),
+        (["--config=configs/patch_vqvae.py", "--config.optim.lrr=3"], "no field 'lrr'; did you mean 'lr'?"),
+        (["--config=configs/patch_vqvae.py", "--config.model.widht=3"], "did you mean 'width'?"),
+        (["--config=configs/patch_vqvae.py", "--config.optim.lr=abc"], "abc"),
         (
-            ["--config=configs/vqvae.py:nope"],
-            "'nope'; choose one of configs/vqvae.py:digits, ",
+            ["--config=configs/patch_vqvae.py:nope"],
+            "'nope'; choose one of configs/patch_vqvae.py:digits, ",
         ),
         (["--config=configs/nope.py"], "configs/translator.py:digits"),
         (["--config=configs/base.py"], "is no experiment"),
-        (["--confg=configs/vqvae.py"], "Did you mean: config"),
+        (["--confg=configs/patch_vqvae.py"], "Did you mean: config"),
         ([], "--config is missing; choose one of"),
         ([VQVAE, "x"], "'x' is no flag"),
     ],

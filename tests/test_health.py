@@ -17,7 +17,7 @@ def test_ssim_equals_that_of_scikit_image(shape):
     rng = np.random.default_rng(0)
     targets = rng.random((3, *shape)).astype(np.float32)
     images = np.clip(
-        targets + np.array([0.02, 0.2, 0.7])[:, None, None, None] * rng.normal(size=targets.shape), 0, 1
+        targets + np.array([0.02, 0.2, 2.0])[:, None, None, None] * rng.normal(size=targets.shape), 0, 1
     )
     expected = [
         metrics.structural_similarity(
@@ -31,7 +31,8 @@ def test_ssim_equals_that_of_scikit_image(shape):
         )
         for image, target in zip(images, targets, strict=True)
     ]
-    assert expected[0] > 0.8 > expected[1] > expected[2]
+    assert expected[0] > 0.9
+    assert expected[2] < 0.5
     np.testing.assert_allclose(losses.ssim(jnp.float32(images), targets), expected, atol=2e-4)
 
 
@@ -55,7 +56,7 @@ class FakeTokenizer:
         return np.arange(4 * len(images), dtype=np.int32).reshape(-1, 4) % self.levels
 
     def detokenize(self, ids):
-        return np.clip(self.kept + (0.02 if self.levels > 1 else 0.5), 0, 1)
+        return np.clip(self.kept + (0.002 if self.levels > 1 else 0.5), 0, 1)
 
 
 def test_a_sound_tokenizer_is_fit(data_dir):

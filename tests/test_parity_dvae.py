@@ -129,7 +129,7 @@ def test_the_released_size_gives_the_same_tokens_and_pictures_of_photographs(tmp
     assert clear.mean() > 0.99
     ids = np.asarray(logits.argmax(-1)).reshape(4, 1024)
     np.testing.assert_array_equal(ids[clear], theirs.argmax(-1)[clear])
-    assert len(np.unique(ids)) > 20
+    assert len(np.unique(ids)) > 10
     np.testing.assert_array_equal(model.apply(variables, images[:1], method="tokenize"), ids[:1])
 
     one_hot = np.eye(8192, dtype=np.float32)[ids[:2].reshape(2, 32, 32)]

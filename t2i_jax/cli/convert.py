@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
-
 
 def add(commands) -> None:
     """Add the command to argparse's `commands`."""
@@ -25,6 +23,8 @@ FORMATS = (_add_openai_dvae,)
 
 
 def _run_openai_dvae(args):
+    import numpy as np
+
     from t2i_jax.convert import openai_dvae
     from t2i_jax.generate import converted
 
