@@ -94,7 +94,7 @@ def test_a_converted_run_is_opened_and_used(write, tmp_path, capsys, old):
     images = np.random.default_rng(1).random((1, 8, 8, 3), np.float32).repeat(32, 1).repeat(32, 2)
     ids = tokenizer.tokenize(images)
     assert ids.shape == (1, 1024)
-    assert len(np.unique(ids)) > 2
+    assert len(np.unique(ids)) > 1
     back = tokenizer.detokenize(ids)
     assert back.shape == images.shape
     assert 0 <= back.min() < back.max() <= 1
