@@ -31,12 +31,12 @@ def pictures(count=2, height=16, width=16):
 def start(model):
     """Variables from numpy: kernels of variance 2 / fan-in, biases that are not zero, codes that lie apart."""
     rng, shapes = np.random.default_rng(1), jax.eval_shape(model.init, jax.random.key(0), pictures())
-    return jax.tree.map(
-        lambda x: jnp.array(
-            rng.normal(0, (2 / np.prod(x.shape[:-1])) ** 0.5 if x.ndim == 4 else 0.5, x.shape), x.dtype
-        ),
-        shapes,
-    )
+
+    def draw(leaf):
+        scale = (2 / np.prod(leaf.shape[:-1])) ** 0.5 if leaf.ndim == 4 else 0.5 if leaf.ndim == 2 else 0.1
+        return jnp.array(rng.normal(0, scale, leaf.shape), leaf.dtype)
+
+    return jax.tree.map(draw, shapes)
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="method")

@@ -185,6 +185,12 @@ def test_a_name_cannot_write_to_the_terminal(refusal):
     assert "\x1b" not in refusal(zipped(Op(b"cos\x1b[2J\nsystem\n"), {}))
 
 
+def test_a_class_by_reference_is_a_modules_class(refusal):
+    for other in ("torch.device", "collections.OrderedDict", "torch.FloatStorage"):
+        said = refusal(streamed(module(persistent(("module", name(other), "", ""))), {}))
+        assert "refers to something outside itself" in said
+
+
 def test_the_extension_registry_is_refused(refusal):
     for opcode in (b"\x82\x01", b"\x83\x01\x00", b"\x84\x01\x00\x00\x00"):
         assert "EXT" in refusal(zipped(Op(opcode), {}))

@@ -52,29 +52,40 @@ def test_bytes_reserved_before_they_are_there(refusal):
     refusal(zipped(Op(b"X" + struct.pack("<I", 2**31) + b"short"), {}))
 
 
+WHOLE, SHAPE, BYTES, DAMAGED = "does not lie whole in storage '0'", "no shape", "bytes in storage '0'", "damaged"
+
+
 @pytest.mark.parametrize(
-    ("count", "shape", "more"),
+    ("count", "shape", "more", "said"),
     [
-        (4, (5,), {}),
-        (4, (2**40, 2**40), {}),
-        (4, (2**40,), {"strides": (0,)}),
-        (4, (4,), {"offset": 1}),
-        (4, (2,), {"offset": -1}),
-        (4, (-2, -2), {}),
-        (4, (2,), {"strides": (2,)}),
-        (4, (2, 2), {"strides": (1, 2)}),
-        (4, ((2, 2), 2**40), {"strides": (1, 1)}),
-        (4, (2.0, 2), {"strides": (2, 1)}),
-        (4, (1,) * 2000, {}),
-        (4, (2, 2), {"strides": (1,)}),
-        (2**40, (4,), {}),
-        (3, (3,), {}),
+        (4, (5,), {}, WHOLE),
+        (4, (2**40, 2**40), {}, WHOLE),
+        (4, (2**40,), {"strides": (0,)}, WHOLE),
+        (4, (4,), {"offset": 1}, WHOLE),
+        (4, (2,), {"strides": (2,)}, WHOLE),
+        (4, (2, 2), {"strides": (1, 2)}, WHOLE),
+        (4, (2,), {"offset": -1}, SHAPE),
+        (4, (-2, -2), {}, SHAPE),
+        (4, ((2, 2), 2**40), {"strides": (1, 1)}, SHAPE),
+        (4, (2.0, 2), {"strides": (2, 1)}, SHAPE),
+        (4, (1,) * 2000, {}, SHAPE),
+        (4, (1, 2), {"strides": (1,)}, DAMAGED),
+        (4, (2, 2), {"strides": (1,)}, WHOLE),
     ],
 )
 @pytest.mark.parametrize("write", FORMATS.values(), ids=FORMATS)
-def test_tensors_that_do_not_lie_whole_in_the_file(refusal, write, count, shape, more):
+def test_tensors_that_do_not_lie_whole_in_their_storage(refusal, write, count, shape, more, said):
     root = module(name(ROOT), {"w": tensor(storage("0", count), shape, **more)})
-    refusal(write(root, {"0": np.zeros(4, np.float32).tobytes()}))
+    assert said in refusal(write(root, {"0": np.zeros(4, np.float32).tobytes()}))
+
+
+@pytest.mark.parametrize("count", [2**40, 3])
+def test_storages_that_do_not_lie_whole_in_the_file(refusal, count):
+    root = module(name(ROOT), {"w": tensor(storage("0", count), (3,))})
+    assert BYTES in refusal(zipped(root, {"0": bytes(16)}))
+    assert "numbers in storage '0'" in refusal(streamed(root, {"0": bytes(16)}))
+    lying = streamed(root, {"0": bytes(16)}).replace(struct.pack("<q", 4), struct.pack("<q", count))
+    assert (BYTES if count > 4 else "goes on") in refusal(lying)
 
 
 @pytest.mark.parametrize("write", FORMATS.values(), ids=FORMATS)
@@ -140,7 +151,10 @@ def test_modules_that_are_none(refusal):
 def test_modules_inside_themselves_or_endlessly_deep(refusal):
     # Opcodes: an instance kept at place 0, then its state, in which it is its own part.
     state = {"_parameters": {}, "_buffers": {}, "_modules": {"self": Op(b"h\x00")}}
-    assert "twice" in refusal(zipped(Op(name(ROOT) + b")\x81q\x00" + dump(state) + b"b"), {}))
+    assert "inside itself, or twice" in refusal(zipped(Op(name(ROOT) + b")\x81q\x00" + dump(state) + b"b"), {}))
+    shared = Op(module(name(PART)) + b"q\x00")
+    twice = module(name(ROOT), {}, {"one": shared, "two": Op(b"h\x00")})
+    assert "inside itself, or twice" in refusal(zipped(twice, {}))
     deep = module(name(PART))
     for _ in range(3000):
         deep = module(name(PART), {}, {"x": deep})
@@ -153,6 +167,12 @@ def test_an_archive_without_its_pickle_and_of_another_machine(refusal):
         archive.writestr("archive/version", "3")
     assert "no data.pkl" in refusal(file.getvalue())
     assert "big-endian" in refusal(zipped(module(name(ROOT)), {}, byteorder=b"big"))
+
+
+def test_a_stream_of_another_machine(refusal):
+    raw = streamed(module(name(ROOT)), {})
+    said = refusal(raw.replace(b"little_endian\x88", b"little_endian\x89"))
+    assert "big-endian" in said
 
 
 def test_a_stream_that_goes_on_or_lists_other_storages(refusal):

@@ -203,8 +203,10 @@ def _tensor(storage, offset, shape, strides, *_):
 
 def _tensors(module, numbers, prefix, seen):
     """(name, array) of all tensors in a module."""
-    if id(module) in seen or prefix.count(".") > DEPTH:  # it could be its own part
-        raise RefusedError(f"holds the module {prefix[:120]!r} twice, or too deep")
+    if id(module) in seen:
+        raise RefusedError(f"holds the module {prefix[:120]!r} inside itself, or twice")
+    if prefix.count(".") > DEPTH:
+        raise RefusedError(f"holds modules too deep inside each other, {prefix[:120]!r}")
     seen.add(id(module))
     state = getattr(module, "state", {})
     for field, kind in (("_parameters", Tensor), ("_buffers", Tensor), ("_modules", Module)):
