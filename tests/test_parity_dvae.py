@@ -130,7 +130,7 @@ def test_the_released_size_gives_the_same_tokens_and_pictures_of_photographs(tmp
     ids = np.asarray(logits.argmax(-1)).reshape(4, 1024)
     np.testing.assert_array_equal(ids[clear], theirs.argmax(-1)[clear])
     assert len(np.unique(ids)) > 10
-    np.testing.assert_array_equal(model.apply(variables, images[:1], method="tokenize"), ids[:1])
+    np.testing.assert_array_equal(model.apply(variables, jax.numpy.asarray(images[:1]), method="tokenize"), ids[:1])
 
     one_hot = np.eye(8192, dtype=np.float32)[ids[:2].reshape(2, 32, 32)]
     expected = outputs_of(decoder, one_hot)
