@@ -15,9 +15,14 @@ docs/prior-digits.png. Places are off the data's (total variation 0.25, should b
 the scores are 0.426 and 0.446, but places (0.49) and orders (0.28) are further off.
 """
 
-from configs import base, patch_vqvae
+from configs import base, patch_vqvae, vqvae
 
-VARIANTS = ("digits", "smoke")
+VARIANTS = ("digits", "mnist", "cifar10", "smoke")
+
+CLASSES = {  # their captions
+    "mnist": tuple("0123456789"),
+    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+}
 
 
 def get_config(variant: str = "digits"):
@@ -25,9 +30,9 @@ def get_config(variant: str = "digits"):
     config.name = f"prior-{variant}"
     config.task = "prior"
     config.model_name = "pixelcnn"
-    config.tokenizer = patch_vqvae.get_config(variant)
+    config.tokenizer = (vqvae if variant in CLASSES else patch_vqvae).get_config(variant)
     config.tokenizer_run = f"runs/{config.tokenizer.name}"  # trained there first where no finished run is
-    config.data = base.digits()
+    config.data = {"mnist": base.mnist, "cifar10": base.cifar10}.get(variant, base.digits)()
     config.data.text_len = 12  # S, word pieces a caption, [CLS] and [SEP] included
     config.data.caption_dropout = 0.1  # share of captions replaced by the learned null caption
     config.model = {
@@ -80,6 +85,13 @@ def get_config(variant: str = "digits"):
         "plain_tokens": 8,
         "guidance_scale": 1.5,
     }
+    if variant in CLASSES:  # neither was trained yet
+        side = 7 if variant == "mnist" else 8
+        config.model.update({"codebook_size": 512, "num_tokens": side * side, "grid": (side, side), "kernel": 5})
+        config.shown_captions = CLASSES[variant]
+        config.steps, config.eval_every, config.checkpoint_every = 20_000, 2000, 1000
+        config.optim.lr = 1e-3
+        config.sampling.update({"temperature": 1.0, "min_p": 0.0, "plain_tokens": 0, "guidance_scale": 1.0})
     if variant == "smoke":
         config.data.name = "captioned_digits/tiny"
         config.model.update({"codebook_size": 64, "width": 32})
