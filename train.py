@@ -88,7 +88,7 @@ def train_locked(config, folder, accept_config_change):
     except (ValueError, TypeError) as error:  # models say so where their fields do not fit each other
         raise UserError(f"config.model: {str(error).splitlines()[0]}") from error
     params = variables.pop("params")
-    optimizer = make_optimizer(config.optim, config.steps)
+    optimizer = make_optimizer(config.optim, config.steps, stage.frozen)
     loss_fn = partial(task.loss_fn, model, **config.loss)
     state = State.create(params, variables, optimizer, config.ema)
     step = make_step(state, loss_fn=loss_fn, optimizer=optimizer, config=config)

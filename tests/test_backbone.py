@@ -109,3 +109,12 @@ def test_without_weights_the_way_out_is_training_from_scratch(monkeypatch, tmp_p
     config.model.pretrained = False
     assert weights_of.find_weights(config) is None
     assert weights_of.load_weights(None, {"a": 1}, {}) == ({"a": 1}, {})
+
+
+def test_only_a_frozen_resnet_is_frozen():
+    for config in (vqvae.get_config("mnist"), vae.get_config("cifar10_resnet")):
+        assert weights_of.frozen_parts(config.model) == ("features",)
+        config.model.backbone.frozen = False
+        assert weights_of.frozen_parts(config.model) == ()
+        config.model.encoder, config.model.backbone.frozen = "conv", True
+        assert weights_of.frozen_parts(config.model) == ()

@@ -20,6 +20,7 @@ def optim(**changes):
         "b2": 0.999,
         "weight_decay": 0.0,
         "clip": 1.0,
+        "factors": {},
     }
     return ConfigDict(fields | changes)
 
@@ -65,3 +66,36 @@ def test_gradients_are_clipped_together():
     _, state = optimizer.update(gradients, optimizer.init(gradients), gradients)
     moments = optax.tree.get(state, "mu")
     np.testing.assert_allclose([moments["a"][0], moments["b"][0, 0]], [0.6, 0.8], rtol=1e-6)
+
+
+PARTS = {name: {"kernel": jnp.ones((2, 3))} for name in ("old", "slow", "new")}
+
+
+def test_a_part_learns_at_its_own_rate_and_a_frozen_one_not_at_all():
+    """Adam's first step has the size of the learning rate, whatever the gradient's."""
+    kind = optim(factors={"slow": 0.1}, weight_decay=0.5, warmup=0, schedule="constant")
+    optimizer = make_optimizer(kind, 20, frozen=["old"])
+    state = optimizer.init(PARTS)
+    updates, after = optimizer.update(jax.tree.map(jnp.ones_like, PARTS), state, PARTS)
+    np.testing.assert_array_equal(updates["old"]["kernel"], 0)
+    np.testing.assert_allclose(updates["new"]["kernel"], -0.4 * (1 + 0.5), rtol=1e-5)
+    np.testing.assert_allclose(updates["slow"]["kernel"], -0.04 * (1 + 0.5), rtol=1e-5)
+    matrices = [x for x in jax.tree.leaves(after) if x.ndim == 2]
+    assert len(matrices) == 2 * 2  # two moments each of the two parts that learn
+
+
+def test_the_gradient_of_a_frozen_part_clips_nothing():
+    optimizer = make_optimizer(optim(factors={"old": 0.0}, b1=0.0), 20)
+    gradients = jax.tree.map(lambda x: 0 * x, PARTS)
+    gradients["old"]["kernel"] += 100
+    gradients["new"]["kernel"] += 0.01
+    _, state = optimizer.update(gradients, optimizer.init(PARTS), PARTS)
+    moments = [x for x in jax.tree.leaves(optax.tree.get_all_with_path(state, "mu")) if hasattr(x, "ndim")]
+    np.testing.assert_allclose(max(float(x.max()) for x in moments), 0.01, rtol=1e-6)
+
+
+def test_factors_that_cannot_be():
+    with pytest.raises(UserError, match=r"^config.optim.factors.old -1.0 is below 0; 0 freezes this part$"):
+        make_optimizer(optim(factors={"old": -1.0}), 20)
+    with pytest.raises(UserError, match=r"^config.optim.factors.bert names no part of this model: old, slow, new$"):
+        make_optimizer(optim(factors={"bert": 0.5}), 20).init(PARTS)

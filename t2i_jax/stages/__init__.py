@@ -13,6 +13,7 @@ class Stage(NamedTuple):
       start: `(params, variables) -> (params, variables)`, called once before the first step.
       evaluate: `(params, variables) -> (scores, picture grids)`, by name.
       made_from: digest of the run that this one builds on; "" for none.
+      frozen: parts of the model, first keys of its parameters, that stay as they are.
     """
 
     splits: dict
@@ -20,6 +21,7 @@ class Stage(NamedTuple):
     start: Callable
     evaluate: Callable
     made_from: str = ""
+    frozen: tuple[str, ...] = ()
 
 
 Train = Callable[[Any, Any], None]

@@ -11,7 +11,7 @@ from t2i_jax.evals import autoencoding
 from t2i_jax.generate import AutoEncoder
 from t2i_jax.loop.state import stream
 from t2i_jax.stages import Stage, Train
-from t2i_jax.stages.backbone import find_weights, load_weights
+from t2i_jax.stages.backbone import find_weights, frozen_parts, load_weights
 
 PAIRS, STEPS = 8, 9  # interpolations shown: pairs of pictures, and pictures from one to the other
 NEW = 64  # new pictures shown
@@ -43,7 +43,8 @@ def prepare(config, folder, task, model, *, train_first: Train, accept: bool) ->
             grids["samples"] = picture_grid(opened.sample(NEW, seed=config.seed), columns=16)
         return scores, grids
 
-    return Stage(splits, transform, partial(load_weights, weights), evaluate)
+    start = partial(load_weights, weights)
+    return Stage(splits, transform, start, evaluate, frozen=frozen_parts(config.model))
 
 
 def check_loss(loss, likelihoods) -> None:

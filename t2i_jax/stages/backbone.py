@@ -6,6 +6,7 @@ import jax
 
 from t2i_jax.convert import hub, resnet
 from t2i_jax.errors import UserError
+from t2i_jax.models.backbone import Backbone
 
 
 def find_weights(config) -> Path | None:
@@ -20,6 +21,11 @@ def find_weights(config) -> Path | None:
         return hub.find(config.backbone_weights)
     except UserError as error:
         raise UserError(f"{error}; or train from scratch: config.model.pretrained=False") from None
+
+
+def frozen_parts(fields) -> tuple[str, ...]:
+    """Parts of a model of `fields`, `config.model`, that are a frozen ResNet."""
+    return ("features",) if fields.encoder == "resnet" and Backbone(**fields.backbone).frozen else ()
 
 
 def load_weights(path: Path | None, params: dict, variables: dict) -> tuple[dict, dict]:

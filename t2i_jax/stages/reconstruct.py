@@ -8,7 +8,7 @@ import jax
 from t2i_jax.evals import reconstruction
 from t2i_jax.loop.state import stream
 from t2i_jax.stages import Stage, Train
-from t2i_jax.stages.backbone import find_weights, load_weights
+from t2i_jax.stages.backbone import find_weights, frozen_parts, load_weights
 
 
 def prepare(config, folder, task, model, *, train_first: Train, accept: bool) -> Stage:
@@ -27,4 +27,4 @@ def prepare(config, folder, task, model, *, train_first: Train, accept: bool) ->
         predict_batch = partial(predict, params, variables)
         return reconstruction.evaluate(predict_batch, splits["validation"], transform, model.codebook_size)
 
-    return Stage(splits, transform, start, evaluate)
+    return Stage(splits, transform, start, evaluate, frozen=frozen_parts(config.model))
