@@ -272,16 +272,21 @@ def test_ctrl_c_is_one_line(monkeypatch, run, capsys):
 def test_evaluate_prints_the_table_and_writes_json(pipe, monkeypatch, run, tmp_path, capsys):
     calls = []
 
-    def evaluate_run(translator, run, *, seed):
+    def evaluate_run(translator, run, *, seed, candidates):
         assert translator is pipe
-        calls.append((run, seed))
+        calls.append((run, seed, candidates))
         return "a table", {"overall": 0.75}
 
     report = types.SimpleNamespace(evaluate_run=evaluate_run)
     monkeypatch.setitem(sys.modules, "t2i_jax.evals.report", report)
     assert cli.main(["evaluate", "--run", run]) == 0
-    assert cli.main(["evaluate", "--run", run, "--seed", "3", "--out", str(tmp_path / "other.json")]) == 0
-    assert calls == [(run, 0), (run, 3)]
+    assert (
+        cli.main(
+            ["evaluate", "--run", run, "--seed", "3", "--candidates", "4", "--out", str(tmp_path / "other.json")]
+        )
+        == 0
+    )
+    assert calls == [(run, 0, 1), (run, 3, 4)]
     out = capsys.readouterr().out.splitlines()
     assert out == ["a table", f"{run}/evaluation.json", "a table", str(tmp_path / "other.json")]
     for file in (tmp_path / "run" / "evaluation.json", tmp_path / "other.json"):

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from t2i_jax.cli.checks import check_file, check_run, check_seed, load_translator
+from t2i_jax.errors import UserError
 
 
 def add(commands) -> None:
@@ -10,6 +11,9 @@ def add(commands) -> None:
     evaluate = commands.add_parser("evaluate", help="score a run's pictures", allow_abbrev=False)
     evaluate.add_argument("--run", required=True, help="run folder of a translator")
     evaluate.add_argument("--seed", type=int, default=0, help="seed of prompts and pictures (0)")
+    evaluate.add_argument(
+        "--candidates", type=int, default=1, help="pictures drawn for each that is judged: the likeliest is (1)"
+    )
     evaluate.add_argument("--out", help="where the JSON goes (RUN/evaluation.json)")
     evaluate.set_defaults(function=run)
 
@@ -17,6 +21,8 @@ def add(commands) -> None:
 def run(args) -> None:
     """Score the run that `args` name."""
     check_seed(args.seed)
+    if args.candidates < 1:
+        raise UserError(f"--candidates {args.candidates} is below 1; give a whole number from 1 up")
     check_run(args.run)
     out = Path(args.out or Path(args.run) / "evaluation.json")
     check_file(out)
@@ -25,7 +31,7 @@ def run(args) -> None:
     from t2i_jax.evals.report import evaluate_run
     from t2i_jax.files import write_json
 
-    table, results = evaluate_run(pipe, args.run, seed=args.seed)
+    table, results = evaluate_run(pipe, args.run, seed=args.seed, candidates=args.candidates)
     print(table)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out, results)

@@ -36,6 +36,14 @@ def add(commands) -> None:
         "--min-p", type=float, help=f"draw tokens at least p times as likely as the likeliest {unset}"
     )
     sample.add_argument("--plain-tokens", type=int, help=f"leading tokens at temperature 1, unguided {unset}")
+    sample.add_argument(
+        "--candidates", type=int, help=f"draw so many of each prompt and keep the -n best, up to {MAX_NUM} (-n)"
+    )
+    sample.add_argument(
+        "--rerank",
+        choices=["likelihood"],
+        help="by what the best are found: how much likelier the prompt makes a picture (likelihood)",
+    )
     sample.add_argument("--seed", type=int, default=0, help="same seed, same pictures (0)")
     sample.add_argument(
         "--out",
@@ -51,6 +59,10 @@ def run(args) -> None:
         raise UserError("give either --prompt or --prompts-file; both are given")
     if not 1 <= args.num <= MAX_NUM:
         raise UserError(f"-n {args.num} is out of range; give 1 to {MAX_NUM}")
+    if args.candidates is not None and not args.num <= args.candidates <= MAX_NUM:
+        raise UserError(f"--candidates {args.candidates} is out of range; give {args.num} (-n) to {MAX_NUM}")
+    if args.rerank is not None and args.candidates is None:
+        raise UserError(f"--rerank {args.rerank} needs --candidates, say {8 * args.num}")
     check_seed(args.seed)
     names = [field.name for field in dataclasses.fields(Sampling)]
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
@@ -70,7 +82,8 @@ def _sample_grid(args, given):
             raise UserError(f"--prompt number {number} is empty; describe a picture")
     check_grid_path(out)
     check_run(args.run)
-    images = load_translator(args.run)(args.prompt, num_images=args.num, seed=args.seed, **given)
+    pipe = load_translator(args.run)
+    images = pipe(args.prompt, num_images=args.num, seed=args.seed, candidates=args.candidates, **given)
     from t2i_jax.data.pictures import labelled_grid
 
     _save(labelled_grid(images, args.prompt), out)
@@ -78,6 +91,8 @@ def _sample_grid(args, given):
 
 def _sample_unconditional(args, given):
     out = Path(args.out or "grid.png")
+    if args.candidates is not None:
+        raise UserError("--candidates are ranked by a prompt, and there is none; give --prompt or --prompts-file")
     check_grid_path(out)
     check_run(args.run)
     images = load_unconditional(args.run, given).sample(args.num, args.seed, **given)
@@ -98,8 +113,9 @@ def _sample_folder(args, given):
     check_folder(out, {name for names in files for name in names})
     check_run(args.run)
     pipe = load_translator(args.run)
-    images = pipe(prompts, num_images=args.num, seed=args.seed, **given)
+    images = pipe(prompts, num_images=args.num, seed=args.seed, candidates=args.candidates, **given)
     settings = {"run": args.run, "digest": pipe.digest, "seed": args.seed, "n": args.num}
+    settings["candidates"] = args.candidates
     settings |= dataclasses.asdict(dataclasses.replace(pipe.sampling, **given))
     _write_folder(out, images, prompts, files, settings)
 

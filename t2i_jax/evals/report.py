@@ -19,13 +19,14 @@ _TRANSLATOR_SCORES = (
 )
 
 
-def evaluate_run(translator, run: str | Path, *, seed: int = 0) -> tuple[str, dict]:
+def evaluate_run(translator, run: str | Path, *, seed: int = 0, candidates: int = 1) -> tuple[str, dict]:
     """Draw, reconstruct and judge, at the run's own sampling settings.
 
     Args:
       translator: a `t2i_jax.generate.Translator`, or a `Prior`, whose table then has pictures of uniform ids too.
       run: the folder it was loaded from, for the scores that training left there.
       seed: of prompts and pictures. The captions shown in training's picture grids are left out.
+      candidates: drawn for each picture that is judged, which is the one its caption makes likelier most.
 
     Returns:
       The report as text, and as a dict.
@@ -41,12 +42,13 @@ def evaluate_run(translator, run: str | Path, *, seed: int = 0) -> tuple[str, di
         "tokenizer": read_scores(Path(run) / "tokenizer", _TOKENIZER_SCORES),
         "translator": read_scores(Path(run), _TRANSLATOR_SCORES),
     }
-    text, judged = judges[name](translator, seed)
+    text, judged = judges[name](translator, seed, candidates)
     results = {
         "run": str(run),
         "step": translator.step,
         "digest": translator.digest,
         "seed": seed,
+        "candidates": candidates,
         "sampling": vars(translator.sampling),
         **judged,
         **scores,
@@ -54,7 +56,7 @@ def evaluate_run(translator, run: str | Path, *, seed: int = 0) -> tuple[str, di
     return "\n".join([text, "", *_format_training(results)]), results
 
 
-def _judge_digits(translator, seed: int) -> tuple[str, dict]:
+def _judge_digits(translator, seed: int, candidates: int) -> tuple[str, dict]:
     fine = translator.config.data.name.endswith("/fine")
     detector, columns = Detector(), {}
     for held_out in (False, True):
@@ -62,7 +64,7 @@ def _judge_digits(translator, seed: int) -> tuple[str, dict]:
         real = faithfulness.real_scenes(prompts, PICTURES, seed, fine=fine)
         captions = [prompt.caption for prompt in prompts for _ in range(PICTURES)]
         pictures = {
-            "generated": _draw(translator, captions, seed).reshape(real.shape),
+            "generated": _draw(translator, captions, seed, candidates).reshape(real.shape),
             "reconstructed": _reconstruct(translator.tokenizer, real),
             "real": real,
         }
@@ -73,7 +75,7 @@ def _judge_digits(translator, seed: int) -> tuple[str, dict]:
             columns[column] = faithfulness.score(prompts, images, detector)
     prompts = diversity.make_open_prompts(seed)
     pictures = {
-        "generated": _draw(translator, [prompt.caption for prompt in prompts], seed),
+        "generated": _draw(translator, [prompt.caption for prompt in prompts], seed, candidates),
         "real": faithfulness.real_scenes(prompts, 1, seed, fine=fine)[:, 0],
     }
     varied = {kind: diversity.measure(prompts, detector(images), fine=fine) for kind, images in pictures.items()}
@@ -81,14 +83,14 @@ def _judge_digits(translator, seed: int) -> tuple[str, dict]:
     return text, {"faithfulness": columns, "diversity": varied}
 
 
-def _judge_photos(translator, seed: int) -> tuple[str, dict]:
+def _judge_photos(translator, seed: int, candidates: int) -> tuple[str, dict]:
     from t2i_jax.data.captioned_photos import PHOTOGRAPHS, random_crops
     from t2i_jax.evals import photographs  # only here, because it asks for the extra `photos`
 
     prompts = [words for words in PHOTOGRAPHS for _ in range(photographs.PICTURES)]
     real = random_crops(photographs.PICTURES, seed)
     pictures = {
-        "generated": _draw(translator, prompts, seed).reshape(real.shape),
+        "generated": _draw(translator, prompts, seed, candidates).reshape(real.shape),
         "reconstructed": _reconstruct(translator.tokenizer, real),
         "real": real,
     }
@@ -96,9 +98,13 @@ def _judge_photos(translator, seed: int) -> tuple[str, dict]:
     return photographs.format_table(columns), {"nearest_photograph": columns}
 
 
-def _draw(translator, captions: Sequence[str], seed: int) -> np.ndarray:
-    """One picture after another, each with a number of its own: where captions repeat, pictures do not."""
-    ids = translator.draw_ids(captions, np.arange(len(captions)), seed, translator.sampling)
+def _draw(translator, captions: Sequence[str], seed: int, candidates: int) -> np.ndarray:
+    """One picture after another, each with numbers of its own: where captions repeat, pictures do not."""
+    repeated = [caption for caption in captions for _ in range(candidates)]
+    ids = translator.draw_ids(repeated, np.arange(len(repeated)), seed, translator.sampling)
+    if candidates > 1:
+        ratios = translator.likelihood_ratios(repeated, ids).reshape(-1, candidates)
+        ids = ids.reshape(*ratios.shape, -1)[np.arange(len(captions)), ratios.argmax(1)]
     return _pictures(translator.tokenizer, ids)
 
 
@@ -156,5 +162,6 @@ def _format_training(results: dict) -> list[str]:
             entropy, run, distinct = (scores[f"{name}/{key}"] for key in _STATISTICS)
             lines.append(f"  {name.replace('_', ' '):<20}  {entropy:7.3f}  {run:11.2f}  {distinct:14.2f}")
     sampling = ", ".join(f"{name} {value}" for name, value in results["sampling"].items())
-    lines.append(f"step {results['step']}, seed {results['seed']}, sampling: {sampling}")
+    best = f", best of {results['candidates']} by likelihood" if results["candidates"] > 1 else ""
+    lines.append(f"step {results['step']}, seed {results['seed']}, sampling: {sampling}{best}")
     return lines

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from importlib import import_module
 from numbers import Real
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from t2i_jax import models
 from t2i_jax.data import text
 from t2i_jax.errors import UserError
 from t2i_jax.generate.batches import padded
+from t2i_jax.generate.reranking import likelihood_ratio
 from t2i_jax.generate.tokenizer import Tokenizer
 from t2i_jax.loop import run as runs
 from t2i_jax.loop.state import stream
@@ -66,6 +68,7 @@ class Translator:
         min_p: Real | None = None,
         plain_tokens: int | None = None,
         guidance_scale: Real | None = None,
+        candidates: int | None = None,
     ) -> np.ndarray:
         """Draw pictures.
 
@@ -77,12 +80,14 @@ class Translator:
           num_images: n, pictures a prompt.
           seed: >= 0.
           temperature, top_k, top_p, min_p, plain_tokens, guidance_scale: see `Sampling`; None is the run's default.
+          candidates: draw so many pictures a prompt, and keep the n whose tokens it makes likelier most (see
+            `likelihood_ratios`), the best first; None draws n and keeps them in order of their numbers.
 
         Returns:
           uint8 [P, n, H, W, 3].
 
         Raises:
-          UserError: an empty or too long prompt, or a setting out of its range.
+          UserError: an empty or too long prompt, a setting out of its range, or fewer candidates than pictures.
         """
         if isinstance(prompts, str):
             raise UserError(f"prompts is one string ({prompts!r}); give a list of strings")
@@ -98,8 +103,15 @@ class Translator:
         }
         sampling = replace(self.sampling, **{name: value for name, value in given.items() if value is not None})
         self._reader.encode_prompts(prompts)  # before they are repeated, so that an error numbers them as given
-        repeated = [prompt for prompt in prompts for _ in range(num_images)]
-        ids = self.draw_ids(repeated, np.tile(np.arange(num_images), len(prompts)), seed, sampling)
+        if candidates is not None and candidates < num_images:
+            raise UserError(f"candidates {candidates} is below the {num_images} pictures to keep of them; raise it")
+        drawn = candidates or num_images
+        repeated = [prompt for prompt in prompts for _ in range(drawn)]
+        ids = self.draw_ids(repeated, np.tile(np.arange(drawn), len(prompts)), seed, sampling)
+        if candidates is not None:
+            ratios = self.likelihood_ratios(repeated, ids).reshape(len(prompts), drawn)
+            best = np.argsort(-ratios, axis=1, kind="stable")[:, :num_images]
+            ids = ids[(best + drawn * np.arange(len(prompts))[:, None]).reshape(-1)]
         images = self.tokenizer.detokenize(ids)
         return np.uint8(images * 255 + 0.5).reshape(len(prompts), num_images, *images.shape[1:])
 
@@ -123,6 +135,30 @@ class Translator:
             words = ", ".join(sorted(set(unknown)))
             print(f"warning: this run never read these words and cannot follow them: {words}", file=sys.stderr)
         return self._draw(text_ids, text_mask, numbers, seed, sampling, guided=sampling.guidance_scale != 1)
+
+    def likelihood_ratios(self, prompts: Sequence[str], ids: np.ndarray) -> np.ndarray:
+        """How much likelier each prompt makes the image tokens beside it, as a float32 [B] in nats.
+
+        Args:
+          prompts: B captions.
+          ids: [B, N] in [0, K).
+
+        Raises:
+          UserError: an empty or too long prompt, or a run that never saw a picture without its caption.
+        """
+        if self.config.data.caption_dropout == 0:
+            raise UserError(
+                "this run never saw a picture without its caption (config.data.caption_dropout 0), so it cannot say"
+                " what a caption changes; draw without candidates"
+            )
+        text_ids, text_mask, _ = self._reader.encode_prompts(prompts)
+        task = import_module(f"t2i_jax.tasks.{self.config.task}")
+        ratios = []
+        for rows, count in padded(np.arange(len(ids))):
+            batch = {"ids": ids[rows], "text_ids": text_ids[rows], "text_mask": text_mask[rows]}
+            ratio = likelihood_ratio(task.predict, self._model, self._params, batch)
+            ratios.append(np.asarray(ratio)[:count])
+        return np.concatenate(ratios)
 
     def _draw(self, text_ids, text_mask, numbers, seed, sampling, *, guided, null=False) -> np.ndarray:
         if seed < 0:

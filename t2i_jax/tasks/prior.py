@@ -46,6 +46,6 @@ def loss_fn(model, params, variables, batch, *, step, rngs, train):
     return loss, (variables, metrics)
 
 
-def predict(model, params, variables, batch) -> dict:
-    """`logits` [B, N, K] of each position, captions intact."""
-    return {"logits": model.apply({"params": params}, batch["text_ids"], batch["text_mask"], batch["ids"])}
+def predict(model, params, variables, batch, null=None) -> dict:
+    """`logits` [B, N, K] of each position, captions intact but in rows of `null` [B]."""
+    return {"logits": model.apply({"params": params}, batch["text_ids"], batch["text_mask"], batch["ids"], null)}

@@ -79,7 +79,7 @@ def loss_fn(model, params, variables, batch, *, step, rngs, train):
     return loss, (variables, metrics)
 
 
-def predict(model, params, variables, batch) -> dict:
-    """`logits` [B, N, K] of each position under teacher forcing, captions and inputs intact."""
+def predict(model, params, variables, batch, null=None) -> dict:
+    """`logits` [B, N, K] of each position, inputs intact, and captions too but in rows of `null` [B]."""
     decoder_ids = shift_right(batch["ids"], model.codebook_size)
-    return {"logits": model.apply({"params": params}, batch["text_ids"], batch["text_mask"], decoder_ids)}
+    return {"logits": model.apply({"params": params}, batch["text_ids"], batch["text_mask"], decoder_ids, null)}

@@ -1,0 +1,88 @@
+"""Pictures ranked by how much likelier their prompt makes them."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import t2i_jax
+from t2i_jax import cli
+from t2i_jax.errors import UserError
+from t2i_jax.generate.reranking import likelihood_ratio
+from t2i_jax.loop import run as runs
+from t2i_jax.models.translator import shift_right
+
+PROMPTS = ["a red seven", "a blue one above a green two"]
+
+
+@pytest.fixture(scope="module")
+def pipe(smoke_run):
+    """A run of two steps; its null caption made to count."""
+    pipe = t2i_jax.load(str(smoke_run.translator))
+    pipe._params = {**pipe._params, "null_caption": 30 * pipe._params["null_caption"]}
+    return pipe
+
+
+def test_the_ratio_by_hand():
+    """Two tokens of three codes: the caption gives the second code 3/4 and 1/2, without one each has a third."""
+    with_caption = jnp.log(jnp.array([[0.125, 0.75, 0.125], [0.25, 0.5, 0.25]]))
+
+    def predict(model, params, variables, batch, null):
+        return {"logits": jnp.where(null[:, None, None], 0.0, params * with_caption)}
+
+    batch = {"ids": jnp.array([[1, 1], [0, 1], [2, 2]]), "text_ids": None, "text_mask": None}
+    expected = np.log([0.75 * 0.5, 0.125 * 0.5, 0.125 * 0.25]) + 2 * np.log(3)
+    np.testing.assert_allclose(likelihood_ratio(predict, None, 1.0, batch), expected, rtol=1e-5)
+
+
+def test_ratios_are_those_of_the_models_own_logits(pipe):
+    ids = np.random.default_rng(0).integers(0, 64, (2, 24)).astype(np.int32)
+    text_ids, text_mask, _ = pipe._reader.encode_prompts(PROMPTS)
+    totals = []
+    for null in (False, True):
+        inputs = text_ids, text_mask, shift_right(jnp.asarray(ids), 64), jnp.full(2, null)
+        log_p = jax.nn.log_softmax(pipe._model.apply({"params": pipe._params}, *inputs))
+        totals.append(np.take_along_axis(np.asarray(log_p), ids[..., None], -1).sum((1, 2)))
+    ratios = pipe.likelihood_ratios(PROMPTS, ids)
+    np.testing.assert_allclose(ratios, totals[0] - totals[1], atol=1e-3)
+    assert np.abs(ratios).max() > 0.01
+    np.testing.assert_allclose(pipe.likelihood_ratios(PROMPTS[1:], ids[1:]), ratios[1:], atol=1e-4)
+
+
+def test_the_best_candidates_are_kept_best_first(pipe):
+    everything = pipe(PROMPTS, num_images=5, seed=3, temperature=1.0)
+    sampling = replace(pipe.sampling, temperature=1.0)
+    kept = pipe(PROMPTS, num_images=2, seed=3, temperature=1.0, candidates=5)
+    for number, prompt in enumerate(PROMPTS):
+        ids = pipe.draw_ids([prompt] * 5, np.arange(5), 3, sampling)
+        order = np.argsort(-pipe.likelihood_ratios([prompt] * 5, ids))
+        np.testing.assert_array_equal(kept[number], everything[number][order[:2]])
+    assert not np.array_equal(kept, everything[:, :2])
+    np.testing.assert_array_equal(pipe(PROMPTS[1:], num_images=2, seed=3, temperature=1.0, candidates=5), kept[1:])
+
+
+def test_what_cannot_be_ranked_says_so(pipe, smoke_run, tmp_path, capsys, monkeypatch):
+    with pytest.raises(UserError, match=r"^candidates 2 is below the 3 pictures to keep of them"):
+        pipe(PROMPTS, num_images=3, candidates=2)
+    sample = ["sample", "--run", str(smoke_run.translator), "--out", str(tmp_path / "grid.png")]
+    for argv, said in [
+        (["--prompt", "a red seven", "--candidates", "3"], "--candidates 3 is out of range; give 4 (-n) to 1000"),
+        (["--prompt", "a red seven", "--rerank", "likelihood"], "--rerank likelihood needs --candidates, say 32"),
+        (["--candidates", "8"], "--candidates are ranked by a prompt, and there is none"),
+    ]:
+        assert cli.main([*sample, *argv]) == 2
+        assert said in capsys.readouterr().err
+    config = runs.read_config(smoke_run.translator).copy_and_resolve_references().unlock()
+    config.data.caption_dropout = 0.0
+    monkeypatch.setattr(pipe, "config", config)
+    with pytest.raises(UserError, match="never saw a picture without its caption"):
+        pipe(PROMPTS, candidates=2)
+
+
+def test_the_command_line_keeps_the_best(smoke_run, tmp_path, capsys):
+    out = tmp_path / "grid.png"
+    argv = ["--run", str(smoke_run.translator), "--prompt", "a red seven", "-n", "1", "--out", str(out)]
+    assert cli.main(["sample", *argv, "--candidates", "4", "--rerank", "likelihood"]) == 0, capsys.readouterr().err
+    assert out.exists()
