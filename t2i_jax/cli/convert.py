@@ -26,9 +26,7 @@ def _add_encoder_decoder(formats):
     pair = formats.add_parser("encoder-decoder", help="BERT and GPT-2, by save_pretrained", allow_abbrev=False)
     pair.add_argument("folder", help="what EncoderDecoderModel.save_pretrained wrote")
     pair.add_argument("--out", required=True, help="run folder to make; it must not exist yet")
-    pair.add_argument(
-        "--tokenizer-run", help="run of the image tokenizer whose tokens it writes; sampling needs it"
-    )
+    pair.add_argument("--tokenizer-run", help="run of the image tokenizer whose tokens it writes, to sample")
     pair.set_defaults(function=_run_encoder_decoder)
 
 
@@ -90,6 +88,6 @@ def _num_tokens(run, model):
     if tokenizer.codebook_size != model.codebook_size or tokenizer.num_tokens > model.num_tokens:
         raise UserError(
             f"--tokenizer-run {run} has {tokenizer.num_tokens} tokens of {tokenizer.codebook_size}; the checkpoint"
-            f" writes up to {model.num_tokens} of {model.codebook_size}: name the tokenizer that it was trained with"
+            f" writes up to {model.num_tokens} of {model.codebook_size}: name the tokenizer it was trained with"
         )
     return tokenizer.num_tokens

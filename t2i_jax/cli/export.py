@@ -14,7 +14,7 @@ def add(commands) -> None:
     export.add_argument("--run", required=True, help="run folder of a translator")
     formats = {
         "choices": ["transformers"],
-        "help": "transformers: a folder for EncoderDecoderModel.from_pretrained",
+        "help": "transformers: for EncoderDecoderModel.from_pretrained",
     }
     export.add_argument("--format", required=True, **formats)
     export.add_argument("--out", required=True, help="folder to make; it must not exist yet")
