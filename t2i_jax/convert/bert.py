@@ -30,13 +30,7 @@ LAYER = {
     "ln_mlp/bias": ("D", "output.LayerNorm.bias"),
 }
 INSIDE = "encoder.layer"
-IGNORED = (
-    r"pooler\..*",
-    r"cls\..*",
-    r"classifier\..*",
-    r"qa_outputs\..*",
-    r"embeddings\.(position|token_type)_ids",
-)
+IGNORED = (r"(pooler|cls|classifier|qa_outputs)\..*", r"embeddings\.(position|token_type)_ids")
 SIZES = {  # our fields -> those of config.json
     "vocab_size": "vocab_size",
     "width": "hidden_size",
@@ -116,13 +110,8 @@ def load(name_or_folder: str | Path, sizes: Mapping, field: str) -> dict:
             f"{origin} holds {positions} positions; {field}.max_positions {sizes['max_positions']} asks for more:"
             " lower it, and the text's length with it"
         )
-    params = tables.fill(
-        tensors,
-        table(sizes["layers"]),
-        letters({**sizes, "max_positions": positions}),
-        ignored=IGNORED,
-        origin=origin,
-    )
-    positions_table = params["position_embed"]["embedding"]
-    params["position_embed"]["embedding"] = positions_table[: sizes["max_positions"]]
+    stored = letters({**sizes, "max_positions": positions})
+    params = tables.fill(tensors, table(sizes["layers"]), stored, ignored=IGNORED, origin=origin)
+    embedding = params["position_embed"]["embedding"]
+    params["position_embed"]["embedding"] = embedding[: sizes["max_positions"]]
     return params

@@ -1,9 +1,9 @@
 """EncoderDecoderModel (BERT + GPT-2) as `save_pretrained` writes it <-> models/translator.py.
 
 Both read K + 1 ids, of which the last begins a picture. Theirs also has a logit for it, which is never to be drawn;
-ours has K. `load` leaves that logit out, and `save` writes the input embedding of the id in its place (with a tied head
-that is what stood there) and forbids the id in `generation_config.json`. Ours has a null caption, which theirs lacks:
-`load` starts it at zero, `save` leaves it out.
+ours has K. `load` leaves that logit out, and `save` writes the input embedding of the id in its place (with a tied
+head that is what stood there) and forbids the id in `generation_config.json`. Ours has a null caption, which theirs
+lacks: `load` starts it at zero, `save` leaves it out.
 """
 
 import json
@@ -33,8 +33,9 @@ def load(folder: str | Path) -> tuple[ConfigDict, dict]:
       folder: holds `config.json` and the weights in one of `weights.FILES`; or the name of a repository on the hub.
 
     Returns:
-      The config of a run, `config.model` being the fields of `models.translator.Model`: K is the decoder's vocabulary
-      less one, and the model writes the first K of the file's logits. And its params, a nested dict of float32 arrays.
+      The config of a run, `config.model` being the fields of `models.translator.Model`: K is the decoder's
+      vocabulary less one, and the model writes the first K of the file's logits. And its params, a nested dict of
+      float32 arrays.
 
     Raises:
       UserError: a file is missing or damaged, or holds another architecture or other sizes than its config says.
@@ -59,7 +60,7 @@ def load(folder: str | Path) -> tuple[ConfigDict, dict]:
 
 
 def _is_tied(content):
-    """Whether a file may leave the head out: its embedding is one and the same, unless its config says otherwise."""
+    """Whether the head is the embedding, so that a file may leave it out: so it is unless its config says not."""
     return content.get("tie_word_embeddings", True) and content["decoder"].get("tie_word_embeddings", True)
 
 

@@ -78,10 +78,10 @@ def renamed(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def load(name_or_folder: str | Path, sizes: Mapping, field: str) -> dict:
     """Params of a `GPT2` from released weights.
 
-    The token table is not among them: the file's is of words, and so is its tied head. Cross attention, which released
-    weights lack, is left to its own initialisation but for its output, which is zero: at the first step the decoder
-    computes what it was released to compute. Where the model has as many positions as the file, they are kept; else
-    they are interpolated linearly, first to first and last to last.
+    The token table is not among them: the file's is of words, and so is its tied head. Cross attention, which
+    released weights lack, is left to its own initialisation but for its output, which is zero: at the first step the
+    decoder computes what it was released to compute. Where the model has as many positions as the file, they are
+    kept; else they are interpolated linearly, first to first and last to last.
 
     Args:
       name_or_folder: see `weights.find`; "gpt2" and its siblings have what is needed.
@@ -126,7 +126,7 @@ def load(name_or_folder: str | Path, sizes: Mapping, field: str) -> dict:
 
 
 def interpolated(rows: np.ndarray, count: int) -> np.ndarray:
-    """So many rows, linearly between those given; the first and the last stay. As many as given stay as they are."""
+    """So many rows, linearly between those given, first to first and last to last; as many as given stay as is."""
     places = np.linspace(0, len(rows) - 1, count)
     before = np.minimum(places.astype(int), max(len(rows) - 2, 0))
     share = (places - before)[:, None].astype(np.float32)

@@ -1,7 +1,8 @@
 """Tables that say which tensors of a released file make which parameter, and their use in both directions.
 
-A table maps a parameter's name, "/" between its parts, to a `Row`. Its shape is written in letters: D width, M width of
-the MLP, V vocabulary, P positions, E the encoder's width; "D 3D" is a matrix whose last axis is made of three parts.
+A table maps a parameter's name, "/" between its parts, to a `Row`. Its shape is written in letters: D width, M width
+of the MLP, V vocabulary, P positions, T segments, E the encoder's width; "D 3D" is a matrix whose last axis is made of
+three parts.
 """
 
 import re
@@ -168,7 +169,7 @@ def read_sizes(config: Mapping, names: Mapping[str, str], fixed: Mapping, origin
     for field, known in fixed.items():
         if config.get(field, known[0]) not in known:
             raise UserError(
-                f"{origin} has {field} {config[field]}; this model computes with {known[0]} alone: name other weights"
+                f"{origin} has {field} {config[field]}; this model computes with {known[0]} alone: name others"
             )
     missing = [theirs for theirs in names.values() if theirs not in config]
     if missing:

@@ -13,7 +13,7 @@ FILES = (
     "model.safetensors",
     "pytorch_model.bin",
     "flax_model.msgpack",
-)  # in the order in which they are looked for
+)  # looked for in this order
 LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}  # Flax -> torch
 ARRAY = 1  # the msgpack extension that Flax writes arrays as
 
