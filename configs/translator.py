@@ -94,7 +94,7 @@ def get_config(variant: str = "digits"):
     if variant == "photos":
         config.model.codebook_size = 1024
         config.model.num_tokens = config.model.decoder.positions = 96
-        config.steps, config.batch_size = 600, 32
+        config.steps, config.batch_size = 1200, 32
         config.shown_captions = PHOTO_CAPTIONS
         config.sampling.plain_tokens, config.sampling.guidance_scale = 0, 1.0
     if variant == "smoke":

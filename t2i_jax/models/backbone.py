@@ -8,13 +8,26 @@ from jaxtyping import Array, Float
 from t2i_jax.models.resnet import ResNet, normalise
 
 
+def has_resnet(fields) -> bool:
+    """Whether a model with such fields has a ResNet as its encoder."""
+    return getattr(fields, "encoder", None) == "resnet"
+
+
+def is_frozen(fields) -> bool:
+    """Whether it has one that is frozen.
+
+    One that starts at random has nothing to keep, and is trained whatever `backbone.frozen` says.
+    """
+    return has_resnet(fields) and fields.pretrained and Backbone(**fields.backbone).frozen
+
+
 class Backbone(nn.Module):
     """A ResNet cut after one of its stages.
 
     Attributes:
       depth: 50 or 101.
       stage: the last stage run, 1 to 4; it gives one feature vector to 2**(stage + 1) pixels along each side.
-      frozen: parameters and batch statistics stay as they are; for released weights.
+      frozen: parameters and batch statistics stay as they are.
       dtype: of the computation.
     """
 

@@ -17,7 +17,7 @@ from flax.core import FrozenDict
 from jaxtyping import Array, Float
 from ml_collections import FrozenConfigDict
 
-from t2i_jax.models.backbone import Backbone
+from t2i_jax.models.backbone import Backbone, is_frozen
 from t2i_jax.models.convolutions import Down, Up
 
 SHRINK = 4  # by both convolutions together
@@ -35,7 +35,9 @@ class Model(nn.Module):
         plain autoencoder.
       encoder: what turns pictures into features, "conv" or "resnet".
       backbone: fields of `Backbone` that differ from its defaults; for a ResNet.
-      pretrained: its weights are released ones (`config.backbone_weights`); otherwise it is trained from scratch.
+      pretrained: its weights are released ones (`config.backbone_weights`); otherwise it is trained from scratch,
+        and never frozen.
+      dtype: computation type, "float32" or "bfloat16"; parameters, latent vectors and logits stay float32.
     """
 
     image_size: int
@@ -46,20 +48,21 @@ class Model(nn.Module):
     encoder: str = "conv"
     backbone: Mapping | FrozenConfigDict = FrozenDict()
     pretrained: bool = False
+    dtype: str = "float32"
 
     def setup(self):
         if self.image_size % SHRINK:
             raise ValueError(f"image_size {self.image_size} is not divisible by {SHRINK}")
         if self.encoder == "conv":
-            self.features = ConvEncoder(self.width)
+            self.features = ConvEncoder(self.width, self.dtype)
         elif self.encoder == "resnet":
-            self.features = Backbone(**self.backbone)
+            self.features = Backbone(**{**self.backbone, "frozen": is_frozen(self)}, dtype=self.dtype)
         else:
             raise ValueError(f"encoder {self.encoder!r} is unknown; choose conv or resnet")
         self.mu = nn.Dense(self.latent)
         if self.variational:
             self.logvar = nn.Dense(self.latent)
-        self.decoder = Decoder(self.image_size // SHRINK, self.width, self.channels)
+        self.decoder = Decoder(self.image_size // SHRINK, self.width, self.channels, self.dtype)
 
     def __call__(
         self, images: Float[Array, "B H W C"], key: Array | None = None, *, train: bool = False
@@ -79,12 +82,12 @@ class Model(nn.Module):
         self, images: Float[Array, "B H W C"], *, train: bool = False
     ) -> tuple[Float[Array, "B L"], Float[Array, "B L"] | None]:
         """Means and log variances of latent vectors; in a plain autoencoder the vectors themselves, and None."""
-        features = rearrange(self.features(images, train=train), "b h w d -> b (h w d)")
+        features = rearrange(self.features(images, train=train), "b h w d -> b (h w d)").astype(jnp.float32)
         return self.mu(features), self.logvar(features) if self.variational else None
 
     def logits(self, z: Float[Array, "B L"]) -> Float[Array, "B H W C"]:
         """Logits of the pixels of latent vectors."""
-        return self.decoder(z)
+        return self.decoder(z).astype(jnp.float32)
 
     def decode(self, z: Float[Array, "B L"]) -> Float[Array, "B H W C"]:
         """Pixels in [0, 1] of latent vectors."""
@@ -100,13 +103,14 @@ class ConvEncoder(nn.Module):
     """Pictures -> a feature map, by two convolutions of stride 2."""
 
     width: int
+    dtype: str
 
     @nn.compact
     def __call__(self, images: Float[Array, "B H W C"], *, train: bool = False) -> Float[Array, "B h w D"]:
         """h, w = H/4, W/4; D = 2 width. Training is no different."""
         del train
-        x = nn.relu(Down(self.width, name="conv_1")(images))
-        return nn.relu(Down(2 * self.width, name="conv_2")(x))
+        x = nn.relu(Down(self.width, self.dtype, name="conv_1")(images))
+        return nn.relu(Down(2 * self.width, self.dtype, name="conv_2")(x))
 
 
 class Decoder(nn.Module):
@@ -115,11 +119,12 @@ class Decoder(nn.Module):
     side: int
     width: int
     channels: int
+    dtype: str
 
     @nn.compact
     def __call__(self, z: Float[Array, "B L"]) -> Float[Array, "B H W C"]:
         """H = W = 4 side."""
-        x = nn.relu(nn.Dense(self.side**2 * 2 * self.width, name="dense")(z))
+        x = nn.relu(nn.Dense(self.side**2 * 2 * self.width, dtype=self.dtype, name="dense")(z))
         x = rearrange(x, "b (h w d) -> b h w d", h=self.side, w=self.side)
-        x = nn.relu(Up(self.width, name="conv_1")(x))
-        return Up(self.channels, name="conv_2")(x)
+        x = nn.relu(Up(self.width, self.dtype, name="conv_1")(x))
+        return Up(self.channels, self.dtype, name="conv_2")(x)

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 from ml_collections import FrozenConfigDict
 
 from t2i_jax.models import quantizers
-from t2i_jax.models.backbone import Backbone
+from t2i_jax.models.backbone import Backbone, is_frozen
 from t2i_jax.models.convolutions import Conv, Down, Up
 from t2i_jax.models.layers import grid_places
 
@@ -33,7 +33,8 @@ class Model(nn.Module):
       channels: of the pictures, 1 or 3.
       encoder: "conv", or "resnet".
       backbone: fields of `Backbone` that differ from its defaults; for a ResNet.
-      pretrained: its weights are released ones (`config.backbone_weights`); otherwise it is trained from scratch.
+      pretrained: its weights are released ones (`config.backbone_weights`); otherwise it is trained from scratch,
+        and never frozen.
       downsampling: pixels a token, along each side: 2, 4, 8, 16 or 32.
       width: of the convolutions.
       code_width: D.
@@ -68,7 +69,7 @@ class Model(nn.Module):
         if self.encoder == "conv":
             self.features = ConvEncoder(self.width, self.downsampling, self.residual_blocks, self.dtype)
         elif self.encoder == "resnet":
-            self.features = Backbone(dtype=self.dtype, **self.backbone)
+            self.features = Backbone(**{**self.backbone, "frozen": is_frozen(self)}, dtype=self.dtype)
             pixels = 2 ** (self.features.stage + 1)
             if pixels != self.downsampling:
                 raise ValueError(

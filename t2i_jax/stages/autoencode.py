@@ -11,7 +11,7 @@ from t2i_jax.evals import autoencoding
 from t2i_jax.generate import AutoEncoder
 from t2i_jax.loop.state import stream
 from t2i_jax.stages import Stage, Train
-from t2i_jax.stages.backbone import find_weights, frozen_parts, load_weights
+from t2i_jax.stages.backbone import check_backbone, find_weights, frozen_parts, load_weights
 
 PAIRS, STEPS = 8, 9  # interpolations shown: pairs of pictures, and pictures from one to the other
 NEW = 64  # new pictures shown
@@ -23,9 +23,9 @@ def prepare(config, folder, task, model, *, train_first: Train, accept: bool) ->
     Raises:
       UserError: the loss does not fit.
     """
-    del folder, train_first, accept
+    del train_first, accept
     check_loss(config.loss, task.LIKELIHOODS)
-    weights = find_weights(config)  # before the minutes that data may take
+    check_backbone(config, folder)
     splits, transform = task.inputs(config)
     likelihood = {name: config.loss[name] for name in ("likelihood", "sigma")}
     predict = jax.jit(partial(task.predict, model, **likelihood))
@@ -43,7 +43,9 @@ def prepare(config, folder, task, model, *, train_first: Train, accept: bool) ->
             grids["samples"] = picture_grid(opened.sample(NEW, seed=config.seed), columns=16)
         return scores, grids
 
-    start = partial(load_weights, weights)
+    def start(params, variables):
+        return load_weights(find_weights(config), params, variables)
+
     return Stage(splits, transform, start, evaluate, frozen=frozen_parts(config.model))
 
 
