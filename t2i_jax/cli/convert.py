@@ -70,7 +70,7 @@ def _run_encoder_decoder(args):
         if args.tokenizer_run:
             copy_tokenizer(Path(args.tokenizer_run), folder)
 
-    converted.write_run(args.out, config, params, add)
+    converted.write_run(args.out, config.to_dict(), params, add)
     lacking = {"text tokenizer (tokenizer.json or vocab.txt in the folder)": pieces}
     lacking |= {"image tokenizer (--tokenizer-run)": args.tokenizer_run}
     if names := [name for name, given in lacking.items() if not given]:

@@ -45,9 +45,23 @@ def load(folder: str | Path) -> tuple[ConfigDict, dict]:
     if content is None:
         raise UserError(f"{folder} holds no config.json, without which its sizes are unknown; put it there")
     config = config_of(content, f"config.json of {folder}")
-    model, tensors = config.model, dict(weights.read(path))
+    tensors = weights.read(path)
     if HEAD not in tensors and TOKENS in tensors and _is_tied(content):
         tensors[HEAD] = tensors[TOKENS]
+    return config, convert(tensors, config.model, origin)
+
+
+def convert(tensors: Mapping[str, np.ndarray], model: ConfigDict, origin: str) -> dict:
+    """Params of a translator from a checkpoint's tensors, the head among them.
+
+    Args:
+      tensors: by name.
+      model: fields of the model with all those of its halves, as in `load`'s config.
+      origin: what errors call the tensors.
+
+    Raises:
+      UserError: tensors are missing, left over, or of another shape.
+    """
     encoder = {name: tensor for name, tensor in tensors.items() if name.startswith("encoder.")}
     sizes = bert.letters({**model.encoder, "vocab_size": model.text_vocab_size})
     params = tables.fill(encoder, encoder_table(model), sizes, ignored=IGNORED, origin=origin)
@@ -55,8 +69,7 @@ def load(folder: str | Path) -> tuple[ConfigDict, dict]:
     sizes = {"E": model.encoder.width} | gpt2.letters({**model.decoder, "vocab_size": model.codebook_size + 1})
     params |= tables.fill(others, decoder_table(model), sizes, ignored=IGNORED, origin=origin)
     params["head"]["kernel"] = np.ascontiguousarray(params["head"]["kernel"][:, : model.codebook_size])
-    params["null_caption"] = np.zeros((1, model.decoder.width), np.float32)
-    return config, params
+    return params | {"null_caption": np.zeros((1, model.decoder.width), np.float32)}
 
 
 def _is_tied(content):
@@ -130,7 +143,7 @@ def check_start(folder: str | Path, codebook_size: int) -> None:
             )
 
 
-def save(folder: str | Path, model: Mapping, params: Mapping, tokenizer: dict | None = None) -> None:
+def save(folder: str | Path, model: ConfigDict, params: Mapping, tokenizer: dict | None = None) -> None:
     """Write what `EncoderDecoderModel.from_pretrained` reads.
 
     Args:
@@ -139,8 +152,7 @@ def save(folder: str | Path, model: Mapping, params: Mapping, tokenizer: dict | 
       params: of the model.
       tokenizer: content of a `tokenizer.json`, if there is one.
     """
-    folder, model = Path(folder), ConfigDict(model)
-    size = model.codebook_size
+    folder, size = Path(folder), model.codebook_size
     tokens = np.asarray(params["gpt2"]["token_embed"]["embedding"])
     whole = {**params, "head": {"kernel": np.concatenate([params["head"]["kernel"], tokens[size:].T], 1)}}
     tensors = tables.spread(whole, encoder_table(model) | decoder_table(model))
@@ -183,12 +195,12 @@ def save(folder: str | Path, model: Mapping, params: Mapping, tokenizer: dict | 
         files.write_atomically(folder / name, json.dumps(content, indent=1, ensure_ascii=False).encode())
 
 
-def encoder_table(model: Mapping) -> tables.Table:
+def encoder_table(model: ConfigDict) -> tables.Table:
     """The table of the encoder, which fills `bert`."""
     return bert.table(model.encoder.layers, "bert/", "encoder.")
 
 
-def decoder_table(model: Mapping) -> tables.Table:
+def decoder_table(model: ConfigDict) -> tables.Table:
     """The table of all else; its head still has a column for the id that begins a picture."""
     rows = gpt2.table(model.decoder.layers, "gpt2/", "decoder.transformer.")
     rows["head/kernel"] = tables.Row("D V", (f"{HEAD} T",))

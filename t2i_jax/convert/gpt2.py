@@ -79,9 +79,9 @@ def load(name_or_folder: str | Path, sizes: Mapping, field: str) -> dict:
     """Params of a `GPT2` from released weights.
 
     The token table is not among them: the file's is of words, and so is its tied head. Cross attention, which
-    released weights lack, is left to its own initialisation but for its output, which is zero: at the first step the
-    decoder computes what it was released to compute. Where the model has as many positions as the file, they are
-    kept; else they are interpolated linearly, first to first and last to last.
+    released weights lack, is left to its own initialisation but for its output, which is zero: at the first step
+    the decoder computes what it was released to compute. Where the model has as many positions as the file, they
+    are kept; else they are interpolated linearly, first to first and last to last.
 
     Args:
       name_or_folder: see `weights.find`; "gpt2" and its siblings have what is needed.

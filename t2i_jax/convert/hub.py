@@ -56,10 +56,10 @@ def find(name_or_folder: str | Path, filenames: Sequence[str] = ("model.safetens
             problem = problem or error
             if not isinstance(error, EntryNotFoundError):
                 break
-    reason = " ".join(str(problem).split())[:160]
+    reason = f"{type(problem).__name__}: {' '.join(str(problem).split())[:160]}"
     raise UserError(
-        f"{name} is no folder here, and its {filenames[0]} could not be fetched ({type(problem).__name__}:"
-        f" {reason}); download {urls[0]} where there is a network, put it into a folder, and name that folder instead"
+        f"{name} is no folder here, and its {filenames[0]} could not be fetched ({reason}); download {urls[0]}"
+        " where there is a network, put it into a folder, and name that folder instead"
     )
 
 

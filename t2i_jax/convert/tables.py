@@ -1,8 +1,8 @@
 """Tables that say which tensors of a released file make which parameter, and their use in both directions.
 
-A table maps a parameter's name, "/" between its parts, to a `Row`. Its shape is written in letters: D width, M width
-of the MLP, V vocabulary, P positions, T segments, E the encoder's width; "D 3D" is a matrix whose last axis is made of
-three parts.
+A table maps a parameter's name, "/" between its parts, to a `Row`. Its shape is written in letters: D width, M that
+of the MLP, V vocabulary, P positions, T segments, E the encoder's width; "D 3D" is a matrix whose last axis is made
+of three parts.
 """
 
 import re

@@ -36,7 +36,7 @@ def shapes_of(config: dict, *inputs: np.ndarray) -> dict[str, tuple[int, ...]]:
     return {name: leaf.shape for name, leaf in flatten_dict(params, sep="/").items()}
 
 
-def whole_model(config) -> dict:
+def whole_model(config) -> ConfigDict:
     """`config.model` of a translator with every size of its two halves, those left to their defaults too."""
     model = models.build(config)
     bert = Bert(vocab_size=model.text_vocab_size, **model.encoder)
@@ -45,7 +45,7 @@ def whole_model(config) -> dict:
         "encoder": {name: getattr(bert, name) for name in (*SHARED, "max_positions")},
         "decoder": {name: getattr(gpt2, name) for name in (*SHARED, "positions")},
     }
-    return {**config.model, **halves}
+    return ConfigDict({**config.model, **halves})
 
 
 def write_run(

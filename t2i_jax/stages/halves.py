@@ -25,8 +25,8 @@ def load_weights(config) -> tuple[dict, Path | None]:
     """
     loaded, vocabulary, model = {}, None, whole_model(config)
     sizes = {
-        "encoder": {**model["encoder"], "vocab_size": model["text_vocab_size"]},
-        "decoder": model["decoder"],
+        "encoder": {**model.encoder, "vocab_size": model.text_vocab_size},
+        "decoder": dict(model.decoder),
     }
     for half, module, name in (("encoder", bert, "bert"), ("decoder", gpt2, "gpt2")):
         source = config[f"{half}_weights"]
@@ -37,7 +37,7 @@ def load_weights(config) -> tuple[dict, Path | None]:
             if half == "encoder":
                 beside = Path(source).parent if Path(source).is_file() else source
                 vocabulary = hub.find(beside, VOCABULARY)
-                text.read_vocabulary(vocabulary, model["text_vocab_size"])
+                text.read_vocabulary(vocabulary, model.text_vocab_size)
         except UserError as error:
             raise UserError(f"{error}; or train from scratch: config.{half}_weights=''") from None
     return loaded, vocabulary
