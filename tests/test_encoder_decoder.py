@@ -74,7 +74,7 @@ def test_a_checkpoint_goes_in_and_out_again(saved, tmp_path, capsys, size, tied)
 
     # And in once more: the same parameters, and nothing that a config says got lost.
     again, arrays = encoder_decoder.load(out)
-    assert again.to_json() == config.to_json()
+    assert again.to_dict() == config.to_dict()
     jax.tree.map(np.testing.assert_array_equal, arrays, params)
 
 
@@ -95,7 +95,7 @@ def test_weights_that_torch_pickled(tiny, tmp_path, old):
     torch.save(state, tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=not old)
     config, params = encoder_decoder.load(tmp_path)
     expected = encoder_decoder.load(tiny)
-    assert config.to_json() == expected[0].to_json()
+    assert config.to_dict() == expected[0].to_dict()
     jax.tree.map(np.testing.assert_array_equal, params, expected[1])
 
 

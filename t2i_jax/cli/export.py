@@ -26,6 +26,7 @@ def run(args) -> None:
     check_run(args.run)
     from t2i_jax import files
     from t2i_jax.convert import encoder_decoder
+    from t2i_jax.data import text
     from t2i_jax.generate import converted
     from t2i_jax.loop import run as runs
 
@@ -36,7 +37,9 @@ def run(args) -> None:
         raise UserError(f"--run {args.run} holds no translator ({config.task}); only those have this format")
     params = runs.read_weights(args.run)[0]
     pieces = Path(args.run) / runs.TEXT_TOKENIZER
-    tokenizer = files.read_json(pieces) if pieces.exists() else None
+    tokenizer = None
+    if pieces.exists():
+        tokenizer = text.with_unused(files.read_json(pieces), config.model.text_vocab_size)
     partial = runs.make_folder(out.with_name(out.name + ".partial"))
     try:
         encoder_decoder.save(partial, converted.whole_model(config), params, tokenizer)

@@ -117,7 +117,7 @@ def spread(params: Mapping, table: Table) -> dict[str, np.ndarray]:
     return tensors
 
 
-def nest(flat: Mapping[str, np.ndarray]) -> dict:
+def nest(flat: Mapping) -> dict:
     """A nested dict from names with "/" between their parts."""
     tree = {}
     for name, array in flat.items():
@@ -129,7 +129,7 @@ def nest(flat: Mapping[str, np.ndarray]) -> dict:
     return tree
 
 
-def flatten(tree: Mapping, prefix: str = "") -> dict[str, np.ndarray]:
+def flatten(tree: Mapping, prefix: str = "") -> dict:
     """The reverse of `nest`."""
     flat = {}
     for key, value in tree.items():

@@ -71,6 +71,16 @@ def read_vocabulary(path: str | Path, size: int) -> Tokenizer:
     return tokenizer
 
 
+def with_unused(content: dict, size: int) -> dict:
+    """A tokenizer's JSON with as many pieces as an embedding has rows: those it lacks are [unused0], [unused1], ...
+
+    So does BERT itself; no text holds them, as brackets are pieces of their own.
+    """
+    vocab = content["model"]["vocab"]
+    unused = {f"[unused{i}]": len(vocab) + i for i in range(size - len(vocab))}
+    return {**content, "model": {**content["model"], "vocab": vocab | unused}}
+
+
 def _of_lines(lines):
     vocab = {piece.removesuffix("\r"): i for i, piece in enumerate(lines)}
     missing = [piece for piece in SPECIAL if piece not in vocab]
