@@ -7,7 +7,7 @@ import pytest
 from flax import serialization
 from safetensors.numpy import save_file
 
-V, D, LAYERS, M, P = 19, 8, 3, 20, 10
+V, D, LAYERS, M, P = 43, 8, 3, 20, 10
 BERT = {"vocab_size": V, "width": D, "layers": LAYERS, "heads": 2, "mlp_width": M, "max_positions": P}
 GPT2_ = {"vocab_size": 6, "width": D, "layers": LAYERS, "heads": 2, "mlp_width": M, "positions": P}
 BERT_JSON = {

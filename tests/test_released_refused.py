@@ -23,7 +23,7 @@ def refusal(module, folder, sizes):
     [
         ({"layers": 2}, "layers 3, not 2; name other weights, or change config.model.part"),
         ({"width": 16, "mlp_width": 40}, "width 8, not 16, mlp_width 20, not 40"),
-        ({"vocab_size": 20}, "vocab_size 19, not 20"),
+        ({"vocab_size": 44}, "vocab_size 43, not 44"),
         ({"heads": 4}, "heads 2, not 4"),
         ({"max_positions": 11}, "holds 10 positions; config.model.part.max_positions 11"),
     ],

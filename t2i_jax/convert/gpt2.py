@@ -114,7 +114,8 @@ def load(name_or_folder: str | Path, sizes: Mapping, field: str) -> dict:
     cross = any(".crossattention.c_proj." in name for name in tensors)
     rows = table(sizes["layers"], tokens=False, cross=cross)
     ignored = (BUFFERS, r"wte\.weight", r"lm_head\.weight")
-    params = tables.fill(tensors, rows, letters({**sizes, "positions": positions}), ignored=ignored, origin=origin)
+    stored = letters({**sizes, "vocab_size": len(tensors["wte.weight"]), "positions": positions})
+    params = tables.fill(tensors, rows, stored, ignored=ignored, origin=origin)
     embedding = params["position_embed"]["embedding"]
     params["position_embed"]["embedding"] = interpolated(embedding, sizes["positions"])
     if not cross:
