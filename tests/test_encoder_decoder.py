@@ -130,8 +130,16 @@ def test_what_was_exported_draws_the_same_in_torch(tiny, tmp_path):
     config, params = encoder_decoder.load(tiny)
     encoder_decoder.save(tmp_path, config.model, params)
     text_ids, mask = texts(2)
-    ids = reloaded(tmp_path).generate(torch.tensor(text_ids), attention_mask=torch.tensor(mask), do_sample=False)
-    assert ids.shape == (2, 1 + N)
+    model = reloaded(tmp_path)
+    assert model.generation_config.max_new_tokens == N
+    model.generation_config.max_new_tokens = 9
+    ids = model.generate(torch.tensor(text_ids), attention_mask=torch.tensor(mask), do_sample=False)
+    expected = pair("tiny").generate(
+        torch.tensor(text_ids), attention_mask=torch.tensor(mask), do_sample=False, max_new_tokens=9,
+        suppress_tokens=[K], eos_token_id=None,
+    )  # fmt: skip
+    np.testing.assert_array_equal(ids, expected)
+    assert ids.shape == (2, 10)
     assert (ids[:, 0] == K).all()
     assert ids[:, 1:].max() < K
 

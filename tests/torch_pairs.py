@@ -8,6 +8,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch, the reference, comes with the extra `parity`")
 transformers = pytest.importorskip("transformers", reason="transformers comes with the extra `parity`")
 
+torch.set_num_threads(1)  # several wait for each other longer than such small products take
+
 V, K, S, N = 31, 211, 9, 256  # word pieces, codes, text length, positions of the decoder
 LENGTH = 7  # of the pictures under teacher forcing
 LENGTHS = (9, 4, 1, 6)  # of the texts
