@@ -46,6 +46,9 @@ def test_a_bert_is_read_whole(tmp_path, kind, prefix):
         params["blocks_1"]["attn"]["qkv"]["kernel"],
         np.concatenate([own[f"{layer}.self.{part}.weight"].T for part in ("query", "key", "value")], 1),
     )
+    np.testing.assert_array_equal(
+        params["blocks_1"]["attn"]["out"]["kernel"], own[f"{layer}.output.dense.weight"].T
+    )
     np.testing.assert_array_equal(params["blocks_1"]["ln_attn"]["bias"], own[f"{layer}.output.LayerNorm.bias"])
     np.testing.assert_array_equal(
         params["blocks_2"]["mlp"]["down"]["kernel"], own["encoder.layer.2.output.dense.weight"].T
