@@ -51,7 +51,7 @@ def inflate(module, seed, width, tied):
             noise = torch.randn(parameter.shape, generator=generator)
             is_scale = name.endswith("weight") and parameter.ndim == 1
             # Large embeddings keep greedy decoding from repeating itself; a tied head would make logits as large.
-            own = 2.0 if "wpe" in name or ("wte" in name and not tied) else spread
+            own = 3.0 if "wpe" in name or ("wte" in name and not tied) else spread
             parameter.copy_(1 + 0.3 * noise if is_scale else own * noise)
     return module.eval()
 
