@@ -127,7 +127,8 @@ def train_locked(config, folder, accept_config_change):
                 metrics.scalars(number, {f"validation/{name}": score for name, score in scores.items()})
                 metrics.pictures(number, grids)
                 runs.write_scores(folder, {"step": number, **scores})
-                shown = "  ".join(f"{name} {score:.3g}" for name, score in scores.items())
+                single = {name: score for name, score in scores.items() if np.ndim(score) == 0}
+                shown = "  ".join(f"{name} {score:.3g}" for name, score in single.items())
                 bar.write(f"step {number}: {shown}", file=sys.stderr)
             if save:
                 whole = step.gather(state)

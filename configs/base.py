@@ -34,6 +34,21 @@ def base() -> ml_collections.ConfigDict:
     return config
 
 
+def quantizers() -> ml_collections.ConfigDict:
+    """Options of each kind of quantizer (`t2i_jax.models.quantizers.KINDS`); a model reads those of its own."""
+    averages = {"decay": 0.99, "commitment": 0.25}  # of use and codes; weight of what binds features
+    return ml_collections.ConfigDict(
+        {
+            "ema": averages,
+            "gradient": averages,
+            "l2": {**averages, "lookup_width": 8},
+            "rotation": averages,
+            "gumbel": {"temperature": 1.0, "kl_weight": 5e-4},
+            "fsq": {},
+        }
+    )
+
+
 def digits() -> ml_collections.ConfigDict:
     """The embedded data: captioned handwritten digits, 32 x 32 pixels."""
     data = ml_collections.ConfigDict()
@@ -42,7 +57,7 @@ def digits() -> ml_collections.ConfigDict:
     data.train = "train"  # TFDS splits; parts of one as TFDS writes them: "train[:55000]"
     data.validation = "validation"
     data.damaged = "skip"  # pictures that cannot be read are left out and named; "refuse" stops instead
-    data.image_size = 32
+    data.image_size = 32  # H = W of its pictures; `config.model` reads it
     data.channels = 3
     return data
 

@@ -19,7 +19,7 @@ def get_config(variant: str = "digits"):
     config.data = base.coco() if variant == "openai" else base.digits()
     config.model = {
         "codebook_size": 512,
-        "image_size": config.data.image_size,
+        "image_size": config.data.get_ref("image_size"),
         "width": 16,
         "code_width": 64,
         "groups": 4,  # a token stands for 8 x 8 pixels

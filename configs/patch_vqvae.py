@@ -16,7 +16,7 @@ def get_config(variant: str = "digits"):
     config.data = base.photos() if variant == "photos" else base.digits()
     config.model = {
         "codebook_size": 2048,
-        "image_size": config.data.image_size,
+        "image_size": config.data.get_ref("image_size"),
         "colours": 16,
         "strengths": 112,
         "block": 16,
@@ -24,8 +24,8 @@ def get_config(variant: str = "digits"):
         "depth": 1,
         "width": 256,
         "decoder_layers": 2,
-        "quantizer": "ema",
-        "quantizer_options": {"decay": 0.99, "commitment": 0.25},
+        "quantizer": "ema",  # a key of t2i_jax.models.quantizers.KINDS
+        "quantizer_options": base.quantizers(),
         "dtype": "float32",
     }
     config.loss = {"foreground_weight": 2.0}

@@ -25,8 +25,8 @@ def get_config(variant: str = "digits"):
     sets = {"mnist": base.mnist, "mnist_ae": base.mnist, "cifar10": base.cifar10, "cifar10_resnet": base.cifar10}
     config.data = sets.get(variant, base.digits)()
     config.model = {
-        "image_size": config.data.image_size,
-        "channels": config.data.channels,
+        "image_size": config.data.get_ref("image_size"),
+        "channels": config.data.get_ref("channels"),
         "latent": 64,
         "width": 32,
         "variational": True,

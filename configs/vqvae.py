@@ -17,8 +17,8 @@ def get_config(variant: str = "digits"):
     config.data = sets.get(variant, base.digits)()
     config.model = {
         "codebook_size": 512,
-        "image_size": config.data.image_size,
-        "channels": config.data.channels,
+        "image_size": config.data.get_ref("image_size"),
+        "channels": config.data.get_ref("channels"),
         "encoder": "conv",  # or "resnet"
         "backbone": {"depth": 101, "stage": 1, "frozen": True},  # of a ResNet
         "pretrained": False,  # a ResNet starts from backbone_weights
@@ -27,7 +27,7 @@ def get_config(variant: str = "digits"):
         "code_width": 32,
         "residual_blocks": 2,
         "quantizer": "ema",  # a key of t2i_jax.models.quantizers.KINDS
-        "quantizer_options": {},
+        "quantizer_options": base.quantizers(),
         "dtype": "float32",
     }
     config.backbone_weights = "microsoft/resnet-101"  # a name on the hub, or a folder with model.safetensors

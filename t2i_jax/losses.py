@@ -27,16 +27,6 @@ def squared_error(
     return jnp.mean(weights * (images - targets) ** 2, axis=(-3, -2, -1))
 
 
-def commitment(features: Float[Array, "B N D"], codes: Float[Array, "B N D"]) -> Float[Array, "B"]:
-    """How far the encoder strays from its codes (van den Oord et al. 2017, eq. 3, third term), per picture.
-
-    Args:
-      features: encoder outputs; the gradient flows into these alone.
-      codes: the codes chosen for them.
-    """
-    return jnp.mean((features - jax.lax.stop_gradient(codes)) ** 2, axis=(-2, -1))
-
-
 def psnr(images: Float[ArrayLike, "B H W C"], targets: Float[ArrayLike, "B H W C"]) -> Float[Array, "B"]:
     """Peak signal-to-noise ratio per picture in dB, for pixels in [0, 1]; at most 100."""
     error = jnp.mean((images - targets) ** 2, axis=(-3, -2, -1))

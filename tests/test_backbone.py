@@ -10,7 +10,7 @@ import safetensors.numpy
 from fakes import fake_variables
 from flax.core import FrozenDict
 
-from configs import vae, vqvae
+from configs import patch_vqvae, vae, vqvae
 from t2i_jax.convert import resnet
 from t2i_jax.errors import UserError
 from t2i_jax.models.backbone import Backbone
@@ -111,10 +111,57 @@ def test_without_weights_the_way_out_is_training_from_scratch(monkeypatch, tmp_p
     assert weights_of.load_weights(None, {"a": 1}, {}) == ({"a": 1}, {})
 
 
-def test_only_a_frozen_resnet_is_frozen():
+def test_only_a_resnet_that_starts_from_released_weights_is_frozen():
     for config in (vqvae.get_config("mnist"), vae.get_config("cifar10_resnet")):
         assert weights_of.frozen_parts(config.model) == ("features",)
-        config.model.backbone.frozen = False
+        config.model.pretrained = False
+        assert weights_of.frozen_parts(config.model) == ()
+        config.model.pretrained, config.model.backbone.frozen = True, False
         assert weights_of.frozen_parts(config.model) == ()
         config.model.encoder, config.model.backbone.frozen = "conv", True
         assert weights_of.frozen_parts(config.model) == ()
+    assert weights_of.frozen_parts(patch_vqvae.get_config().model) == ()
+
+
+def test_a_resnet_from_scratch_is_trained():
+    scratch = model(True).clone(pretrained=False)
+    variables = dict(variables_of())
+    params, images = (
+        variables.pop("params"),
+        jnp.array(np.random.default_rng(0).random((2, 32, 32, 3)), jnp.float32),
+    )
+
+    def loss(params):
+        batch = {"image": images}
+        return reconstruct.loss_fn(
+            scratch, params, variables, batch, step=0, rngs={}, train=True, foreground_weight=1.0
+        )
+
+    gradient, (after, _) = jax.jit(jax.grad(loss, has_aux=True))(params)
+    assert max(float(np.abs(x).max()) for x in jax.tree.leaves(gradient["features"])) > 0
+    moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), after["batch_stats"], variables["batch_stats"])
+    assert max(jax.tree.leaves(moved)) > 0
+
+
+@pytest.mark.parametrize("variant", ["mnist", "cifar10", "coco"])
+def test_the_plain_encoder_needs_no_released_weights(variant, tmp_path):
+    config = vqvae.get_config(variant)
+    config.backbone_weights, config.model.encoder = str(tmp_path), "conv"
+    assert weights_of.find_weights(config) is None
+    weights_of.check_backbone(config, tmp_path)
+
+
+def test_a_run_with_a_checkpoint_asks_for_no_released_weights(tmp_path):
+    config = vqvae.get_config("mnist")
+    config.backbone_weights = str(tmp_path / "pruned")
+    with pytest.raises(UserError, match="pruned"):
+        weights_of.check_backbone(config, tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    weights_of.check_backbone(config, tmp_path)
+
+
+def test_pmap_trains_no_resnet(tmp_path):
+    config = vqvae.get_config("mnist")
+    config.model.pretrained, config.parallel = False, "pmap"
+    with pytest.raises(UserError, match=r"^config.parallel 'pmap' normalises each device's pictures apart"):
+        weights_of.check_backbone(config, tmp_path)

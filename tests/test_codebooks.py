@@ -201,32 +201,6 @@ def test_kmeans_start_of_depth_two():
     assert np.linalg.norm(codebook[32:], axis=-1).mean() < 0.7 * np.linalg.norm(codebook[:32], axis=-1).mean()
 
 
-def train_collapsed(steps, revive_every):
-    """EMA updates of 256 equal codes far from all features; usage at the end."""
-    size, quantizer = 256, CodebookQuantizer(256, 4, decay=0.9)
-
-    def step(averages, number):
-        keys = jax.random.split(jax.random.fold_in(jax.random.key(0), number))
-        features = jax.random.normal(keys[0], (1, 1024, 4))
-        if revive_every:
-            revived = averages_of(
-                *codebooks.revive(codebook_of(averages), averages["frequency"], features[0], keys[1])
-            )
-            averages = jax.tree.map(
-                lambda new, old: jnp.where(number % revive_every == 0, new, old), revived, averages
-            )
-        return quantize(quantizer, averages, features, train=True)[2], None
-
-    averages = averages_of(jnp.full((size, 4), 20.0), jnp.full(size, 1 / size))
-    averages, _ = jax.jit(lambda start: jax.lax.scan(step, start, jnp.arange(1, steps + 1)))(averages)
-    return used_codes(normal(4096, 4, seed=9), codebook_of(averages)) / size
-
-
-def test_revival_ends_a_collapse_and_nothing_else_does():
-    assert train_collapsed(300, revive_every=0) == 1 / 256
-    assert train_collapsed(300, revive_every=20) >= 0.9
-
-
 def test_revive_touches_dead_codes_alone():
     """Codes 2 and 4 are dead: below 0.05 / 5."""
     codebook, dead = floats([[0.0], [1.0], [50.0], [2.0], [60.0]]), jnp.array([2, 4])

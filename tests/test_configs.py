@@ -8,12 +8,14 @@ from importlib import import_module
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import pytest
 from fakes import fake_batch
 
 from t2i_jax import models
 from t2i_jax.loop.command_line import known_configs
 from t2i_jax.loop.optimizer import make_schedule
+from t2i_jax.models import quantizers
 from t2i_jax.sampling.settings import Sampling
 
 FOLDER = Path(__file__).parents[1] / "configs"
@@ -87,3 +89,18 @@ def test_what_draws_tokens_fits_the_tokenizer_that_it_names(name, variant):
     config.model.codebook_size, config.data.name, config.data.data_dir = 320, "other", "elsewhere"
     assert config.tokenizer.model.codebook_size == 320
     assert (config.tokenizer.data.name, config.tokenizer.data.data_dir) == ("other", "elsewhere")
+
+
+@pytest.mark.parametrize("kind", quantizers.KINDS)
+@pytest.mark.parametrize("name", ["patch_vqvae", "vqvae"])
+def test_one_field_changes_the_quantizer(name, kind):
+    config = import_module(f"configs.{name}").get_config("smoke")
+    config.model.quantizer = kind
+    if name == "patch_vqvae":  # three codebooks, and FSQ's sizes are products of 4 to 8
+        config.model.codebook_size, config.model.colours, config.model.strengths = 48, 16, 16
+    options = config.model.quantizer_options[kind]
+    made = quantizers.make(kind, 64, 8)
+    assert {field: getattr(made, field) for field in options} == options.to_dict()  # the defaults
+    model = models.build(config)
+    images = jnp.zeros((1, 32, 32, 3))
+    assert jax.eval_shape(model.init, jax.random.key(0), images)["params"]

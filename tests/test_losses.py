@@ -1,6 +1,5 @@
 """Losses, against numbers worked out by hand."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -32,20 +31,6 @@ def test_squared_error():
 def test_squared_error_is_per_picture():
     images = jnp.stack([jnp.full((2, 2, 3), value) for value in (0.0, 0.5, 1.0)])
     np.testing.assert_allclose(losses.squared_error(images, jnp.zeros_like(images)), [0, 0.25, 1])
-
-
-def test_commitment():
-    """Squares 1, 0, 0, 4; the gradient 2 (features - codes) / 4 flows into the features alone."""
-    features, codes = array([1, 2], [3, 4])[None], array([0, 2], [3, 6])[None]
-    np.testing.assert_allclose(losses.commitment(features, codes), [1.25])
-    gradients = jax.grad(lambda *pair: losses.commitment(*pair)[0], argnums=(0, 1))(features, codes)
-    np.testing.assert_allclose(gradients[0], [[[0.5, 0], [0, -1]]])
-    np.testing.assert_array_equal(gradients[1], 0)
-
-
-def test_commitment_is_per_picture():
-    features = array([[1.0]], [[3.0]])
-    np.testing.assert_allclose(losses.commitment(features, jnp.zeros_like(features)), [1, 9])
 
 
 def test_psnr():

@@ -84,7 +84,7 @@ def test_the_loss_and_its_gradients_are_finite_where_pictures_are_black(lit):
 def test_the_loss_adds_the_commitment_to_each_codebook():
     """Strengths, which no decoder reads, are bound by their whole distance as well."""
     images = pictures()
-    both = [build(quantizer_options=FrozenDict({"commitment": weight})) for weight in (0.25, 0.0)]
+    both = [build(quantizer_options=FrozenDict({"ema": {"commitment": weight}})) for weight in (0.25, 0.0)]
     model, variables = both[0], start(both[0])
     (loss, (_, metrics)), (error, _) = (loss_of(model, {}, variables, images) for model in both)
     features, strays = encode(images), {}

@@ -206,3 +206,11 @@ def test_build_calls_no_setstate_of_its_own(refusal, read):
         refusal(zipped(changed, {}))
         assert read(saved(ROOT, arrays(), old=False))[0] == ROOT  # whatever it did to them is gone with it
     assert "no dict" in refusal(zipped(instance(name(ROOT), (None, {"state": 1})), {}))
+
+
+@pytest.mark.parametrize("key", ["deep", "shared"])
+def test_a_key_that_takes_for_ever_to_hash_is_refused(refusal, key):
+    """Tuples in tuples: a million deep they would crash the process, each twice in the next take 2**40 steps."""
+    makes = b")" + b"\x85" * 10**6 if key == "deep" else b")q\x00" + b"h\x00\x86q\x00" * 40
+    assert "holds a dict with a key that is no string" in refusal(zipped(b"\x80\x02}" + makes + b"Ns.", {}))
+    assert "holds a dict with a key that is no string" in refusal(zipped(b"\x80\x02}(" + makes + b"Nu.", {}))

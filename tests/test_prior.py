@@ -8,7 +8,7 @@ import pytest
 import t2i_jax
 import train
 from configs import prior as prior_config
-from t2i_jax import files, generate
+from t2i_jax import cli, files, generate
 from t2i_jax.errors import UserError
 from t2i_jax.evals import faithfulness, report, tokens
 from t2i_jax.loop import run as runs
@@ -74,7 +74,8 @@ def test_it_draws_pictures_of_nothing_in_particular(pipe):
     assert len({image.tobytes() for image in images}) == 5
     np.testing.assert_array_equal(pipe.sample(2, seed=2), images[:2])
     assert not np.array_equal(pipe.sample(2, seed=3), images[:2])
-    np.testing.assert_array_equal(pipe.sample(2, seed=2, guidance_scale=9.0), images[:2])
+    with pytest.raises(UserError, match="guidance_scale weighs a caption"):
+        pipe.sample(2, guidance_scale=9.0)
     greedy = pipe.sample(3, temperature=0, plain_tokens=0)
     assert (greedy == greedy[0]).all()
 
@@ -86,6 +87,27 @@ def test_a_run_without_captions_reads_none(unconditional):
     for draw in (lambda: pipe(PROMPTS), lambda: report.evaluate_run(pipe, unconditional)):
         with pytest.raises(UserError, match="was trained without captions"):
             draw()
+
+
+def test_t2i_samples_either_kind_of_prior_without_a_prompt(run, unconditional, tmp_path, capsys):
+    for folder in (run, unconditional):
+        out = tmp_path / "grid.png"
+        argv = ["sample", "--run", str(folder), "-n", "2", "--temperature", "0.5", "--out", str(out)]
+        assert cli.main(argv) == 0, capsys.readouterr().err
+        assert out.exists()
+        out.unlink()
+        assert cli.main([*argv, "--guidance-scale", "2"]) == 2
+        assert "there is none" in capsys.readouterr().err
+    assert cli.main(["sample", "--run", str(unconditional), "--prompt", "a red seven"]) == 2
+    assert "was trained without captions" in capsys.readouterr().err
+
+
+def test_a_prior_without_its_tokenizer_is_not_finished(run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    config = runs.read_config(folder)
+    assert runs.is_finished(folder, config)
+    (folder / runs.TEXT_TOKENIZER).unlink()
+    assert not runs.is_finished(folder, config)
 
 
 def test_a_run_that_always_read_captions_draws_none_without(pipe, run, tmp_path):

@@ -221,6 +221,29 @@ def test_micro_batches_lead_where_the_whole_batch_does(accumulate):
     assert ends[accumulate] == pytest.approx(ends[1], abs=1e-6)
 
 
+@pytest.mark.parametrize("accumulate", [2, 4])
+def test_averages_move_once_a_step_by_what_the_whole_batch_asks_for(accumulate):
+    """0.9 of the past each step, not of each micro-batch."""
+    ends = {}
+    for k in (1, accumulate):
+        config = ConfigDict(
+            {"seed": 0, "accumulate": k, "ema": 0.0, "parallel": "jit", "fsdp": False, "batch_size": 8}
+        )
+
+        def loss_fn(params, variables, batch, *, step, rngs, train):
+            return params * 0.0, ({"average": 0.9 * variables["average"] + 0.1 * batch["x"].mean()}, {})
+
+        optimizer = optax.sgd(0.1)
+        state = State.create(jnp.zeros(()), {"average": jnp.ones(())}, optimizer, 0.0)
+        step = make_step(state, loss_fn=loss_fn, optimizer=optimizer, config=config)
+        state = step.place(state)
+        for _ in range(2):
+            state, _ = step(state, {"x": np.arange(8, dtype=np.float32)})
+        ends[k] = float(state.variables["average"])
+    assert ends[1] == pytest.approx(0.81 + 0.19 * 3.5, abs=1e-6)
+    assert ends[accumulate] == pytest.approx(ends[1], abs=1e-6)
+
+
 def test_micro_batches_draw_their_own_dropout():
     config = ConfigDict({"seed": 0, "accumulate": 2, "ema": 0.0, "parallel": "jit", "fsdp": False, "batch_size": 4})
 

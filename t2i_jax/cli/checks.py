@@ -33,16 +33,17 @@ def load_unconditional(run, given):
     `given` are settings by name; one that `.sample` does not take has nothing to act on.
     """
     pipe = t2i_jax.load(run)
-    if callable(pipe):
-        raise UserError("give either --prompt or --prompts-file; neither is given")
     if not hasattr(pipe, "sample"):
+        if callable(pipe):
+            raise UserError("give either --prompt or --prompts-file; neither is given")
         raise UserError(
             f"--run {run} holds an image tokenizer, which turns pictures into tokens and back but cannot make"
             " new ones; name the run of a model that draws pictures"
         )
     known = inspect.signature(pipe.sample).parameters
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
     for name in given:
-        if name not in known:
+        if not (takes_all or name in known):
             option = "--" + name.replace("_", "-")
             raise UserError(f"{option} means nothing to --run {run}, which draws without it; leave it out")
     return pipe

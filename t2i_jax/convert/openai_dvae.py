@@ -41,8 +41,12 @@ def read(encoder: str | Path, decoder: str | Path) -> dict[str, np.ndarray]:
     return tensors
 
 
-def config_of(tensors: dict[str, np.ndarray]) -> dict:
+def config_of(tensors: dict[str, np.ndarray], image_size: int = 256) -> dict:
     """The config of the run, its sizes read off the tensors: with those released, that of configs/dvae.py:openai.
+
+    Args:
+      tensors: see `read`.
+      image_size: H = W of the pictures that the run is for, which the tensors do not say; divisible by 8.
 
     Raises:
       UserError: the tensors it is read off are missing or of another kind.
@@ -62,7 +66,7 @@ def config_of(tensors: dict[str, np.ndarray]) -> dict:
         "model_name": "dvae",
         "model": {
             "codebook_size": codebook_size,
-            "image_size": 256,
+            "image_size": image_size,
             "width": width,
             "code_width": code_width,
             "groups": GROUPS,
@@ -84,6 +88,7 @@ def config_of(tensors: dict[str, np.ndarray]) -> dict:
             "b2": 0.999,
             "weight_decay": 1e-4,
             "clip": 1.0,
+            "factors": {},
         },
         "ema": 0.999,
         "log_every": 100,
@@ -98,7 +103,7 @@ def config_of(tensors: dict[str, np.ndarray]) -> dict:
             "train": "train",
             "validation": "validation",
             "damaged": "skip",
-            "image_size": 256,
+            "image_size": image_size,
             "channels": 3,
         },
         "loss": {"temperature": 0.0625, "temperature_steps": 150_000, "kl_weight": 6.6, "kl_steps": 5000},

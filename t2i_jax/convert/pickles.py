@@ -11,7 +11,7 @@ import pickle
 import pickletools
 import zipfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -201,8 +201,28 @@ def _unpickle(stream, classes):
     return result, unpickler.sizes
 
 
-class _Unpickler(pickle.Unpickler):
-    """Builds what `find_class` allows. All callables that a pickle gets hold of are made for this one load."""
+class _Unpickler(pickle._Unpickler):
+    """Builds what `find_class` allows. All callables that a pickle gets hold of are made for this one load.
+
+    Python's own unpickler, not the faster one in C: only there can it be seen to that keys of dicts are strings.
+    Hashing tuples inside tuples, shared or a million deep, would take for ever or crash the process.
+    """
+
+    dispatch: ClassVar = dict(pickle._Unpickler.dispatch)
+
+    def _load_item(self):
+        self._check_keys(self.stack[-2:-1])
+        super().load_setitem()
+
+    def _load_items(self):
+        self._check_keys(self.stack[::2])
+        super().load_setitems()
+
+    dispatch[pickle.SETITEM[0]], dispatch[pickle.SETITEMS[0]] = _load_item, _load_items
+
+    def _check_keys(self, keys):
+        if not all(type(key) is str for key in keys):
+            raise RefusedError("holds a dict with a key that is no string")
 
     def __init__(self, file, classes):
         super().__init__(file, encoding="utf-8")
@@ -270,7 +290,7 @@ def _tensors(module, numbers, prefix, seen):
         for name, value in part.items():
             if value is None:
                 continue
-            if type(name) is not str or not isinstance(value, kind):
+            if not isinstance(value, kind):
                 raise RefusedError(f"holds a {type(value).__name__} among the {field} of {prefix[:120]!r}")
             if kind is Module:
                 yield from _tensors(value, numbers, f"{prefix}{name}.", seen)

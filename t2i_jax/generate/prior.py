@@ -27,14 +27,17 @@ class Prior(Translator):
         Args:
           n: how many; a picture depends on its number, 0 <= number < n, the seed and the settings alone.
           seed: >= 0.
-          **settings: fields of `Sampling` that differ from the run's; there is no caption for guidance to heed.
+          **settings: fields of `Sampling` that differ from the run's; all but `guidance_scale`.
 
         Returns:
           uint8 [n, H, W, C].
 
         Raises:
-          UserError: a setting out of its range, or a run that never saw a picture without its caption.
+          UserError: a setting out of its range, guidance without a caption, or a run that never saw a picture
+            without its caption.
         """
+        if "guidance_scale" in settings:
+            raise UserError("guidance_scale weighs a caption, and there is none; give a prompt, or leave it out")
         if n < 1:
             raise UserError(f"n {n} is below 1; ask for at least one picture")
         if self.conditional and self.config.data.caption_dropout == 0:

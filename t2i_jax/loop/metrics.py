@@ -77,13 +77,16 @@ class Metrics:
         return means
 
     def scalars(self, step: int, values: dict) -> None:
-        """Log `{"group/name": number}`.
+        """Log `{"group/name": number}`; several numbers as a histogram.
 
         Raises:
           OSError: names the folder; the disk is full or read-only.
         """
         for name, value in values.items():
-            self._write(step, summary=summary.scalar(name, value))
+            if np.ndim(value):
+                self._write(step, summary=summary.histogram(name, np.asarray(value), "auto"))
+            else:
+                self._write(step, summary=summary.scalar(name, value))
         self._write()
 
     def pictures(self, step: int, grids: dict) -> None:

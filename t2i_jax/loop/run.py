@@ -269,7 +269,7 @@ def is_finished(folder: str | Path, config: ConfigDict) -> bool:
     try:
         step = load_weights(folder / WEIGHTS)[2]
         files.read_json(folder / CONFIG)
-        if config.task == "translate":
+        if "tokenizer_run" in config:
             for path in (folder / TEXT_TOKENIZER, folder / TOKENIZER / CONFIG):
                 files.read_json(path)
             load_weights(folder / TOKENIZER / WEIGHTS)

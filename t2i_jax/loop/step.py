@@ -32,25 +32,23 @@ def train_step(state: State, batch: dict, *, loss_fn, optimizer, config, axis_na
     if axis_name:
         dropout = jax.random.fold_in(dropout, jax.lax.axis_index(axis_name))
 
-    def micro_step(carry, inputs):
-        variables, total = carry
+    def micro_step(total, inputs):
         number, micro = inputs
         rngs = {"dropout": jax.random.fold_in(dropout, number)}
         (_, (variables, metrics)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params, variables, micro, step=state.step, rngs=rngs, train=True
+            state.params, state.variables, micro, step=state.step, rngs=rngs, train=True
         )
         if axis_name:
             grads, variables, metrics = jax.lax.pmean((grads, variables, metrics), axis_name)
-        return (variables, jax.tree.map(jnp.add, total, grads)), metrics
+        return jax.tree.map(jnp.add, total, (variables, grads)), metrics
 
     k = config.accumulate
     # Every k-th example, so that a micro-batch lies on all devices as the batch does.
     micros = jax.tree.map(lambda x: rearrange(x, "(b k) ... -> k b ...", k=k), batch)
-    zeros = jax.tree.map(jnp.zeros_like, state.params)
-    (variables, grads), metrics = jax.lax.scan(
-        micro_step, (state.variables, zeros), (jnp.arange(k), micros), unroll=k == 1
-    )
-    grads = jax.tree.map(lambda g: g / k, grads)
+    zeros = jax.tree.map(jnp.zeros_like, (state.variables, state.params))
+    total, metrics = jax.lax.scan(micro_step, zeros, (jnp.arange(k), micros), unroll=k == 1)
+    # Averages move once a step, from where they were, by what the whole batch asks for: as with k = 1.
+    variables, grads = jax.tree.map(lambda x: x / k, total)
     metrics = {name: value.mean() for name, value in metrics.items()}
     metrics["gradient_norm"] = optax.tree.norm(grads)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)

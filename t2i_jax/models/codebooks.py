@@ -13,7 +13,8 @@ CHUNK = 4096  # feature vectors compared with the codebook at a time: bounds mem
 def nearest_code(features: Float[Array, "*M D"], codebook: Float[Array, "K D"]) -> Int[Array, "*M"]:
     """Ids of the nearest codes by Euclidean distance (van den Oord et al. 2017, eq. 1); ties: the lowest id."""
     half_norms = 0.5 * jnp.sum(codebook**2, axis=-1)
-    return jnp.argmax(features @ codebook.T - half_norms, axis=-1)
+    # In less than full precision, the default of some accelerators, near ties would fall otherwise there.
+    return jnp.argmax(jnp.matmul(features, codebook.T, precision="highest") - half_norms, axis=-1)
 
 
 def residual_codes(

@@ -41,7 +41,7 @@ class Model(nn.Module):
       width: hidden width of the blocks.
       decoder_layers: number of residual blocks.
       quantizer: its kind, a key of `quantizers.KINDS`.
-      quantizer_options: other fields of that kind.
+      quantizer_options: by kind, its fields that differ from defaults.
       dtype: computation type, "float32" or "bfloat16"; parameters and codebooks stay float32.
     """
 
@@ -71,7 +71,7 @@ class Model(nn.Module):
         if self.sizes["pattern"] % self.depth:
             raise ValueError(f"{self.sizes['pattern']} patterns are not divisible by depth {self.depth}")
         for name, size in self.sizes.items():
-            kind, options = self.quantizer, self.quantizer_options
+            kind, options = self.quantizer, self.quantizer_options.get(self.quantizer, {})
             setattr(self, name, quantizers.make(kind, size, self.widths[name], self.depths[name], **options))
         self.decoder = [PatchBlock(self.width, self.dtype) for _ in range(self.decoder_layers)]
 

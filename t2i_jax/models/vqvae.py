@@ -1,7 +1,7 @@
 """VQ-VAE over a grid (van den Oord et al. 2017): pictures -> h x w tokens of one codebook -> pictures.
 
-The encoder is plain convolutions or a ResNet cut after one of its stages; then a convolution and ReLU, the
-quantizer, a convolution and three transposed ones.
+The encoder is plain convolutions, or a ResNet cut after one of its stages, then a convolution and ReLU; after the
+quantizer come a convolution and three transposed ones.
 
 Letters: B batch, H W pixels, h w token grid, N = h w tokens, K codebook size, D code width.
 """
@@ -40,7 +40,7 @@ class Model(nn.Module):
       code_width: D.
       residual_blocks: before the quantizer and after it.
       quantizer: its kind, a key of `quantizers.KINDS`.
-      quantizer_options: other fields of that kind.
+      quantizer_options: by kind, its fields that differ from defaults.
       dtype: computation type, "float32" or "bfloat16"; parameters and codebooks stay float32.
 
     Raises:
@@ -79,7 +79,7 @@ class Model(nn.Module):
         else:
             raise ValueError(f"encoder {self.encoder!r} is unknown; choose conv or resnet")
         self.to_codes = nn.Dense(self.code_width, dtype=self.dtype)
-        kind, options = self.quantizer, self.quantizer_options
+        kind, options = self.quantizer, self.quantizer_options.get(self.quantizer, {})
         self.code = quantizers.make(kind, self.codebook_size, self.code_width, **options)
         self.decoder = Decoder(self.width, self.downsampling, self.residual_blocks, self.channels, self.dtype)
 
@@ -122,7 +122,11 @@ class Model(nn.Module):
 
     def encode(self, images: Float[Array, "B H W C"], *, train: bool = False) -> dict:
         """Features before quantization: `code` [B, N, D]."""
-        features = self.to_codes(nn.relu(self.features(images, train=train)))
+        features = self.features(images, train=train)
+        if self.encoder == "resnet":
+            features = nn.relu(self.to_codes(features))
+        else:
+            features = self.to_codes(nn.relu(features))
         return {"code": rearrange(features, "b h w d -> b (h w) d").astype(jnp.float32)}
 
     def decode(self, codes: Float[Array, "B N D"]) -> Float[Array, "B H W C"]:

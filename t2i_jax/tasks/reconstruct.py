@@ -1,5 +1,7 @@
 """Reconstruct pictures through a discrete bottleneck (an image tokenizer)."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,16 +9,26 @@ from einops import rearrange
 
 from t2i_jax import losses
 from t2i_jax.data import pipeline
+from t2i_jax.errors import UserError
 from t2i_jax.models import codebooks
 
 
 def inputs(config) -> tuple[dict, object]:
-    """Datasets by split, and the transform from an example to `{"image": float32 [H, W, C] in [0, 1]}`."""
+    """Datasets by split, and the transform from an example to `{"image": float32 [H, W, C] in [0, 1]}`.
+
+    Raises:
+      UserError: the data set cannot be opened, or its pictures have another shape than the config says.
+    """
     data = config.data
     splits = {
         split: pipeline.open_split(data.name, data.data_dir, data[split], data.damaged)
         for split in ("train", "validation")
     }
+    shape, asked = splits["train"][0]["image"].shape, (data.image_size, data.image_size, data.channels)
+    if shape != asked:
+        raise UserError(
+            f"{data.name} has pictures {shape}, not {asked}; set config.data.image_size and config.data.channels"
+        )
     return splits, transform
 
 
@@ -34,14 +46,25 @@ def start(model, params, variables: dict, config, key) -> tuple[dict, dict]:
     """Start the codebooks, where there are any, by k-means over features of training pictures.
 
     `config.kmeans_examples` says of how many; 0 switches it off.
+
+    Raises:
+      UserError: so few pictures that there are fewer features than codes.
     """
     if not (config.kmeans_examples and variables.get("codebook")):
         return params, variables
+    print(f"k-means over the features of {config.kmeans_examples} pictures", file=sys.stderr)
     dataset = inputs(config)[0]["train"].seed(config.seed).shuffle()
     images = np.stack([transform(dataset[i], None)["image"] for i in range(config.kmeans_examples)])
 
     def lookup(images):
         return model.apply({"params": params, **variables}, images, method="lookup")
+
+    for name, features in jax.eval_shape(lookup, images).items():
+        count, codes = features.shape[0] * features.shape[1], len(variables["codebook"][name]["frequency"])
+        if count * model.depths[name] < codes:
+            raise UserError(
+                f"config.kmeans_examples {config.kmeans_examples} gives {count} features, {codes} codes; raise it"
+            )
 
     @jax.jit
     def fit(images, key):
