@@ -69,6 +69,8 @@ def get_config(variant: str = "digits"):
         "three blue fours",
         "four white twos",
     )
+    config.encoder_weights = ""  # a released BERT, its folder or its name on the hub; "" starts from scratch
+    config.decoder_weights = ""  # a released GPT-2, likewise; its token table and head always start anew
     config.tokenizer_start = True  # embeddings and head start as projections of the codes and their places
     config.steps = 2000
     config.optim.lr = 2e-3

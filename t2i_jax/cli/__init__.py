@@ -7,7 +7,7 @@ imported inside the commands, so that `t2i --help` answers at once.
 import argparse
 import sys
 
-from t2i_jax.cli import convert, doctor, evaluate, sample
+from t2i_jax.cli import convert, doctor, evaluate, export, sample
 from t2i_jax.errors import UserError
 
 
@@ -20,7 +20,7 @@ def build_parser():
     """The argparse parser of `t2i`; bad usage raises `UserError`."""
     parser = _Parser(prog="t2i", description="Text to image with discrete tokens.", allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (sample, evaluate, doctor, convert):
+    for command in (sample, evaluate, doctor, convert, export):
         command.add(commands)
     return parser
 

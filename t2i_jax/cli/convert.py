@@ -1,5 +1,6 @@
 """`t2i convert`: released weights -> a run folder. One sub-command a format."""
 
+import sys
 from pathlib import Path
 
 from t2i_jax.errors import UserError
@@ -22,7 +23,15 @@ def _add_openai_dvae(formats):
     dvae.set_defaults(function=_run_openai_dvae)
 
 
-FORMATS = (_add_openai_dvae,)
+def _add_encoder_decoder(formats):
+    pair = formats.add_parser("encoder-decoder", help="BERT and GPT-2, by save_pretrained", allow_abbrev=False)
+    pair.add_argument("folder", help="what EncoderDecoderModel.save_pretrained wrote")
+    pair.add_argument("--out", required=True, help="run folder to make; it must not exist yet")
+    pair.add_argument("--tokenizer-run", help="run of the image tokenizer whose tokens it writes, to sample")
+    pair.set_defaults(function=_run_encoder_decoder)
+
+
+FORMATS = (_add_openai_dvae, _add_encoder_decoder)
 
 
 def _run_openai_dvae(args):
@@ -40,3 +49,48 @@ def _run_openai_dvae(args):
     shapes = converted.shapes_of(config, np.zeros((1, side, side, 3), np.float32))
     converted.write_run(args.out, config, openai_dvae.convert(tensors, shapes))
     print(args.out)
+
+
+def _run_encoder_decoder(args):
+    from t2i_jax.convert import encoder_decoder
+    from t2i_jax.data import text
+    from t2i_jax.generate import converted
+    from t2i_jax.loop import run as runs
+    from t2i_jax.stages.tokens import copy_tokenizer
+
+    converted.check_free(Path(args.out))
+    config, params = encoder_decoder.load(args.folder)
+    encoder_decoder.check_start(args.folder, config.model.codebook_size)
+    if args.tokenizer_run:
+        config.model.num_tokens = _num_tokens(args.tokenizer_run, config.model)
+    converted.whole_model(config)
+    names = [name for name in ("tokenizer.json", "vocab.txt") if (Path(args.folder) / name).is_file()]
+    pieces = text.read_vocabulary(Path(args.folder) / names[0], config.model.text_vocab_size) if names else None
+
+    def add(folder):
+        if pieces:
+            text.write_word_pieces(folder / runs.TEXT_TOKENIZER, pieces)
+        if args.tokenizer_run:
+            copy_tokenizer(Path(args.tokenizer_run), folder)
+
+    converted.write_run(args.out, config.to_dict(), params, add)
+    lacking = {"text tokenizer (tokenizer.json or vocab.txt in the folder)": pieces}
+    lacking |= {"image tokenizer (--tokenizer-run)": args.tokenizer_run}
+    if names := [name for name, given in lacking.items() if not given]:
+        print(f"warning: without {' and '.join(names)} the run can be exported but not sampled", file=sys.stderr)
+    print(args.out)
+
+
+def _num_tokens(run, model):
+    """How many tokens the pictures of a tokenizer have, which the translator must be able to write."""
+    import t2i_jax
+
+    tokenizer = t2i_jax.load(run)
+    if not hasattr(tokenizer, "tokenize"):
+        raise UserError(f"--tokenizer-run {run} holds no image tokenizer; name the run of one")
+    if tokenizer.codebook_size != model.codebook_size or tokenizer.num_tokens > model.num_tokens:
+        raise UserError(
+            f"--tokenizer-run {run} has {tokenizer.num_tokens} tokens of {tokenizer.codebook_size}; the checkpoint"
+            f" writes up to {model.num_tokens} of {model.codebook_size}: name the tokenizer it was trained with"
+        )
+    return tokenizer.num_tokens

@@ -1,5 +1,6 @@
 """Files of released models: from a folder, from the hub's cache on this machine, or downloaded."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,48 +11,56 @@ from t2i_jax.errors import UserError
 TIMEOUT = 10  # seconds the hub may take to answer
 
 
-def find(name_or_folder: str | Path, filename: str = "model.safetensors") -> Path:
+def find(name_or_folder: str | Path, filenames: Sequence[str] = ("model.safetensors",)) -> Path:
     """Where a released model's file lies on this machine, once this returns.
 
     Args:
       name_or_folder: a folder that holds the file, the file itself, or the name of a repository on
         huggingface.co ("microsoft/resnet-50"). A name is looked up in the hub's cache first, and downloaded into
         it if it is not there; whoever wants a newer version deletes it from there.
-      filename: its name in the folder or repository.
+      filenames: its names in the folder or repository; the first that is there is taken.
 
     Raises:
       UserError: the folder holds no such file, or the hub cannot be reached or has no such file; it says which
         file to fetch and where to put it.
     """
     import huggingface_hub  # a third of a second
-    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 
     name, path = str(name_or_folder), Path(name_or_folder)
     if path.is_dir():
-        path = path / filename
-        if not path.is_file():
-            raise UserError(f"folder {path.parent} holds no {filename}; put the file there, or name another folder")
+        found = [path / filename for filename in filenames if (path / filename).is_file()]
+        if not found:
+            names = " or ".join(filenames)
+            raise UserError(f"folder {path} holds no {names}; put the file there, or name another folder")
+        return found[0]
     if path.is_file():
         return path
     try:
-        url = huggingface_hub.hf_hub_url(name, filename)
+        urls = [huggingface_hub.hf_hub_url(name, filename) for filename in filenames]
     except HFValidationError:
         raise UserError(
             f"{name} is neither a folder here nor the name of a model on huggingface.co; name one of the two"
         ) from None
-    cached = huggingface_hub.try_to_load_from_cache(name, filename)
-    if isinstance(cached, str):
-        return Path(cached)
-    try:
-        # Asked once beforehand: without a network, the download itself would try again for minutes.
-        huggingface_hub.get_hf_file_metadata(url, timeout=TIMEOUT)
-        return Path(huggingface_hub.hf_hub_download(name, filename))
-    except Exception as error:  # of the hub, of its HTTP client, of the disk: there is no common base
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(
-            f"{name} is no folder here, and its {filename} could not be fetched ({type(error).__name__}: {reason});"
-            f" download {url} where there is a network, put it into a folder, and name that folder instead"
-        ) from None
+    for filename in filenames:
+        cached = huggingface_hub.try_to_load_from_cache(name, filename)
+        if isinstance(cached, str):
+            return Path(cached)
+    problem = None
+    for filename, url in zip(filenames, urls, strict=True):
+        try:
+            # Asked once beforehand: without a network, the download itself would try again for minutes.
+            huggingface_hub.get_hf_file_metadata(url, timeout=TIMEOUT)
+            return Path(huggingface_hub.hf_hub_download(name, filename))
+        except Exception as error:  # of the hub, of its HTTP client, of the disk: there is no common base
+            problem = problem or error
+            if not isinstance(error, EntryNotFoundError):
+                break
+    reason = f"{type(problem).__name__}: {' '.join(str(problem).split())[:160]}"
+    raise UserError(
+        f"{name} is no folder here, and its {filenames[0]} could not be fetched ({reason}); download {urls[0]}"
+        " where there is a network, put it into a folder, and name that folder instead"
+    )
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:

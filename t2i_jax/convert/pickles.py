@@ -1,4 +1,4 @@
-"""Whole pickled torch modules, read without torch and without trust.
+"""Pickled torch modules, whole or their state dicts, read without torch and without trust.
 
 A pickle is a program: loading one as torch does runs whatever its author wrote. Here it can build numbers, strings,
 containers, tensors and inert stand-ins for the modules that its reader names, and nothing else. Both formats of
@@ -19,7 +19,15 @@ from t2i_jax.errors import UserError
 
 MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001  # of the older format
 DEPTH = 20  # modules inside each other
-STORAGES = {"FloatStorage": np.float32, "HalfStorage": np.float16, "DoubleStorage": np.float64}
+STORAGES = {
+    "FloatStorage": np.float32,
+    "HalfStorage": np.float16,
+    "DoubleStorage": np.float64,
+    "LongStorage": np.int64,
+    "IntStorage": np.int32,
+    "ByteStorage": np.uint8,
+    "BoolStorage": np.bool_,
+}
 # What torch.save writes, all of protocol 2. Left out: opcodes that reach the extension registry, build instances in
 # other ways, or reserve memory before they read (BYTEARRAY8).
 OPCODES = {
@@ -31,15 +39,32 @@ OPCODES = {
 
 
 class RefusedError(Exception):
-    """Why a pickle is not read; `read_module` adds the file."""
+    """Why a pickle is not read; `_read` adds the file."""
 
 
 class Tensor(NamedTuple):
-    """A tensor whose numbers have not been read yet: those of storage `key` from `offset` on."""
+    """A tensor whose numbers have not been read yet: those of storage `key` from `offset` on.
+
+    They lie there axis by axis in `order`: a transposed matrix is saved with its columns first.
+    """
 
     key: str
     offset: int
     shape: tuple[int, ...]
+    order: tuple[int, ...]
+
+    def array(self, numbers: dict[str, np.ndarray]) -> np.ndarray:
+        flat = numbers[self.key][self.offset : self.offset + math.prod(self.shape)]
+        return flat.reshape([self.shape[axis] for axis in self.order]).transpose(np.argsort(self.order))
+
+
+class OrderedDict(dict):
+    """Stands for collections.OrderedDict; what a state dict says beside its tensors is let go."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state):
+        pass
 
 
 class Module:
@@ -66,6 +91,35 @@ def read_module(path: str | Path, classes: set[str]) -> tuple[str, dict[str, np.
     Raises:
       UserError: there is no such file, it is damaged or of another kind, or it holds what may not occur.
     """
+
+    def unpack(root, numbers):
+        if not isinstance(root, Module):
+            raise RefusedError(f"holds a {type(root).__name__}, no module")
+        return type(root).__name__, dict(_tensors(root, numbers, "", set()))
+
+    return _read(path, classes, unpack)
+
+
+def read_state(path: str | Path) -> dict[str, np.ndarray]:
+    """The tensors of a state dict that `torch.save` wrote, by name, as `torch.load(weights_only=True)` has them.
+
+    Raises:
+      UserError: see `read_module`.
+    """
+
+    def unpack(root, numbers):
+        if not isinstance(root, dict) or not root:
+            raise RefusedError(f"holds a {type(root).__name__}, no state dict of tensors")
+        for name, value in root.items():
+            if type(name) is not str or not isinstance(value, Tensor):
+                raise RefusedError(f"holds a {type(value).__name__} among the tensors of a state dict")
+        return {name: tensor.array(numbers) for name, tensor in root.items()}
+
+    return _read(path, set(), unpack)
+
+
+def _read(path, classes, unpack):
+    """`unpack(root, arrays of the storages)` of a file; whatever it holds, an error is one line."""
     try:
         raw = Path(path).read_bytes()
     except OSError as error:
@@ -74,10 +128,7 @@ def read_module(path: str | Path, classes: set[str]) -> tuple[str, dict[str, np.
     try:
         if not raw.startswith((b"PK", b"\x80")):
             raise RefusedError("was not written by torch.save")
-        root, numbers = read(raw, classes)
-        if not isinstance(root, Module):
-            raise RefusedError(f"holds a {type(root).__name__}, no module")
-        return type(root).__name__, dict(_tensors(root, numbers, "", set()))
+        return unpack(*read(raw, classes))
     except RefusedError as error:
         reason = str(error)
     except Exception as error:  # the unpickler and zipfile raise anything on bytes that are no file of theirs
@@ -178,7 +229,7 @@ class _Unpickler(pickle._Unpickler):
         self.sizes = {}
         self._allowed = {
             "__builtin__.set": lambda *_: None,  # of names of buffers; protocol 2 has the names of Python 2
-            "collections.OrderedDict": lambda: {},
+            "collections.OrderedDict": lambda: OrderedDict(),
             "torch.device": lambda *_: None,
             "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
             "torch._utils._rebuild_tensor_v2": lambda *arguments: _tensor(*arguments),
@@ -208,17 +259,20 @@ class _Unpickler(pickle._Unpickler):
 
 
 def _tensor(storage, offset, shape, strides, *_):
-    """torch._utils._rebuild_tensor_v2, of contiguous tensors: any other could be larger than what it lies in."""
+    """torch._utils._rebuild_tensor_v2, of tensors without gaps: any other could be larger than what it lies in."""
     _, count, key = storage
     whole = all(type(number) is int and number >= 0 for number in (offset, *shape, *strides))
-    if type(key) is not str or len(shape) > 8 or not whole:
+    if type(key) is not str or len(shape) > 8 or len(shape) != len(strides) or not whole:
         raise RefusedError("holds a tensor whose shape is no shape")
-    size = math.prod(shape)
-    steps = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
-    contiguous = all(side == 1 or stride == step for side, stride, step in zip(shape, strides, steps, strict=True))
-    if offset + size > count or not contiguous:
+    order = sorted(range(len(shape)), key=lambda axis: -strides[axis])
+    step = 1
+    for axis in reversed(order):
+        if shape[axis] != 1 and strides[axis] != step:
+            raise RefusedError(f"holds a tensor of shape {shape} that does not lie whole in storage {key!r}")
+        step *= shape[axis]
+    if offset + math.prod(shape) > count:
         raise RefusedError(f"holds a tensor of shape {shape} that does not lie whole in storage {key!r}")
-    return Tensor(key, offset, tuple(shape))
+    return Tensor(key, offset, tuple(shape), tuple(order))
 
 
 def _tensors(module, numbers, prefix, seen):
@@ -231,7 +285,7 @@ def _tensors(module, numbers, prefix, seen):
     state = getattr(module, "state", {})
     for field, kind in (("_parameters", Tensor), ("_buffers", Tensor), ("_modules", Module)):
         part = state.get(field)
-        if type(part) is not dict:
+        if not isinstance(part, dict):
             raise RefusedError(f"holds a {type(module).__name__} without {field}")
         for name, value in part.items():
             if value is None:
@@ -241,5 +295,4 @@ def _tensors(module, numbers, prefix, seen):
             if kind is Module:
                 yield from _tensors(value, numbers, f"{prefix}{name}.", seen)
             else:
-                flat = numbers[value.key][value.offset : value.offset + math.prod(value.shape)]
-                yield f"{prefix}{name}", flat.reshape(value.shape)
+                yield f"{prefix}{name}", value.array(numbers)

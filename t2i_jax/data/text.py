@@ -35,8 +35,64 @@ def build_word_pieces(captions: Iterable[str], max_size: int) -> Tokenizer:
             f"captions hold {len(vocab)} word pieces; the model reads at most {max_size}"
             " (config.model.text_vocab_size)"
         )
+    return _word_pieces(vocab, normalizer)
+
+
+def read_vocabulary(path: str | Path, size: int) -> Tokenizer:
+    """The tokenizer of a released BERT.
+
+    Args:
+      path: its `tokenizer.json`, or its `vocab.txt`, one piece a line; with no piece in it that has a capital
+        letter, captions are read in lower case.
+      size: pieces that the model's embedding holds (`config.model.text_vocab_size`).
+
+    Raises:
+      UserError: the file cannot be read, is no such file, or holds another number of pieces.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".json":
+            tokenizer = Tokenizer.from_str(path.read_text("utf-8"))
+            tokenizer.no_padding()
+            tokenizer.no_truncation()
+        else:
+            tokenizer = _of_lines(path.read_text("utf-8").removesuffix("\n").split("\n"))
+    except Exception as error:  # the library raises bare Exception
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"vocabulary {path} cannot be read ({reason}); name BERT's vocab.txt") from None
+    found = tokenizer.get_vocab_size()
+    if found != size:
+        raise UserError(
+            f"vocabulary {path} holds {found} word pieces; the model reads {size} (config.model.text_vocab_size):"
+            " name the vocabulary that belongs to the weights, or change the field"
+        )
+    if len(tokenizer.encode("").ids) != 2:
+        raise UserError(f"vocabulary {path} puts no [CLS] and [SEP] around a text; name that of a BERT")
+    return tokenizer
+
+
+def with_unused(content: dict, size: int) -> dict:
+    """A tokenizer's JSON with as many pieces as an embedding has rows: those it lacks are [unused0], [unused1], ...
+
+    So does BERT itself; no text holds them, as brackets are pieces of their own.
+    """
+    vocab = content["model"]["vocab"]
+    unused = {f"[unused{i}]": len(vocab) + i for i in range(size - len(vocab))}
+    return {**content, "model": {**content["model"], "vocab": vocab | unused}}
+
+
+def _of_lines(lines):
+    vocab = {piece.removesuffix("\r"): i for i, piece in enumerate(lines)}
+    missing = [piece for piece in SPECIAL if piece not in vocab]
+    if missing:
+        raise ValueError(f"it lists no {missing[0]}")
+    lowercase = not any(piece != piece.lower() for piece in vocab if not piece.startswith("["))
+    return _word_pieces(vocab, normalizers.BertNormalizer(lowercase=lowercase))
+
+
+def _word_pieces(vocab, normalizer):
     tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
-    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", vocab["[SEP]"]), ("[CLS]", vocab["[CLS]"]))
     return tokenizer
 

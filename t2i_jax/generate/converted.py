@@ -1,6 +1,7 @@
 """Run folders made of weights that were trained elsewhere."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -11,6 +12,10 @@ from ml_collections import ConfigDict
 from t2i_jax import models
 from t2i_jax.errors import UserError
 from t2i_jax.loop import run as runs
+from t2i_jax.models.bert import Bert
+from t2i_jax.models.gpt2 import GPT2
+
+SHARED = ("width", "layers", "heads", "mlp_width", "dropout")  # fields of both halves of a translator
 
 
 def shapes_of(config: dict, *inputs: np.ndarray) -> dict[str, tuple[int, ...]]:
@@ -31,13 +36,28 @@ def shapes_of(config: dict, *inputs: np.ndarray) -> dict[str, tuple[int, ...]]:
     return {name: leaf.shape for name, leaf in flatten_dict(params, sep="/").items()}
 
 
-def write_run(folder: str | Path, config: dict, params: dict[str, np.ndarray]) -> None:
+def whole_model(config) -> ConfigDict:
+    """`config.model` of a translator with every size of its two halves, those left to their defaults too."""
+    model = models.build(config)
+    bert = Bert(vocab_size=model.text_vocab_size, **model.encoder)
+    gpt2 = GPT2(vocab_size=model.codebook_size + 1, **model.decoder)
+    halves = {
+        "encoder": {name: getattr(bert, name) for name in (*SHARED, "max_positions")},
+        "decoder": {name: getattr(gpt2, name) for name in (*SHARED, "positions")},
+    }
+    return ConfigDict({**config.model, **halves})
+
+
+def write_run(
+    folder: str | Path, config: dict, params: dict, add: Callable[[Path], None] = lambda folder: None
+) -> None:
     """Write a run that counts as finished; it is there whole or not at all.
 
     Args:
       folder: must not exist yet.
       config: of the run; its `converted_from` says that it was not trained here.
-      params: by name, "/" between its parts.
+      params: nested, or by name, "/" between its parts.
+      add: puts what else belongs to the run into a folder.
 
     Raises:
       UserError: the folder exists, or cannot be written.
@@ -48,6 +68,7 @@ def write_run(folder: str | Path, config: dict, params: dict[str, np.ndarray]) -
     try:
         runs.write_config(partial, ConfigDict(config))
         runs.write_weights(partial, unflatten_dict(params, sep="/"), {}, config["steps"])
+        add(partial)
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -26,6 +26,7 @@ def prepare_drawing(
     *,
     train_first: Train,
     accept: bool,
+    vocabulary: Path | None = None,
 ) -> Stage:
     """Data, start and evaluation, after the tokenizer where that is not finished.
 
@@ -38,11 +39,16 @@ def prepare_drawing(
       show: from an opened run to pictures uint8 [n, H, W, C], drawn at every evaluation.
       train_first: trains the tokenizer.
       accept: take a tokenizer of another config.
+      vocabulary: of a released BERT; None makes one of the captions.
     """
     tokenizer, tokens_dir = open_tokens(config, folder, train_first=train_first, accept=accept)
     started = (folder / "checkpoints").exists()
     if not (started and (folder / runs.TEXT_TOKENIZER).exists()):
-        pieces = tokens.word_pieces(tokens_dir, tokenizer.digest, config.model.text_vocab_size)
+        size = config.model.text_vocab_size
+        if vocabulary is None:
+            pieces = tokens.word_pieces(tokens_dir, tokenizer.digest, size)
+        else:
+            pieces = text.read_vocabulary(vocabulary, size)
         text.write_word_pieces(folder / runs.TEXT_TOKENIZER, pieces)
     reader = text.CaptionReader(folder / runs.TEXT_TOKENIZER, config.data.text_len)
     splits, transform = task.inputs(config, tokens_dir, tokenizer.digest, reader)

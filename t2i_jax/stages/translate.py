@@ -1,15 +1,36 @@
 """Training a translator: captions -> image tokens."""
 
 from t2i_jax.generate import Translator
-from t2i_jax.stages import Stage, Train
+from t2i_jax.loop import run as runs
+from t2i_jax.stages import Stage, Train, halves
 from t2i_jax.stages.drawing import prepare_drawing
 
 
 def prepare(config, folder, task, model, *, train_first: Train, accept: bool) -> Stage:
-    """See `prepare_drawing`."""
+    """See `prepare_drawing`; it starts from released weights where `config` names some."""
+    complete = (folder / "checkpoints").exists() and (folder / runs.TEXT_TOKENIZER).exists()
+    loaded, vocabulary = ({}, None) if complete else halves.load_weights(config)
 
     def show(pipe):
         images = pipe(config.shown_captions, num_images=2, seed=config.seed)
         return images.reshape(-1, *images.shape[2:])
 
-    return prepare_drawing(config, folder, task, model, Translator, show, train_first=train_first, accept=accept)
+    stage = prepare_drawing(
+        config,
+        folder,
+        task,
+        model,
+        Translator,
+        show,
+        train_first=train_first,
+        accept=accept,
+        vocabulary=vocabulary,
+    )
+
+    def start(params, variables):
+        params, variables = stage.start(params, variables)
+        params = halves.put(loaded, params)
+        loaded.clear()  # as large as the model
+        return params, variables
+
+    return stage._replace(start=start)

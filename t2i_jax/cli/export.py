@@ -1,0 +1,51 @@
+"""`t2i export`: a run -> weights that other programs read."""
+
+import shutil
+import sys
+from pathlib import Path
+
+from t2i_jax.cli.checks import check_run
+from t2i_jax.errors import UserError
+
+
+def add(commands) -> None:
+    """Add the command to argparse's `commands`."""
+    export = commands.add_parser("export", help="write a run's weights for other programs", allow_abbrev=False)
+    export.add_argument("--run", required=True, help="run folder of a translator")
+    formats = {
+        "choices": ["transformers"],
+        "help": "transformers: for EncoderDecoderModel.from_pretrained",
+    }
+    export.add_argument("--format", required=True, **formats)
+    export.add_argument("--out", required=True, help="folder to make; it must not exist yet")
+    export.set_defaults(function=run)
+
+
+def run(args) -> None:
+    """Write what `args` say; the folder is there whole or not at all."""
+    check_run(args.run)
+    from t2i_jax import files
+    from t2i_jax.convert import encoder_decoder
+    from t2i_jax.data import text
+    from t2i_jax.generate import converted
+    from t2i_jax.loop import run as runs
+
+    out = Path(args.out)
+    converted.check_free(out)
+    config = runs.read_config(args.run)
+    if config.task != "translate":
+        raise UserError(f"--run {args.run} holds no translator ({config.task}); only those have this format")
+    params = runs.read_weights(args.run)[0]
+    pieces = Path(args.run) / runs.TEXT_TOKENIZER
+    tokenizer = None
+    if pieces.exists():
+        tokenizer = text.with_unused(files.read_json(pieces), config.model.text_vocab_size)
+    partial = runs.make_folder(out.with_name(out.name + ".partial"))
+    try:
+        encoder_decoder.save(partial, converted.whole_model(config), params, tokenizer)
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    if "converted_from" not in config:
+        print("warning: the null caption and the image tokenizer have no place in this format", file=sys.stderr)
+    print(args.out)

@@ -1,0 +1,135 @@
+"""GPT-2 as released (`GPT2Model`, `GPT2LMHeadModel` of transformers) -> models/gpt2.py."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from t2i_jax.convert import tables, weights
+from t2i_jax.errors import UserError
+
+DENSE = {
+    "attn/qkv": ("D", "3D", "attn.c_attn"),
+    "attn/out": ("D", "D", "attn.c_proj"),
+    "mlp/up": ("D", "M", "mlp.c_fc"),
+    "mlp/down": ("M", "D", "mlp.c_proj"),
+}
+CROSS_DENSE = {
+    "cross_attn/q": ("D", "D", "crossattention.q_attn"),
+    "cross_attn/kv": ("D", "2D", "crossattention.c_attn"),
+    "cross_attn/out": ("D", "D", "crossattention.c_proj"),
+}
+
+
+def _rows(dense, *norms):
+    # Their "Conv1D" has its kernel as ours: from the input's axis to the output's.
+    rows = {f"{ours}/kernel": (f"{into} {out}", f"{theirs}.weight") for ours, (into, out, theirs) in dense.items()}
+    rows |= {f"{ours}/bias": (out, f"{theirs}.bias") for ours, (_, out, theirs) in dense.items()}
+    rows |= {f"{norm}/scale": ("D", f"{norm}.weight") for norm in norms}
+    return rows | {f"{norm}/bias": ("D", f"{norm}.bias") for norm in norms}
+
+
+TOKENS = {"token_embed/embedding": ("V D", "wte.weight")}
+TOP = {"position_embed/embedding": ("P D", "wpe.weight")} | _rows({}, "ln_f")
+BLOCK = _rows(DENSE, "ln_1", "ln_2")
+CROSS = _rows(CROSS_DENSE, "ln_cross_attn")
+INSIDE = "h"
+BUFFERS = r"h\.\d+\.(attn|crossattention)\.(bias|masked_bias)"  # of causal masks
+SIZES = {  # our fields -> those of config.json
+    "vocab_size": "vocab_size",
+    "width": "n_embd",
+    "layers": "n_layer",
+    "heads": "n_head",
+    "positions": "n_positions",
+}
+FIXED = {
+    "model_type": ("gpt2",),
+    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+    "layer_norm_epsilon": (1e-5,),
+    "scale_attn_weights": (True,),
+    "scale_attn_by_inverse_layer_idx": (False,),
+}
+
+
+def table(
+    layers: int, ours: str = "", theirs: str = "", *, tokens: bool = True, cross: bool = True
+) -> tables.Table:
+    """The table of a decoder of so many layers, with its token table and its cross attention or without."""
+    top, block = TOP | (TOKENS if tokens else {}), BLOCK | (CROSS if cross else {})
+    return tables.layered(top, block, INSIDE, layers, ours, theirs)
+
+
+def letters(sizes: Mapping) -> dict[str, int]:
+    """Numbers of the table's letters."""
+    return {"V": sizes["vocab_size"], "D": sizes["width"], "M": sizes["mlp_width"], "P": sizes["positions"]}
+
+
+def read_sizes(config: Mapping, origin: str) -> dict:
+    """Sizes from a released config.json; see `tables.read_sizes`."""
+    sizes = tables.read_sizes(config, SIZES, FIXED, origin)
+    return {**sizes, "mlp_width": config.get("n_inner") or 4 * sizes["width"]}
+
+
+def renamed(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Tensors without the prefix "transformer."."""
+    return {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
+
+
+def load(name_or_folder: str | Path, sizes: Mapping, field: str) -> dict:
+    """Params of a `GPT2` from released weights.
+
+    The token table is not among them: the file's is of words, and so is its tied head. Cross attention, which
+    released weights lack, is left to its own initialisation but for its output, which is zero: at the first step
+    the decoder computes what it was released to compute. Where the model has as many positions as the file, they
+    are kept; else they are interpolated linearly, first to first and last to last.
+
+    Args:
+      name_or_folder: see `weights.find`; "gpt2" and its siblings have what is needed.
+      sizes: the module's fields.
+      field: of the config that sets them, for messages.
+
+    Returns:
+      A nested dict of float32 arrays; see above for what it leaves out.
+
+    Raises:
+      UserError: the file cannot be had or read, or is no GPT-2 of these sizes.
+    """
+    path = weights.find(name_or_folder)
+    tensors, origin = renamed(weights.read(path)), str(path)
+    try:
+        found = {
+            "width": tensors["wte.weight"].shape[1],
+            "layers": tables.layers_in(tensors, INSIDE),
+            "mlp_width": tensors[f"{INSIDE}.0.mlp.c_fc.weight"].shape[1],
+        }
+        positions = len(tensors["wpe.weight"])
+    except (KeyError, IndexError, TypeError):
+        some = ", ".join(sorted(tensors)[:2]) or "none at all"
+        raise UserError(f"{origin} holds no GPT-2 (its tensors: {some}, ...); name the weights of one") from None
+    config = weights.read_config(name_or_folder, path)
+    if config is not None:
+        found["heads"] = read_sizes(config, f"config.json of {name_or_folder}")["heads"]
+    tables.check_sizes(found, sizes, origin, "GPT-2", field)
+
+    cross = any(".crossattention.c_proj." in name for name in tensors)
+    rows = table(sizes["layers"], tokens=False, cross=cross)
+    ignored = (BUFFERS, r"wte\.weight", r"lm_head\.weight")
+    stored = letters({**sizes, "vocab_size": len(tensors["wte.weight"]), "positions": positions})
+    params = tables.fill(tensors, rows, stored, ignored=ignored, origin=origin)
+    embedding = params["position_embed"]["embedding"]
+    params["position_embed"]["embedding"] = interpolated(embedding, sizes["positions"])
+    if not cross:
+        width = sizes["width"]
+        for i in range(sizes["layers"]):
+            out = {"kernel": np.zeros((width, width), np.float32), "bias": np.zeros(width, np.float32)}
+            params[f"blocks_{i}"]["cross_attn"] = {"out": out}
+    return params
+
+
+def interpolated(rows: np.ndarray, count: int) -> np.ndarray:
+    """So many rows, linearly between those given, first to first and last to last; as many as given stay as is."""
+    places = np.linspace(0, len(rows) - 1, count)
+    before = np.minimum(places.astype(int), max(len(rows) - 2, 0))
+    share = (places - before)[:, None].astype(np.float32)
+    after = np.minimum(before + 1, len(rows) - 1)
+    return (1 - share) * rows[before] + share * rows[after]

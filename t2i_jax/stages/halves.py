@@ -1,0 +1,60 @@
+"""Released weights for the two halves of a translator."""
+
+import sys
+from pathlib import Path
+
+import jax
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from t2i_jax.convert import bert, gpt2, hub
+from t2i_jax.data import text
+from t2i_jax.errors import UserError
+from t2i_jax.generate.converted import whole_model
+
+VOCABULARY = ("tokenizer.json", "vocab.txt")
+
+
+def load_weights(config) -> tuple[dict, Path | None]:
+    """What `config.encoder_weights` and `config.decoder_weights` name, before anything is prepared.
+
+    Returns:
+      Params by half, and the vocabulary file of the encoder, which lies beside its weights; {} and None for "".
+
+    Raises:
+      UserError: a file cannot be had or read, or does not fit `config.model`; training from scratch is one way out.
+    """
+    loaded, vocabulary, model = {}, None, whole_model(config)
+    sizes = {
+        "encoder": {**model.encoder, "vocab_size": model.text_vocab_size},
+        "decoder": dict(model.decoder),
+    }
+    for half, module, name in (("encoder", bert, "bert"), ("decoder", gpt2, "gpt2")):
+        source = config[f"{half}_weights"]
+        if not source:
+            continue
+        try:
+            loaded[name] = module.load(source, sizes[half], f"config.model.{half}")
+            if half == "encoder":
+                beside = Path(source).parent if Path(source).is_file() else source
+                vocabulary = hub.find(beside, VOCABULARY)
+                text.read_vocabulary(vocabulary, model.text_vocab_size)
+        except UserError as error:
+            raise UserError(f"{error}; or train from scratch: config.{half}_weights=''") from None
+    return loaded, vocabulary
+
+
+def put(loaded: dict, params: dict) -> dict:
+    """Params with those that were loaded in their places; says which were loaded and which start anew."""
+    if not loaded:
+        return params
+    flat, given = flatten_dict(params, sep="/"), flatten_dict(loaded, sep="/")
+
+    def part_of(name):
+        first, *rest = name.split("/")
+        if first not in loaded:
+            return first
+        return "cross attention" if "cross_attn" in name else f"{first}/{rest[0]}"
+
+    new = sorted({part_of(name) for name in flat.keys() - given.keys()})
+    print(f"released weights: {len(given)} parameters; starting anew: {', '.join(new)}", file=sys.stderr)
+    return unflatten_dict({**flat, **jax.tree.map(jax.numpy.asarray, given)}, sep="/")
