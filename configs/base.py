@@ -21,6 +21,7 @@ def base() -> ml_collections.ConfigDict:
     config.optim.b2 = 0.999
     config.optim.weight_decay = 0.0  # on matrices only
     config.optim.clip = 1.0  # global gradient norm
+    config.optim.restarts = ()  # (step, rate): the schedule starts again there, from that rate
     config.optim.factors = {}  # of the learning rate, by part of the model; 0 freezes a part
     config.ema = 0.0  # decay of the averaged parameters that are sampled from; 0 = off
 

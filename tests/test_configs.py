@@ -83,8 +83,8 @@ def test_what_draws_tokens_fits_the_tokenizer_that_it_names(name, variant):
     assert config.model.encoder.max_positions == config.model.text_len == config.data.text_len
     assert config.tokenizer_run == f"runs/{config.tokenizer.name}"
     # Its run is the one that the tokenizer's own config trains.
-    module = import_module(f"configs.{config.tokenizer.name.partition('-')[0]}")
-    assert config.tokenizer.to_json() == module.get_config(variant).to_json()
+    name, _, variant = config.tokenizer.name.partition("-")
+    assert config.tokenizer.to_json() == import_module(f"configs.{name}").get_config(variant).to_json()
     # One value in two places: an override reaches both.
     config.model.codebook_size, config.data.name, config.data.data_dir = 320, "other", "elsewhere"
     assert config.tokenizer.model.codebook_size == 320

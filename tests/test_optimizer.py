@@ -20,6 +20,7 @@ def optim(**changes):
         "b2": 0.999,
         "weight_decay": 0.0,
         "clip": 1.0,
+        "restarts": (),
         "factors": {},
     }
     return ConfigDict(fields | changes)
@@ -40,7 +41,20 @@ def test_schedules_at_known_steps(schedule, expected):
     assert float(make_schedule(optim(schedule=schedule, warmup=0), 20)(0)) == pytest.approx(0.4)
 
 
+def test_a_schedule_starts_again_from_the_rates_of_its_restarts():
+    rate = make_schedule(optim(schedule="linear", restarts=((8, 0.2), (12, 0.1))), 20)
+    expected = {0: 0.0, 2: 0.2, 4: 0.4, 6: 0.2, 7: 0.1, 8: 0.2, 10: 0.1, 12: 0.1, 16: 0.05, 20: 0.0}
+    for step, value in expected.items():
+        assert float(rate(step)) == pytest.approx(value, abs=1e-7), step
+
+
 def test_schedules_that_cannot_be():
+    with pytest.raises(
+        UserError, match=r"^config.optim.restarts \(\(12, 0.1\), \(8, 0.1\)\) are not steps in order"
+    ):
+        make_schedule(optim(restarts=((12, 0.1), (8, 0.1))), 20)
+    with pytest.raises(UserError, match=r"^config.optim.warmup 4 is above the first restart 3; "):
+        make_schedule(optim(restarts=((3, 0.1),)), 20)
     with pytest.raises(
         UserError, match=r"^config.optim.schedule 'step' is unknown; choose cosine, linear, constant$"
     ):
@@ -92,6 +106,20 @@ def test_the_gradient_of_a_frozen_part_clips_nothing():
     _, state = optimizer.update(gradients, optimizer.init(PARTS), PARTS)
     moments = [x for x in jax.tree.leaves(optax.tree.get_all_with_path(state, "mu")) if hasattr(x, "ndim")]
     np.testing.assert_allclose(max(float(x.max()) for x in moments), 0.01, rtol=1e-6)
+
+
+def test_the_factor_whose_name_ends_deepest_counts():
+    params = {
+        "bert": {"embed": jnp.ones((2, 3))},
+        "gpt2": {"embed": jnp.ones((2, 3)), "block": {"cross": jnp.ones((2, 3)), "own": jnp.ones((2, 3))}},
+    }
+    factors = {"bert": 0.0, "gpt2": 0.1, "gpt2/embed": 0.5, "cross": 1.0}
+    optimizer = make_optimizer(optim(factors=factors, warmup=0, schedule="constant"), 20)
+    updates, _ = optimizer.update(jax.tree.map(jnp.ones_like, params), optimizer.init(params), params)
+    np.testing.assert_array_equal(updates["bert"]["embed"], 0)
+    np.testing.assert_allclose(updates["gpt2"]["embed"], -0.2, rtol=1e-5)
+    np.testing.assert_allclose(updates["gpt2"]["block"]["cross"], -0.4, rtol=1e-5)
+    np.testing.assert_allclose(updates["gpt2"]["block"]["own"], -0.04, rtol=1e-5)
 
 
 def test_factors_that_cannot_be():

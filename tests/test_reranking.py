@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 import t2i_jax
 from t2i_jax import cli
@@ -74,7 +75,7 @@ def test_what_cannot_be_ranked_says_so(pipe, smoke_run, tmp_path, capsys, monkey
     ]:
         assert cli.main([*sample, *argv]) == 2
         assert said in capsys.readouterr().err
-    config = runs.read_config(smoke_run.translator).copy_and_resolve_references().unlock()
+    config = ConfigDict(runs.read_config(smoke_run.translator))
     config.data.caption_dropout = 0.0
     monkeypatch.setattr(pipe, "config", config)
     with pytest.raises(UserError, match="never saw a picture without its caption"):

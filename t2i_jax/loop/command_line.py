@@ -1,6 +1,7 @@
 """Flags of train.py: a config file with a variant, and overrides of its fields; errors in one line."""
 
 import ast
+import importlib.util
 import re
 import sys
 from pathlib import Path
@@ -39,6 +40,24 @@ def _name_near_miss(message: str) -> str:
     near_miss = re.search(r'Did you mean "(\w+)"', message)
     line = f"the config has no field {field[1] if field else message!r}"
     return f"{line}; did you mean {near_miss[1]!r}?" if near_miss else f"{line}; see its file for those it has"
+
+
+def load_config(name: str):
+    """The config of `configs/NAME.py` or `configs/NAME.py:VARIANT`, locked; runs that file.
+
+    Raises:
+      UserError: there is no such file or variant.
+    """
+    check_config_path(["--config", name])
+    path, _, variant = name.partition(":")
+    sys.path.insert(0, str(Path(path).resolve().parents[1]))  # config files import their siblings
+    try:
+        spec = importlib.util.spec_from_file_location("t2i_jax_config", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.pop(0)
+    return (module.get_config(variant) if variant else module.get_config()).lock()
 
 
 def known_configs(folder: str | Path = "configs") -> list[str]:

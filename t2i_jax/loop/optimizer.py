@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import jax
 import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from t2i_jax.errors import UserError
 
@@ -11,31 +12,39 @@ from t2i_jax.errors import UserError
 def make_schedule(optim, steps: int) -> optax.Schedule:
     """Learning rate by step: linear warm-up over `optim.warmup` steps, then `optim.schedule` down to 0.
 
+    At each of `optim.restarts`, pairs of a step and a rate, it has come down to 0 and starts again from that rate.
+
     Raises:
-      UserError: an unknown schedule, or a warm-up longer than the run.
+      UserError: an unknown schedule, a warm-up longer than the run, or restarts that are not in order within it.
     """
-    if optim.warmup > steps:
-        raise UserError(
-            f"config.optim.warmup {optim.warmup} is above config.steps {steps}; lower it or train longer"
-        )
-    rest = max(1, steps - optim.warmup)
-    after = {
-        "cosine": optax.cosine_decay_schedule(optim.lr, rest),
-        "linear": optax.linear_schedule(optim.lr, 0.0, rest),
-        "constant": optax.constant_schedule(optim.lr),
-    }
-    if optim.schedule not in after:
-        raise UserError(f"config.optim.schedule {optim.schedule!r} is unknown; choose {', '.join(after)}")
-    warmup = optax.linear_schedule(0.0, optim.lr, optim.warmup)
-    return optax.join_schedules([warmup, after[optim.schedule]], [optim.warmup])
+    first, end = ("the first restart", optim.restarts[0][0]) if optim.restarts else ("config.steps", steps)
+    if optim.warmup > end:
+        raise UserError(f"config.optim.warmup {optim.warmup} is above {first} {end}; lower it or train longer")
+    starts = [(optim.warmup, optim.lr), *optim.restarts]
+    ends = [step for step, _ in starts[1:]] + [steps]
+    if any(end < start for (start, _), end in zip(starts, ends, strict=True)):
+        raise UserError(f"config.optim.restarts {optim.restarts} are not steps in order up to config.steps {steps}")
+    parts = [optax.linear_schedule(0.0, optim.lr, optim.warmup)]
+    for (start, rate), end in zip(starts, ends, strict=True):
+        rest = max(1, end - start)
+        after = {
+            "cosine": optax.cosine_decay_schedule(rate, rest),
+            "linear": optax.linear_schedule(rate, 0.0, rest),
+            "constant": optax.constant_schedule(rate),
+        }
+        if optim.schedule not in after:
+            raise UserError(f"config.optim.schedule {optim.schedule!r} is unknown; choose {', '.join(after)}")
+        parts.append(after[optim.schedule])
+    return optax.join_schedules(parts, [start for start, _ in starts])
 
 
 def make_optimizer(optim, steps: int, frozen: Sequence[str] = ()) -> optax.GradientTransformation:
     """AdamW (Loshchilov & Hutter 2019) behind a clip of the global gradient norm; decay on matrices only.
 
     Args:
-      optim: `config.optim`. Its `factors` name parts of the model, the first keys of its parameters, and what the
-        learning rate is multiplied by there.
+      optim: `config.optim`. Its `factors` say what the learning rate is multiplied by in parts of the model, by a
+        piece of their parameters' paths, such as "bert" or "gpt2/token_embed"; where several fit, the one that ends
+        deepest counts.
       steps: of the run.
       frozen: parts that stay as they are, as those of factor 0 do: no gradient, no decay, no optimizer state.
 
@@ -60,15 +69,24 @@ def make_optimizer(optim, steps: int, frozen: Sequence[str] = ()) -> optax.Gradi
     if not factors:
         return optax.chain(optax.clip_by_global_norm(optim.clip), adamw(1.0))
 
-    def factor_of(params):
-        if unknown := sorted(factors.keys() - params.keys()):
+    def factors_of(params):
+        found = {path: _deepest(factors, "/".join(path)) for path in flatten_dict(params)}
+        if unknown := sorted(factors.keys() - found.values()):
             raise UserError(f"config.optim.factors.{unknown[0]} names no part of this model: {', '.join(params)}")
-        return {part: f"{factors.get(part, 1.0):g}" for part in params}
+        return unflatten_dict({path: f"{factors.get(part, 1.0):g}" for path, part in found.items()})
 
     kinds = {1.0, *factors.values()}
     groups = {f"{factor:g}": adamw(factor) if factor else optax.set_to_zero() for factor in kinds}
     return optax.chain(
-        optax.masked(optax.set_to_zero(), lambda params: jax.tree.map(lambda name: name == "0", factor_of(params))),
+        optax.masked(
+            optax.set_to_zero(), lambda params: jax.tree.map(lambda name: name == "0", factors_of(params))
+        ),
         optax.clip_by_global_norm(optim.clip),
-        optax.partition(groups, factor_of),
+        optax.partition(groups, factors_of),
     )
+
+
+def _deepest(parts, path: str) -> str | None:
+    """The one of `parts` that ends deepest in a path; None where none is a piece of it."""
+    ends = {part: f"/{path}/".find(f"/{part}/") + len(part) for part in parts if f"/{part}/" in f"/{path}/"}
+    return max(ends, key=ends.get, default=None)

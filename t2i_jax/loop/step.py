@@ -81,6 +81,16 @@ class JitStep:
         """One step; `batch` is this host's share."""
         return self._step(state, self._share(batch))
 
+    def lower(self, state: State, batch: dict) -> jax.stages.Lowered:
+        """The step for shapes of a state and a batch, not run."""
+        batch = {
+            name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._batch_sharding) for name, x in batch.items()
+        }
+        placed = jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, self.state_sharding
+        )
+        return self._step.lower(placed, batch)
+
     def upkeep(self, upkeep, state: State, batch: dict, key) -> State:
         """The state with `params, variables = upkeep(params, variables, batch, key)`."""
         parts = upkeep(state.params, state.variables, self._share(batch), key)

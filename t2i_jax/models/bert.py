@@ -52,6 +52,7 @@ class Bert(nn.Module):
       max_positions: the longest text it can read.
       dropout: rate on embeddings, attention weights and both branches of a layer, while training.
       dtype: of the computation; parameters are float32.
+      remat: compute activations within a block again in the backward pass instead of keeping them.
     """
 
     vocab_size: int
@@ -62,6 +63,7 @@ class Bert(nn.Module):
     max_positions: int = 512
     dropout: float = 0.1
     dtype: str = "float32"
+    remat: bool = False
 
     def setup(self):
         def embed(rows):
@@ -105,6 +107,10 @@ class Bert(nn.Module):
         types = jnp.zeros_like(ids) if types is None else types
         x = self.word_embed(ids) + self.position_embed(jnp.arange(length)) + self.type_embed(types)
         x = self.drop(self.ln_embed(x), deterministic=not train)
+
+        def run(block, x):
+            return block(x, mask[:, None, None], train=train)
+
         for block in self.blocks:
-            x = block(x, mask[:, None, None], train=train)
+            x = (nn.remat(run) if self.remat else run)(block, x)
         return x

@@ -96,6 +96,7 @@ class GPT2(nn.Module):
       positions: the longest sequence it can write.
       dropout: rate on embeddings, attention weights and every branch of a block, while training.
       dtype: of the computation; parameters are float32.
+      remat: compute activations within a block again in the backward pass instead of keeping them.
     """
 
     vocab_size: int
@@ -106,6 +107,7 @@ class GPT2(nn.Module):
     positions: int = 1024
     dropout: float = 0.1
     dtype: str = "float32"
+    remat: bool = False
 
     def setup(self):
         def embed(rows):
@@ -146,8 +148,12 @@ class GPT2(nn.Module):
         x = self.token_embed(ids) + self.position_embed(jnp.arange(length))
         x = self.drop(x, deterministic=not train)
         mask = jnp.tril(jnp.ones((length, length), bool))[None, None]
+
+        def run(block, x):
+            return block(x, mask, memory, memory_mask, train=train)
+
         for block in self.blocks:
-            x = block(x, mask, memory, memory_mask, train=train)
+            x = (nn.remat(run) if self.remat else run)(block, x)
         return self.ln_f(x)
 
     def init_cache(self, memory: Float[Array, "B S D"], memory_mask: Bool[Array, "B S"], length: int) -> Cache:

@@ -1,0 +1,61 @@
+"""What a config costs, known without training it."""
+
+import pytest
+from fakes import fake_batch
+
+from t2i_jax import cli
+from t2i_jax.loop.command_line import load_config
+from t2i_jax.stages import dry_run
+
+
+def test_counts_by_hand():
+    """Of the VAE's smoke test: 8 latent units, width 4, 32 x 32 pixels."""
+    config = load_config("configs/vae.py:smoke")
+    found = dry_run.measure(config)
+    features = (16 * 3 * 4 + 4) + (16 * 4 * 8 + 8)
+    dense = 8 * 8 * 8
+    decoder = (8 * dense + dense) + (16 * 8 * 4 + 4) + (16 * 4 * 3 + 3)
+    assert found["parameters"] == {
+        "features": features,
+        "mu": dense * 8 + 8,
+        "logvar": dense * 8 + 8,
+        "decoder": decoder,
+    }
+    total = sum(found["parameters"].values())
+    assert found["checkpoint"] == pytest.approx(3 * 4 * total, rel=0.01)  # with two moments each
+    products = 8 * (16 * 16 * 16 * 3 * 4 + 8 * 8 * 16 * 4 * 8)  # multiplications of the encoder's convolutions
+    assert found["flops"] > 2 * products
+    assert found["state"] > found["checkpoint"]
+
+
+def test_micro_batches_save_scratch_and_no_arithmetic():
+    whole, parts = (load_config("configs/translator.py:smoke").unlock() for _ in range(2))
+    whole.batch_size = parts.batch_size = 64
+    parts.accumulate = 4
+    whole, parts = dry_run.measure(whole), dry_run.measure(parts)
+    assert parts["scratch"] < 0.5 * whole["scratch"]
+    assert parts["flops"] == pytest.approx(whole["flops"], rel=0.1)
+    assert parts["checkpoint"] == whole["checkpoint"]
+
+
+@pytest.mark.parametrize("name", ["vqvae", "dvae", "prior", "translator", "vae", "patch_vqvae"])
+def test_batches_have_the_shapes_of_the_tasks(name):
+    config = load_config(f"configs/{name}.py:smoke")
+    shapes, arrays = dry_run.batch_of(config, 8), fake_batch(config, 8)
+    assert {key: (x.shape, x.dtype) for key, x in shapes.items()} == {
+        key: (x.shape, x.dtype) for key, x in arrays.items()
+    }
+
+
+def test_from_the_command_line(capsys):
+    assert cli.main(["doctor", "--config", "configs/prior.py:smoke", "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] for line in lines] == ["parameters", "memory", "a step", "a checkpoint"]
+    for argv, said in [
+        (["--config", "configs/prior.py:smoke"], "--dry-run and --config go together"),
+        (["--run", "runs/x", "--dry-run"], "--dry-run and --config go together"),
+        (["--config", "configs/prior.py:huge", "--dry-run"], "has no variant 'huge'; choose one of"),
+        (["--config", "configs/base.py", "--dry-run"], "is no experiment"),
+    ]:
+        assert cli.main(["doctor", *argv]) == 2
+        assert said in capsys.readouterr().err
