@@ -28,7 +28,10 @@ def build_parser():
 def main(argv=None):
     """Run `t2i` with `argv` (default: the command line); returns the exit code, 0, 2 or 130."""
     try:
-        args = build_parser().parse_args(argv)
+        args, rest = build_parser().parse_known_args(argv)
+        args.overrides = [option for option in rest if args.command == "doctor" and option.startswith("--config.")]
+        if unknown := [option for option in rest if option not in args.overrides]:
+            raise UserError(f"unrecognized arguments: {' '.join(unknown)}; see t2i {args.command} --help")
         args.function(args)
     except (UserError, OSError) as error:
         print("t2i:", " ".join(str(error).split()), file=sys.stderr)

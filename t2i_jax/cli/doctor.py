@@ -1,4 +1,4 @@
-"""`t2i doctor`: whether a tokenizer is fit for stage two, and what a config would cost."""
+"""`t2i doctor`: whether a tokenizer is fit for stage two, what a config costs, and whether it can learn at all."""
 
 from pathlib import Path
 
@@ -10,15 +10,24 @@ from t2i_jax.errors import UserError
 def add(commands) -> None:
     """Add the command to argparse's `commands`."""
     doctor = commands.add_parser(
-        "doctor", help="examine a tokenizer's health, or what a config costs", allow_abbrev=False
+        "doctor", help="examine a tokenizer's health, or a config before it is trained", allow_abbrev=False
     )
     what = doctor.add_mutually_exclusive_group(required=True)
     what.add_argument("--run", help="run folder of an image tokenizer")
-    what.add_argument("--config", help="configs/NAME.py or configs/NAME.py:VARIANT; with --dry-run")
-    doctor.add_argument(
+    what.add_argument(
+        "--config", help="configs/NAME.py or configs/NAME.py:VARIANT, with --config.FIELD=VALUE as for train.py"
+    )
+    how = doctor.add_mutually_exclusive_group()
+    how.add_argument(
         "--dry-run",
         action="store_true",
         help="parameters, memory, FLOPs and checkpoints of --config, without training",
+    )
+    how.add_argument(
+        "--overfit",
+        type=int,
+        metavar="N",
+        help="learn N captions of --config by heart and draw their tokens again, greedily",
     )
     doctor.add_argument("--out", help="where the grid of the worst pictures goes (RUN/worst.png)")
     doctor.set_defaults(function=run)
@@ -26,14 +35,16 @@ def add(commands) -> None:
 
 def run(args) -> None:
     """Examine the run or the config that `args` name."""
-    if args.dry_run != (args.config is not None):
-        raise UserError("--dry-run and --config go together, as in --config configs/translator.py:coco --dry-run")
+    asked = args.dry_run or args.overfit is not None
+    if asked != (args.config is not None):
+        raise UserError(
+            "--config goes together with --dry-run or --overfit N, as in --config configs/translator.py --dry-run"
+        )
     if args.config is not None:
-        from t2i_jax.loop.command_line import load_config
-        from t2i_jax.stages import dry_run
-
-        print(dry_run.report(load_config(args.config)))
+        _examine_config(args)
         return
+    if args.overrides:
+        raise UserError(f"{args.overrides[0]} changes a field of --config, and there is none")
     check_run(args.run)
     out = Path(args.out or Path(args.run) / "worst.png")
     check_grid_path(out)
@@ -52,3 +63,11 @@ def run(args) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(worst).save(out)
     print(out)
+
+
+def _examine_config(args):
+    from t2i_jax.loop.command_line import load_config
+    from t2i_jax.stages import dry_run, overfit
+
+    config = load_config(args.config, args.overrides)
+    print(dry_run.report(config) if args.dry_run else overfit.report(config, args.overfit))

@@ -1,9 +1,9 @@
 """Flags of train.py: a config file with a variant, and overrides of its fields; errors in one line."""
 
 import ast
-import importlib.util
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
@@ -42,22 +42,31 @@ def _name_near_miss(message: str) -> str:
     return f"{line}; did you mean {near_miss[1]!r}?" if near_miss else f"{line}; see its file for those it has"
 
 
-def load_config(name: str):
-    """The config of `configs/NAME.py` or `configs/NAME.py:VARIANT`, locked; runs that file.
+def load_config(name: str, overrides: Sequence[str] = ()):
+    """The config of `configs/NAME.py` or `configs/NAME.py:VARIANT`, as train.py would read it; runs that file.
+
+    Args:
+      name: of the file and its variant.
+      overrides: `--config.FIELD=VALUE`.
 
     Raises:
-      UserError: there is no such file or variant.
+      UserError: there is no such file, variant or field.
     """
     check_config_path(["--config", name])
-    path, _, variant = name.partition(":")
-    sys.path.insert(0, str(Path(path).resolve().parents[1]))  # config files import their siblings
+    values, argv = flags.FlagValues(), ["t2i", f"--config={name}", *overrides]
+    config_flags.DEFINE_config_file("config", None, "", flag_values=values)
+    argv_before, sys.argv = sys.argv, argv  # where config_flags looks for overrides
+    sys.path.insert(0, str(Path(name).resolve().parents[1]))  # config files import their siblings
     try:
-        spec = importlib.util.spec_from_file_location("t2i_jax_config", path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        values(argv)
+    except (KeyError, AttributeError) as error:  # a field that the config does not have
+        raise UserError(_name_near_miss(str(error))) from None
+    except (flags.Error, TypeError, ValueError) as error:
+        raise UserError(str(error)) from None
     finally:
         sys.path.pop(0)
-    return (module.get_config(variant) if variant else module.get_config()).lock()
+        sys.argv = argv_before
+    return values.config
 
 
 def known_configs(folder: str | Path = "configs") -> list[str]:

@@ -1,0 +1,43 @@
+"""A handful of captions by heart, and a config that cannot."""
+
+import pytest
+
+from t2i_jax import cli
+from t2i_jax.errors import UserError
+from t2i_jax.loop.command_line import load_config
+from t2i_jax.stages import overfit
+
+
+@pytest.fixture
+def arguments(smoke_run, data_dir):
+    """Of the smoke variant, on the shared tokenizer and data."""
+    return [f"--config.tokenizer_run={smoke_run.tokenizer}", f"--config.data.data_dir={data_dir}"]
+
+
+def test_eight_captions_come_back(arguments, capsys):
+    rate = "--config.optim.lr=5e-3"
+    command = ["doctor", "--config", "configs/translator.py:smoke", "--overfit", "8", rate, *arguments]
+    assert cli.main(command) == 0
+    out = capsys.readouterr().out
+    assert "of the tokens of 8 captions came back" in out
+    assert out.endswith("verdict: it can learn\n")
+    assert float(out.split("%")[0]) >= 99
+
+
+def test_what_cannot_learn_is_told_and_the_learning_rate_suspected_first(arguments, monkeypatch):
+    monkeypatch.setattr(overfit, "STEPS", 50)
+    config = load_config("configs/translator.py:smoke", ["--config.optim.lr=1e-7", *arguments])
+    text = overfit.report(config, 3)
+    assert (
+        "verdict: it cannot learn these by heart; suspect the learning rate first (config.optim.lr 1e-07;" in text
+    )
+
+
+def test_what_cannot_be_tried(arguments, tmp_path):
+    config = load_config("configs/translator.py:smoke", [f"--config.tokenizer_run={tmp_path}", *arguments[1:]])
+    with pytest.raises(UserError, match="is not trained; train it first, or name another"):
+        overfit.measure(config, 8)
+    with pytest.raises(UserError, match="give a number from 1 up, and the config of a translator"):
+        overfit.measure(load_config("configs/vae.py:smoke"), 8)
+    with pytest.raises(UserError, match=r"^--overfit 5000: the data has \d+ different captions"):
+        overfit.measure(load_config("configs/translator.py:smoke", arguments), 5000)
