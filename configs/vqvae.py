@@ -46,9 +46,10 @@ def get_config(variant: str = "digits"):
         config.model.downsampling, config.model.backbone.stage = 8, 2
         config.steps = 100_000
     if variant == "photos":  # overfitted: what the model can keep of pictures without a grammar
-        config.model.codebook_size, config.model.code_width, config.model.downsampling = 1024, 16, 2
+        config.model.codebook_size, config.model.code_width, config.model.downsampling = 2048, 16, 2
         config.kmeans_examples = 100
-        config.steps, config.batch_size, config.eval_every = 1200, 16, 1200
+        config.steps, config.batch_size, config.eval_every = 2400, 16, 2400
+        config.optim.lr = 2e-3
     if variant == "smoke":
         config.data.name = "captioned_digits/tiny"
         config.model.update({"codebook_size": 64, "width": 16, "code_width": 8})

@@ -64,7 +64,7 @@ def test_sample_writes_a_labelled_grid(pipe, run, tmp_path, capsys):
     prompts = ["--prompt", "a red seven", "--prompt", "a blue one"]
     assert cli.main(["sample", "--run", run, *prompts, "-n", "3", "--seed", "5", "--out", str(out)]) == 0
     assert capsys.readouterr().out == f"{out}\n"
-    assert pipe.calls == [(["a red seven", "a blue one"], 3, 5, {})]
+    assert pipe.calls == [(["a red seven", "a blue one"], 3, 5, {"candidates": None})]
     with Image.open(out) as grid:
         assert grid.width > 3 * 96
         assert grid.height > 96
@@ -77,7 +77,8 @@ def test_only_given_settings_override_the_runs(pipe, run, tmp_path):
     assert cli.main(argv + options[2:4]) == 0
     assert cli.main([*argv, "--min-p", "0.25", "--plain-tokens", "8"]) == 0
     given = {"temperature": 0, "top_k": 7, "top_p": 0.9, "min_p": 0, "guidance_scale": 3}
-    assert [settings for *_, settings in pipe.calls] == [given, {"top_k": 7}, {"min_p": 0.25, "plain_tokens": 8}]
+    expected = [given, {"top_k": 7}, {"min_p": 0.25, "plain_tokens": 8}]
+    assert [settings for *_, settings in pipe.calls] == [{"candidates": None, **settings} for settings in expected]
     assert [num for _, num, *_ in pipe.calls] == [4, 4, 4]
 
 
@@ -118,6 +119,7 @@ def test_prompts_file_writes_pictures_and_what_made_them(pipe, run, tmp_path, ca
         "digest": "c0ffee",
         "seed": 0,
         "n": 2,
+        "candidates": None,
         "temperature": 0.5,
         "top_k": 3,
         "top_p": 1.0,

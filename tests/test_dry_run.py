@@ -55,7 +55,7 @@ def test_from_the_command_line(capsys):
         (["--config", "configs/prior.py:smoke"], "--config goes together with --dry-run or --overfit N"),
         (["--run", "runs/x", "--dry-run"], "--config goes together with --dry-run or --overfit N"),
         (["--run", "runs/x", "--config.steps=3"], "--config.steps=3 changes a field of --config"),
-        (["--config", "configs/prior.py:smoke", "--dry-run", "--config.stops=3"], "has no field stops"),
+        (["--config", "configs/prior.py:smoke", "--dry-run", "--config.stops=3"], "has no field 'stops'"),
         (["--config", "configs/prior.py:smoke", "--dry-run", "--fast"], "unrecognized arguments: --fast"),
         (["--config", "configs/prior.py:huge", "--dry-run"], "has no variant 'huge'; choose one of"),
         (["--config", "configs/base.py", "--dry-run"], "is no experiment"),
