@@ -15,6 +15,9 @@ from types import SimpleNamespace
 import jax
 import pytest
 
+# LLVM's optimizations take half of the suite's time and change no program of XLA's. Subprocesses inherit this.
+os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}"
+
 REPO = Path(__file__).parents[1]
 sys.path.insert(0, str(REPO))  # train.py and configs/, however pytest was called
 

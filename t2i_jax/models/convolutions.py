@@ -8,6 +8,8 @@ from einops import rearrange
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+FEW = 256  # inputs of an output up to which patches are gathered first: more would fill the memory
+
 
 class Conv(nn.Module):
     """Convolution, 3 x 3 kernel, one pixel of zeros around: the same height and width."""
@@ -22,6 +24,35 @@ class Conv(nn.Module):
         padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
         patches = [padded[:, i : i + h, j : j + w] for i in range(3) for j in range(3)]
         return nn.Dense(self.width, dtype=self.dtype, name="patches")(jnp.concatenate(patches, axis=-1))
+
+
+class Same(nn.Module):
+    """Convolution with an odd kernel, zeros around: the same height and width.
+
+    Attributes:
+      features: D.
+      side: of the kernel.
+      dtype: computation type.
+    """
+
+    features: int
+    side: int
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W D"]:
+        """As a sum of matrix products, one a tap of the kernel; of few channels as one product over patches."""
+        channels, (h, w), pad = x.shape[-1], x.shape[1:3], self.side // 2
+        shape = (self.side, self.side, channels, self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+        x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
+        padded = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+        taps = [padded[:, i : i + h, j : j + w] for i in range(self.side) for j in range(self.side)]
+        kernel = rearrange(kernel, "i j c d -> (i j) c d")
+        if channels * len(taps) <= FEW:
+            return jnp.concatenate(taps, axis=-1) @ rearrange(kernel, "n c d -> (n c) d") + bias
+        return sum(tap @ weights for tap, weights in zip(taps, kernel, strict=True)) + bias
 
 
 class Down(nn.Module):

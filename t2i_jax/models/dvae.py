@@ -15,6 +15,7 @@ from einops import rearrange, reduce, repeat
 from flax import linen as nn
 from jaxtyping import Array, Float, Int, Key
 
+from t2i_jax.models.convolutions import Same
 from t2i_jax.models.layers import grid_places
 
 EDGE = 0.1  # pixels are squeezed into [EDGE, 1 - EDGE]: the logit-Laplace density has no mass at 0 and 1
@@ -132,11 +133,6 @@ def pixels_of(outputs: Float[Array, "B H W 6"]) -> Float[Array, "B H W 3"]:
     return unmap_pixels(nn.sigmoid(outputs[..., :3]))
 
 
-def conv(features: int, kernel: int, dtype: str, name: str) -> nn.Conv:
-    """A convolution that keeps the resolution; started as released, at variance 1 / fan-in."""
-    return nn.Conv(features, (kernel, kernel), dtype=dtype, name=name)
-
-
 class Encoder(nn.Module):
     """Mapped pixels -> logits: groups of blocks with a max pool between two; see `Model` for the fields."""
 
@@ -150,14 +146,14 @@ class Encoder(nn.Module):
     def __call__(self, x: Float[Array, "B H W 3"]) -> Float[Array, "B h w K"]:
         """Logits are float32."""
         block = partial(Block, kernels=(3, 3, 3, 1), gain=(self.groups * self.blocks) ** -2, dtype=self.dtype)
-        x = conv(self.width, 7, self.dtype, "input")(x)
+        x = Same(self.width, 7, self.dtype, name="input")(x)
         for group in range(self.groups):
             for number in range(self.blocks):
                 x = block(2**group * self.width, name=f"group_{group + 1}_block_{number + 1}")(x)
             if group < self.groups - 1:
                 # Not nn.max_pool: the gradient of that is slow in XLA on CPU.
                 x = reduce(x, "b (h y) (w x) c -> b h w c", "max", y=2, x=2)
-        return conv(self.codebook_size, 1, "float32", "output")(nn.relu(x))
+        return Same(self.codebook_size, 1, "float32", name="output")(nn.relu(x))
 
 
 class Decoder(nn.Module):
@@ -178,7 +174,7 @@ class Decoder(nn.Module):
                 x = block(width, name=f"group_{group + 1}_block_{number + 1}")(x)
             if group < self.groups - 1:
                 x = repeat(x, "b h w c -> b (h y) (w x) c", y=2, x=2)
-        return conv(6, 1, self.dtype, "output")(nn.relu(x)).astype(jnp.float32)
+        return Same(6, 1, self.dtype, name="output")(nn.relu(x)).astype(jnp.float32)
 
 
 class Block(nn.Module):
@@ -199,8 +195,8 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B h w _"]) -> Float[Array, "B h w {self.features}"]:
         """The shortcut is a 1 x 1 convolution where the number of channels changes."""
-        shortcut = x if x.shape[-1] == self.features else conv(self.features, 1, self.dtype, "shortcut")(x)
+        shortcut = x if x.shape[-1] == self.features else Same(self.features, 1, self.dtype, name="shortcut")(x)
         widths = (*[self.features // 4] * 3, self.features)
         for number, (width, kernel) in enumerate(zip(widths, self.kernels, strict=True), start=1):
-            x = conv(width, kernel, self.dtype, f"conv_{number}")(nn.relu(x))
+            x = Same(width, kernel, self.dtype, name=f"conv_{number}")(nn.relu(x))
         return shortcut + self.gain * x
