@@ -2,7 +2,7 @@
 
     python benchmarks/image_steps.py --batch-size 512 --dtype bfloat16
 
-ResNets start at random: their arithmetic is that of the released ones.
+ResNets hold random numbers instead of released weights, and are frozen as those are.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from t2i_jax import models
 from t2i_jax.loop.optimizer import make_optimizer
 from t2i_jax.loop.state import State
 from t2i_jax.loop.step import JitStep
+from t2i_jax.stages.backbone import frozen_parts
 
 CONFIGS = (("vae", "cifar10"), ("vae", "cifar10_resnet"), ("vqvae", "cifar10"))
 
@@ -36,16 +37,12 @@ def main():
     print("| config | images/s | state, MB | while a step runs, MB |\n|---|---|---|---|")
     for name, variant in CONFIGS:
         config = import_module(f"configs.{name}").get_config(variant)
-        config.batch_size, config.model.dtype, config.model.pretrained = (
-            arguments.batch_size,
-            arguments.dtype,
-            False,
-        )
+        config.batch_size, config.model.dtype = arguments.batch_size, arguments.dtype
         task, model = import_module(f"t2i_jax.tasks.{config.task}"), models.build(config)
         side = config.data.image_size
         images = np.random.default_rng(0).random((config.batch_size, side, side, config.data.channels), np.float32)
         variables = jax.jit(partial(task.init, model))(jax.random.key(0), {"image": images[:1]})
-        optimizer = make_optimizer(config.optim, config.steps)
+        optimizer = make_optimizer(config.optim, config.steps, frozen_parts(config.model))
         state = State.create(variables.pop("params"), variables, optimizer, config.ema)
         loss_fn = partial(task.loss_fn, model, **config.loss)
         step = JitStep(state, loss_fn=loss_fn, optimizer=optimizer, config=config)

@@ -32,7 +32,7 @@ def get_config(variant: str = "digits"):
         "variational": True,
         "encoder": "conv",  # or "resnet"
         "backbone": {"depth": 50, "stage": 4, "frozen": True},  # of a ResNet
-        "pretrained": variant == "cifar10_resnet",  # False trains a ResNet from scratch; then set frozen to False
+        "pretrained": variant == "cifar10_resnet",  # False trains a ResNet from scratch
     }
     config.backbone_weights = "microsoft/resnet-50"  # a name on the hub, or a folder with model.safetensors
     config.loss = {

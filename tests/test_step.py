@@ -221,6 +221,25 @@ def test_micro_batches_lead_where_the_whole_batch_does(accumulate):
     assert ends[accumulate] == pytest.approx(ends[1], abs=1e-6)
 
 
+def test_what_does_not_move_keeps_its_bits_over_three_micro_batches():
+    """A sum of three, divided by three, would not: many of these values would change."""
+    config = ConfigDict({"seed": 0, "accumulate": 3, "ema": 0.9, "parallel": "jit", "fsdp": False, "batch_size": 6})
+    values = np.random.default_rng(0).random(1000).astype(np.float32)
+    assert ((values + values + values) / np.float32(3) != values).any()
+
+    def loss_fn(params, variables, batch, *, step, rngs, train):
+        return jnp.sum(0.0 * params), (variables, {})
+
+    optimizer = optax.sgd(0.1)
+    state = State.create(jnp.array(values), {"kept": jnp.array(values)}, optimizer, 0.9)
+    step = make_step(state, loss_fn=loss_fn, optimizer=optimizer, config=config)
+    state = step.place(state)
+    for _ in range(2):
+        state, _ = step(state, {"x": np.arange(6, dtype=np.float32)})
+    for kept in (state.variables["kept"], state.params, state.ema_params):
+        np.testing.assert_array_equal(kept, values)
+
+
 @pytest.mark.parametrize("accumulate", [2, 4])
 def test_averages_move_once_a_step_by_what_the_whole_batch_asks_for(accumulate):
     """0.9 of the past each step, not of each micro-batch."""

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.core import FrozenDict
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from t2i_jax.models.layers import normal_init
@@ -260,3 +261,26 @@ def test_inputs_that_are_too_long_say_so():
         forward()(jnp.tile(text_ids, (1, 2)), jnp.tile(mask, (1, 2)), ids)
     with pytest.raises(ValueError, match="sequence has 14 tokens; the decoder writes 7"):
         forward()(text_ids, mask, jnp.tile(ids, (1, 2)))
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_remat_changes_neither_parameters_nor_gradients(train):
+    fields = {"width": 12, "layers": 2, "heads": 2, "mlp_width": 16, "dropout": 0.3}
+    inputs = jnp.array([[1, 2, 3]]), jnp.array([[True, True, False]]), jnp.array([[4, 0, 2, 1]])
+    found = []
+    for remat in (False, True):
+        halves = {
+            "encoder": FrozenDict(**fields, max_positions=3, remat=remat),
+            "decoder": FrozenDict(**fields, positions=4, remat=remat),
+        }
+        model = Model(codebook_size=4, num_tokens=4, text_vocab_size=8, text_len=3, **halves)
+        params = model.init(jax.random.key(0), *inputs)["params"]
+
+        def loss(params, model=model):
+            logits = model.apply({"params": params}, *inputs, train=train, rngs={"dropout": jax.random.key(1)})
+            return jnp.sum(jnp.sin(logits))
+
+        found.append((params, jax.grad(loss)(params), str(jax.make_jaxpr(jax.grad(loss))(params))))
+    jax.tree.map(np.testing.assert_array_equal, found[0][0], found[1][0])
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-6), found[0][1], found[1][1])
+    assert ["remat" in program or "checkpoint" in program for *_, program in found] == [False, True]

@@ -105,6 +105,8 @@ class Translator:
         self._reader.encode_prompts(prompts)  # before they are repeated, so that an error numbers them as given
         if candidates is not None and candidates < num_images:
             raise UserError(f"candidates {candidates} is below the {num_images} pictures to keep of them; raise it")
+        if candidates is not None:
+            self._check_null()
         drawn = candidates or num_images
         repeated = [prompt for prompt in prompts for _ in range(drawn)]
         ids = self.draw_ids(repeated, np.tile(np.arange(drawn), len(prompts)), seed, sampling)
@@ -146,11 +148,7 @@ class Translator:
         Raises:
           UserError: an empty or too long prompt, or a run that never saw a picture without its caption.
         """
-        if self.config.data.caption_dropout == 0:
-            raise UserError(
-                "this run never saw a picture without its caption (config.data.caption_dropout 0), so it cannot say"
-                " what a caption changes; draw without candidates"
-            )
+        self._check_null()
         text_ids, text_mask, _ = self._reader.encode_prompts(prompts)
         task = import_module(f"t2i_jax.tasks.{self.config.task}")
         ratios = []
@@ -159,6 +157,13 @@ class Translator:
             ratio = likelihood_ratio(task.predict, self._model, self._params, batch)
             ratios.append(np.asarray(ratio)[:count])
         return np.concatenate(ratios)
+
+    def _check_null(self):
+        if not self.config.data.get("caption_dropout", 0):
+            raise UserError(
+                "this run never saw a picture without its caption (config.data.caption_dropout 0), so it cannot say"
+                " what a caption changes; draw without candidates"
+            )
 
     def _draw(self, text_ids, text_mask, numbers, seed, sampling, *, guided, null=False) -> np.ndarray:
         if seed < 0:

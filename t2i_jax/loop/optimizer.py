@@ -70,7 +70,8 @@ def make_optimizer(optim, steps: int, frozen: Sequence[str] = ()) -> optax.Gradi
         return optax.chain(optax.clip_by_global_norm(optim.clip), adamw(1.0))
 
     def factors_of(params):
-        found = {path: _deepest(factors, "/".join(path)) for path in flatten_dict(params)}
+        paths = flatten_dict(params)
+        found = {path: path[0] if path[0] in frozen else _deepest(factors, "/".join(path)) for path in paths}
         if unknown := sorted(factors.keys() - found.values()):
             raise UserError(f"config.optim.factors.{unknown[0]} names no part of this model: {', '.join(params)}")
         return unflatten_dict({path: f"{factors.get(part, 1.0):g}" for path, part in found.items()})

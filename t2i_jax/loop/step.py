@@ -32,7 +32,7 @@ def train_step(state: State, batch: dict, *, loss_fn, optimizer, config, axis_na
     if axis_name:
         dropout = jax.random.fold_in(dropout, jax.lax.axis_index(axis_name))
 
-    def micro_step(total, inputs):
+    def micro_step(carry, inputs):
         number, micro = inputs
         rngs = {"dropout": jax.random.fold_in(dropout, number)}
         (_, (variables, metrics)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
@@ -40,15 +40,18 @@ def train_step(state: State, batch: dict, *, loss_fn, optimizer, config, axis_na
         )
         if axis_name:
             grads, variables, metrics = jax.lax.pmean((grads, variables, metrics), axis_name)
-        return jax.tree.map(jnp.add, total, (variables, grads)), metrics
+        mean, total = carry
+        # A running mean: exactly what it was where nothing moves, such as in frozen batch statistics.
+        mean = jax.tree.map(lambda old, new: old + (new - old) / (number + 1), mean, variables)
+        return (mean, jax.tree.map(jnp.add, total, grads)), metrics
 
     k = config.accumulate
     # Every k-th example, so that a micro-batch lies on all devices as the batch does.
     micros = jax.tree.map(lambda x: rearrange(x, "(b k) ... -> k b ...", k=k), batch)
     zeros = jax.tree.map(jnp.zeros_like, (state.variables, state.params))
-    total, metrics = jax.lax.scan(micro_step, zeros, (jnp.arange(k), micros), unroll=k == 1)
     # Averages move once a step, from where they were, by what the whole batch asks for: as with k = 1.
-    variables, grads = jax.tree.map(lambda x: x / k, total)
+    (variables, grads), metrics = jax.lax.scan(micro_step, zeros, (jnp.arange(k), micros), unroll=k == 1)
+    grads = jax.tree.map(lambda g: g / k, grads)
     metrics = {name: value.mean() for name, value in metrics.items()}
     metrics["gradient_norm"] = optax.tree.norm(grads)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -56,7 +59,7 @@ def train_step(state: State, batch: dict, *, loss_fn, optimizer, config, axis_na
     ema_params = state.ema_params
     if config.ema:
         decay = jnp.minimum(config.ema, (1 + state.step) / (10 + state.step))  # no memory of the random start
-        ema_params = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema_params, params)
+        ema_params = jax.tree.map(lambda old, new: old + (1 - decay) * (new - old), ema_params, params)
     return State(state.step + 1, params, opt_state, variables, ema_params), metrics
 
 

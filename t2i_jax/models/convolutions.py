@@ -3,6 +3,8 @@
 Letters: B batch, H W pixels, C channels in, D channels out.
 """
 
+from functools import partial
+
 import jax.numpy as jnp
 from einops import rearrange
 from flax import linen as nn
@@ -52,7 +54,9 @@ class Same(nn.Module):
         kernel = rearrange(kernel, "i j c d -> (i j) c d")
         if channels * len(taps) <= FEW:
             return jnp.concatenate(taps, axis=-1) @ rearrange(kernel, "n c d -> (n c) d") + bias
-        return sum(tap @ weights for tap, weights in zip(taps, kernel, strict=True)) + bias
+        product = partial(jnp.matmul, preferred_element_type=jnp.float32)
+        summed = sum(product(tap, weights) for tap, weights in zip(taps, kernel, strict=True))
+        return summed.astype(self.dtype) + bias
 
 
 class Down(nn.Module):

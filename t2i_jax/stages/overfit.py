@@ -22,8 +22,8 @@ EVERY = 50  # steps between two looks
 ENOUGH = 0.99  # share of tokens that must come back
 GREEDY = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "plain_tokens": 0, "guidance_scale": 1.0}
 SUSPECTS = (
-    "the learning rate first (config.optim.lr {lr:g}; try a tenth of it, then ten times), then config.optim.warmup"
-    " {warmup}, then a model too small for its tokens, then tokens that do not belong to their captions"
+    "the learning rate first (config.optim.lr {lr:g}; try a tenth of it, then ten times), then warm-up (here"
+    " {warmup} steps), then a model too small for its tokens, then tokens that do not belong to their captions"
 )
 
 
@@ -41,7 +41,7 @@ def measure(config, count: int) -> dict:
     Raises:
       UserError: a config without captions, a tokenizer that is not trained, or too few different captions.
     """
-    if config.task not in ("translate", "prior") or count < 1:
+    if config.task not in ("translate", "prior") or not config.model.get("conditional", True) or count < 1:
         raise UserError(
             f"--overfit {count} of {config.name}: give a number from 1 up, and the config of a translator"
         )
@@ -82,7 +82,7 @@ def report(config, count: int) -> str:
     )
     if found["right"] >= ENOUGH:
         return f"{line}\nverdict: it can learn"
-    suspects = SUSPECTS.format(lr=config.optim.lr, warmup=config.optim.warmup)
+    suspects = SUSPECTS.format(lr=config.optim.lr, warmup=min(config.optim.warmup, EVERY))
     return f"{line}; {ENOUGH:.0%} should\nverdict: it cannot learn these by heart; suspect {suspects}"
 
 

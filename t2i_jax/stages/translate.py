@@ -2,13 +2,14 @@
 
 from t2i_jax.generate import Translator
 from t2i_jax.loop import run as runs
+from t2i_jax.loop.checkpoint import Checkpoints
 from t2i_jax.stages import Stage, Train, halves
 from t2i_jax.stages.drawing import prepare_drawing
 
 
 def prepare(config, folder, task, model, *, train_first: Train, accept: bool) -> Stage:
     """See `prepare_drawing`; it starts from released weights where `config` names some."""
-    complete = (folder / "checkpoints").exists() and (folder / runs.TEXT_TOKENIZER).exists()
+    complete = Checkpoints(folder).latest is not None and (folder / runs.TEXT_TOKENIZER).exists()
     loaded, vocabulary = ({}, None) if complete else halves.load_weights(config)
 
     def show(pipe):
