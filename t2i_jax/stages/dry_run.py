@@ -42,7 +42,8 @@ def measure(config) -> dict:
 
     Returns:
       `parameters` by part, `checkpoint` (bytes of the state), `state` and `scratch` (bytes on each device, resident
-      and while a step runs; on CPU XLA widens bfloat16, so that there it is more), `flops` (of a step, all micro-batches, as XLA counts them on each device), `devices`.
+      and while a step runs; on CPU, where XLA widens bfloat16, more than elsewhere), `flops` (of a step, all
+      micro-batches, as XLA counts them on each device) and `devices`.
 
     Raises:
       UserError: fields of the model that do not fit each other, or a batch that these devices cannot share.
