@@ -1,4 +1,4 @@
-"""A step over micro-batches: what moves, moves once; what does not, keeps its bits; each draws dropout of its own."""
+"""A step over micro-batches: what moves, moves once; what does not keeps its bits; each draws its own dropout."""
 
 import jax
 import jax.numpy as jnp
