@@ -88,7 +88,7 @@ def config_of(tensors: dict[str, np.ndarray], image_size: int = 256) -> dict:
             "b2": 0.999,
             "weight_decay": 1e-4,
             "clip": 1.0,
-            "restarts": (),
+            "restarts": [],
             "factors": {},
         },
         "ema": 0.999,
