@@ -15,7 +15,7 @@ data and tokenizer included, while other work ran on the machine. With 6,000 cro
 
 digits (the quick start): overall 0.915, held-out combinations 0.901, weakest category 0.810 (two objects),
 reconstructions 0.964; 1.69 nats a token, bigram baseline 3.89. The whole quick start, `.venv` included, took 11 min
-59 s with nothing else running.
+40 s (2026-11-25) with nothing else running.
 
 coco, coco_report: not measured; neither the weights, the captions nor a GPU could be had.
 
