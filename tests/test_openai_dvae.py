@@ -230,3 +230,10 @@ def test_a_run_that_cannot_be_written_whole_is_not_there(small, monkeypatch, tmp
     with pytest.raises(UserError, match="No space"):
         converted.write_run(tmp_path / "other", files.read_json(run / "config.json"), params)
     assert not list(tmp_path.glob("other*"))
+
+
+@pytest.mark.parametrize("side", [0, 12, -8])
+def test_sides_that_no_token_grid_fits(side, tmp_path, capsys):
+    argv = ["convert", "openai-dvae", "encoder.pkl", "decoder.pkl", "--out", str(tmp_path / "run")]
+    assert cli.main([*argv, "--image-size", str(side)]) == 2
+    assert f"--image-size {side} is no multiple of 8" in capsys.readouterr().err

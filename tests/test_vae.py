@@ -95,3 +95,14 @@ def test_parity_with_torch(size, channels):
     for ours, theirs in zip(found, (x.permute(0, 2, 3, 1), mu, logvar), strict=True):
         assert theirs.std() > 0.01
         np.testing.assert_allclose(ours, theirs, atol=2e-5)
+
+
+def test_bfloat16_computes_while_parameters_and_logits_stay_float32():
+    model, variables, images = build()
+    narrow = model.clone(dtype="bfloat16")
+    shapes = jax.eval_shape(narrow.init, jax.random.key(0), images)
+    assert {x.dtype for x in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
+    exact, rounded = (one.apply(variables, images) for one in (model, narrow))
+    assert {x.dtype for x in rounded} == {jnp.dtype("float32")}
+    difference = np.abs(exact[0] - rounded[0]).max()
+    assert 1e-5 < difference < 0.1 * np.abs(exact[0]).max()

@@ -163,3 +163,18 @@ def test_a_resnet_as_encoder_by_shape(channels):
         jax.eval_shape(build(encoder="resnet", backbone=FrozenDict(stage=2)).init, jax.random.key(0), images)
     with pytest.raises(ValueError, match="encoder 'vit' is unknown; choose conv or resnet"):
         jax.eval_shape(build(encoder="vit").init, jax.random.key(0), images)
+
+
+@pytest.mark.parametrize(
+    ("examples", "said"), [(-1, "kmeans_examples -1 is below 0"), (1, "gives 64 features, 512 codes; raise it")]
+)
+def test_a_kmeans_start_of_too_few_pictures_is_one_line(examples, said, command, data_dir, tmp_path):
+    code, lines = command(
+        "--config=configs/vqvae.py:smoke",
+        f"--workdir={tmp_path / 'run'}",
+        f"--config.data.data_dir={data_dir}",
+        "--config.model.codebook_size=512",
+        f"--config.kmeans_examples={examples}",
+    )
+    assert code == 2
+    assert said in lines[-1]

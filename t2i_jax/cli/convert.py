@@ -63,7 +63,6 @@ def _run_encoder_decoder(args):
     encoder_decoder.check_start(args.folder, config.model.codebook_size)
     if args.tokenizer_run:
         config.model.num_tokens = _num_tokens(args.tokenizer_run, config.model)
-    converted.whole_model(config)
     names = [name for name in ("tokenizer.json", "vocab.txt") if (Path(args.folder) / name).is_file()]
     pieces = text.read_vocabulary(Path(args.folder) / names[0], config.model.text_vocab_size) if names else None
 

@@ -23,7 +23,10 @@ def make_schedule(optim, steps: int) -> optax.Schedule:
     starts = [(optim.warmup, optim.lr), *optim.restarts]
     ends = [step for step, _ in starts[1:]] + [steps]
     if any(end < start for (start, _), end in zip(starts, ends, strict=True)):
-        raise UserError(f"config.optim.restarts {optim.restarts} are not steps in order up to config.steps {steps}")
+        raise UserError(
+            f"config.optim.restarts {optim.restarts} are not steps in order up to config.steps {steps}; sort them,"
+            " or train longer"
+        )
     parts = [optax.linear_schedule(0.0, optim.lr, optim.warmup)]
     for (start, rate), end in zip(starts, ends, strict=True):
         rest = max(1, end - start)
