@@ -1,0 +1,121 @@
+"""Examples a second and memory of training steps, on numbers made up in the shape of the data: a table on stdout.
+
+    python benchmarks/steps.py vae:cifar10 vqvae:cifar10 --batch-size 512 --dtype bfloat16
+    python benchmarks/steps.py translator:coco --sample 64
+
+ResNets hold random numbers instead of released weights, and are frozen as those are; BERT and GPT-2 likewise hold
+random numbers, and are trained as the config says.
+"""
+
+import argparse
+import sys
+import time
+from dataclasses import asdict
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from t2i_jax import models
+from t2i_jax.loop.optimizer import make_optimizer
+from t2i_jax.loop.state import State
+from t2i_jax.loop.step import JitStep
+from t2i_jax.sampling.settings import Sampling
+from t2i_jax.stages.backbone import frozen_parts
+from t2i_jax.stages.dry_run import batch_of
+from t2i_jax.tasks import tokens
+
+
+def make_up(shapes: dict) -> dict:
+    """Random pixels, tokens below 64 (every vocabulary has those), captions that are whole."""
+    rng = np.random.default_rng(0)
+    kinds = {
+        "f": lambda shape: rng.random(shape, np.float32),
+        "i": lambda shape: rng.integers(0, 64, shape, np.int32),
+        "b": lambda shape: np.full(shape, len(shape) == 2),  # text_mask; null marks no row
+    }
+    return {name: kinds[shape.dtype.kind](shape.shape) for name, shape in shapes.items()}
+
+
+def train(config, steps: int) -> tuple:
+    """Examples a second, and megabytes of the state and of what a step needs beside it; and the trained state."""
+    task, model = import_module(f"t2i_jax.tasks.{config.task}"), models.build(config)
+    batch = make_up(batch_of(config, config.batch_size))
+    first = {name: value[:1] for name, value in batch.items()}
+    variables = jax.jit(partial(task.init, model))(jax.random.key(0), first)
+    optimizer = make_optimizer(config.optim, config.steps, frozen_parts(config.model))
+    state = State.create(variables.pop("params"), variables, optimizer, config.ema)
+    loss_fn = partial(task.loss_fn, model, **config.loss)
+    step = JitStep(state, loss_fn=loss_fn, optimizer=optimizer, config=config)
+    memory = step.lower(state, batch).compile().memory_analysis()
+    state = step.place(state)
+    state, _ = jax.block_until_ready(step(state, batch))
+    start = time.perf_counter()
+    for _ in range(steps):
+        state, metrics = step(state, batch)
+    jax.block_until_ready((state, metrics))
+    rate = steps * config.batch_size / (time.perf_counter() - start)
+    return rate, memory.argument_size_in_bytes / 1e6, memory.temp_size_in_bytes / 1e6, state
+
+
+def sample(config, params, count: int) -> float:
+    """Seconds to draw `count` pictures' tokens at once with the config's own settings."""
+    model, settings = models.build(config), Sampling(**config.sampling)
+    batch = make_up(batch_of(config, count))
+    keys = jax.random.split(jax.random.key(0), count)
+    draw = partial(
+        tokens.sample,
+        model,
+        params,
+        batch["text_ids"],
+        batch["text_mask"],
+        keys,
+        asdict(settings),
+        guided=settings.guidance_scale != 1,
+        null=jnp.zeros(count, bool),
+    )
+    jax.block_until_ready(draw())
+    start = time.perf_counter()
+    jax.block_until_ready(draw())
+    return time.perf_counter() - start
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("configs", nargs="+", metavar="NAME:VARIANT", help="files of configs/")
+    parser.add_argument("--batch-size", type=int, help="the config's own where left out")
+    parser.add_argument("--dtype", help="the config's own where left out")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--sample", type=int, help="draw so many pictures at once as well")
+    arguments = parser.parse_args()
+    print(f"{jax.device_count()} x {jax.devices()[0].device_kind}, jax {jax.__version__}\n")
+    print("| config | batch | type | examples/s | state, MB | while a step runs, MB |\n|---|---|---|---|---|---|")
+    drawn = []
+    for name in arguments.configs:
+        file, variant = name.split(":")
+        config = import_module(f"configs.{file}").get_config(variant)
+        config.batch_size = arguments.batch_size or config.batch_size
+        config.model.dtype = arguments.dtype or config.model.get("dtype", "float32")
+        rate, resident, scratch, state = train(config, arguments.steps)
+        batch = f"{config.batch_size} in {config.accumulate}" if config.accumulate > 1 else config.batch_size
+        numbers = (f"{number:,.0f}" for number in (rate, resident, scratch))
+        row = (f"`{file}.py:{variant}`", batch, config.model.dtype, *numbers)
+        print(f"| {' | '.join(map(str, row))} |", flush=True)
+        if arguments.sample:
+            seconds = sample(config, state.params, arguments.sample)
+            rate = arguments.sample * config.model.num_tokens / seconds
+            drawn.append(
+                f"`{file}.py:{variant}` draws {arguments.sample} pictures of {config.model.num_tokens} tokens in"
+                f" {seconds:.2f} s, {rate:,.0f} tokens/s, guidance {config.sampling.guidance_scale:g}"
+            )
+        del state
+    print("", *drawn, sep="\n")
+
+
+if __name__ == "__main__":
+    main()
