@@ -220,7 +220,7 @@ def plot(results: dict, path: Path) -> None:
     for place, kind in enumerate(("seen", "held out")):
         line = {"color": "grey", "linestyle": ":"} | ({} if place else {"label": "reconstructions"})
         final.plot([place - 0.4, place + 0.4], [results["reconstructed"][kind]["overall"]] * 2, **line)
-    nats.set(xlabel="TFLOP of training", ylabel="validation nats an image token", yscale="log")
+    nats.set(xlabel="TFLOP of training", ylabel="validation nats an image token")
     final.set(ylabel="faithful pictures", ylim=(0, 1), xticks=[0, 1], xticklabels=["overall", "held out"])
     for axes in (nats, final):
         axes.grid(alpha=0.3)
