@@ -17,14 +17,16 @@ digits (the quick start): overall 0.915, held-out combinations 0.901, weakest ca
 reconstructions 0.964; 1.69 nats a token, bigram baseline 3.89. The whole quick start, `.venv` included, took 11 min
 40 s (2026-11-25) with nothing else running.
 
+grid: not measured; benchmarks/decoder_only.py compares it with configs/dalle.py at equal arithmetic.
+
 coco, coco_report: not measured; neither the weights, the captions nor a GPU could be had.
 
 How each choice was made is in docs/recipe-digits.md. The smoke variant only shows that everything runs.
 """
 
-from configs import base, dvae, patch_vqvae
+from configs import base, dvae, patch_vqvae, vqvae
 
-VARIANTS = ("digits", "digits_long", "photos", "coco", "coco_report", "smoke")
+VARIANTS = ("digits", "digits_long", "grid", "photos", "coco", "coco_report", "smoke")
 
 PHOTO_CAPTIONS = (
     "a smiling astronaut in an orange suit",
@@ -47,7 +49,10 @@ def get_config(variant: str = "digits"):
     config.task = "translate"
     config.model_name = "translator"
     coco = variant in ("coco", "coco_report")
-    config.tokenizer = dvae.get_config("openai") if coco else patch_vqvae.get_config(variant)
+    if variant == "grid":
+        config.tokenizer = vqvae.get_config("digits")
+    else:
+        config.tokenizer = dvae.get_config("openai") if coco else patch_vqvae.get_config(variant)
     config.tokenizer_run = f"runs/{config.tokenizer.name}"  # trained there first where no finished run is
     config.data = {"photos": base.photos, "coco": base.coco, "coco_report": base.coco}.get(variant, base.digits)()
     config.data.text_len = 12  # S, word pieces a caption, [CLS] and [SEP] included
@@ -100,6 +105,10 @@ def get_config(variant: str = "digits"):
         config.steps = 4000
         config.eval_every = 2000
         config.checkpoint_every = 1000
+    if variant == "grid":  # 8 x 8 tokens of one codebook, beside configs/dalle.py; nothing in it was tuned
+        config.model.codebook_size = 512
+        config.model.num_tokens = config.model.decoder.positions = 64
+        config.sampling.plain_tokens = 0
     if variant == "photos":
         config.model.codebook_size = 1024
         config.model.num_tokens = config.model.decoder.positions = 96

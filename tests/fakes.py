@@ -10,7 +10,7 @@ def fake_batch(config, size: int) -> dict:
     if config.task in ("reconstruct", "autoencode", "dvae"):
         side, channels = config.data.image_size, config.data.channels
         return {"image": rng.random((size, side, side, channels), np.float32)}
-    assert config.task in ("translate", "prior"), f"say here what a batch of {config.task} is"
+    assert config.task in ("translate", "dalle", "prior"), f"say here what a batch of {config.task} is"
     ids = rng.integers(0, model.codebook_size, (size, model.num_tokens), np.int32)
     lengths = rng.integers(1, config.data.text_len + 1, (size, 1))
     return {

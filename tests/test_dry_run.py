@@ -43,7 +43,7 @@ def test_micro_batches_save_scratch_and_no_arithmetic():
     assert parts["checkpoint"] == whole["checkpoint"]
 
 
-@pytest.mark.parametrize("name", ["vqvae", "dvae", "prior", "translator", "vae", "patch_vqvae"])
+@pytest.mark.parametrize("name", ["vqvae", "dvae", "prior", "translator", "dalle", "vae", "patch_vqvae"])
 def test_batches_have_the_shapes_of_the_tasks(name):
     config = load_config(f"configs/{name}.py:smoke")
     shapes, arrays = dry_run.batch_of(config, 8), fake_batch(config, 8)

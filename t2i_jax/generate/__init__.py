@@ -18,9 +18,8 @@ def load(run: str | Path) -> "Translator | Prior | Tokenizer | AutoEncoder":
     Raises:
       UserError: the folder is missing, is no run, has no weights yet, or holds another kind of model.
     """
-    kinds = {"translate": Translator, "prior": Prior, "autoencode": AutoEncoder} | dict.fromkeys(
-        TOKENIZERS, Tokenizer
-    )
+    kinds = {"translate": Translator, "dalle": Translator, "prior": Prior, "autoencode": AutoEncoder}
+    kinds |= dict.fromkeys(TOKENIZERS, Tokenizer)
     task = runs.read_config(run).task
     if task not in kinds:
         raise UserError(f"run {run} is of an unknown kind ({task}); this version reads {', '.join(kinds)}")

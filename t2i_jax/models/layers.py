@@ -88,16 +88,21 @@ class SelfAttention(nn.Module):
         return self.out(attend(query, key, value, mask, lambda w: self.drop(w, deterministic=not train)))
 
     def decode_step(
-        self, x: Float[Array, "B 1 D"], position: Int[ScalarLike, ""], cache: KeyValue
+        self,
+        x: Float[Array, "B 1 D"],
+        position: Int[ScalarLike, ""],
+        cache: KeyValue,
+        mask: Bool[Array, " L"] | None = None,
     ) -> tuple[Float[Array, "B 1 D"], KeyValue]:
-        """Write one position into the cache and attend over it and those before it."""
+        """Write one position into the cache and attend where `mask` is True: None is it and those before it."""
         query, key, value = self.project(x)
         cache = KeyValue(
             jax.lax.dynamic_update_slice_in_dim(cache.key, key, position, axis=1),
             jax.lax.dynamic_update_slice_in_dim(cache.value, value, position, axis=1),
         )
-        mask = (jnp.arange(cache.key.shape[1]) <= position)[None, None, None]
-        return self.out(attend(query, cache.key, cache.value, mask)), cache
+        if mask is None:
+            mask = jnp.arange(cache.key.shape[1]) <= position
+        return self.out(attend(query, cache.key, cache.value, mask[None, None, None])), cache
 
 
 class CrossAttention(nn.Module):

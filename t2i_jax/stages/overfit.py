@@ -41,7 +41,7 @@ def measure(config, count: int) -> dict:
     Raises:
       UserError: a config without captions, a tokenizer that is not trained, or too few different captions.
     """
-    if config.task not in ("translate", "prior") or not config.model.get("conditional", True) or count < 1:
+    if config.task not in ("translate", "dalle", "prior") or not config.model.get("conditional", True) or count < 1:
         raise UserError(
             f"--overfit {count} of {config.name}: give a number from 1 up, and the config of a translator"
         )

@@ -12,6 +12,7 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 STEPS = {
     "step_autoencode": "vae",
+    "step_dalle": "dalle",
     "step_dvae": "dvae",
     "step_prior": "prior",
     "step_reconstruct": "patch_vqvae",

@@ -1,0 +1,50 @@
+"""Write captions and image tokens as one sequence: the loss of both."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from t2i_jax import losses
+from t2i_jax.tasks.tokens import prediction_loss, project
+from t2i_jax.tasks.translate import init, inputs, predict
+
+__all__ = ["init", "inputs", "loss_fn", "predict", "start"]
+
+
+def start(model, params, codebook: np.ndarray, places: np.ndarray, key) -> dict:
+    """Params whose image tokens begin as one random projection of the codebook [K, C], in table and head.
+
+    As `translate.start` does. Rows and columns are embeddings of places by themselves.
+    """
+    del places
+    table, head = params["token_embed"]["embedding"], params["head"]
+    codes = 0.02 * project((codebook - codebook.mean(0)) / codebook.std(), model.width, key)
+    own = slice(model.text_vocab_size, model.text_vocab_size + model.codebook_size)
+    return {**params, "token_embed": {"embedding": table.at[own].set(codes)}, "head": head.at[:, own].set(codes.T)}
+
+
+def loss_fn(model, params, variables, batch, *, step, rngs, train, text_weight):
+    """Cross entropy of word pieces and image tokens, a mean of each kind (Ramesh et al. 2021, section 2.2).
+
+    Args:
+      batch: see `translate.transform`.
+      text_weight: share of the text in the loss, 1/8 in the paper; the image has the rest.
+
+    Returns:
+      loss, (variables, metrics), among which `text_nats` and `image_nats` are nats a token of each kind. Pads count
+      as word pieces, all of id 0; a row without its caption has nothing else.
+    """
+    text_logits, logits = model.apply(
+        {"params": params},
+        batch["text_ids"],
+        batch["text_mask"],
+        batch["decoder_ids"],
+        batch["null"],
+        train=train,
+        rngs=rngs,
+        method="text_and_image",
+    )
+    there = batch["text_mask"] & ~batch["null"][:, None]
+    text_nats = jnp.mean(losses.cross_entropy(text_logits, jnp.where(there, batch["text_ids"], 0)[:, 1:]))
+    image_nats, metrics = prediction_loss(logits, batch["ids"])
+    loss = text_weight * text_nats + (1 - text_weight) * image_nats
+    return loss, (variables, {**metrics, "loss": loss, "text_nats": text_nats, "image_nats": image_nats})

@@ -1,0 +1,138 @@
+"""The decoder-only model as a run: loss, start, and a run trained, drawn from and judged by the usual commands."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from dalles import K, N, S, V, batch, build, forward, model_and_params
+
+import t2i_jax
+import train
+from configs import dalle as dalle_config
+from configs import patch_vqvae
+from t2i_jax import cli, files
+from t2i_jax.evals import diversity, faithfulness
+from t2i_jax.models.translator import shift_right
+from t2i_jax.stages import overfit
+from t2i_jax.tasks import dalle
+
+
+def test_the_loss_weighs_text_and_image():
+    """By hand, from the logits; a caption that is dropped is one of pads, id 0."""
+    model, params = model_and_params()
+    text_ids, mask, ids = batch(3)
+    null, inputs = jnp.array([False, True, False]), shift_right(ids, K)
+    arrays = {"text_ids": text_ids, "text_mask": mask, "decoder_ids": inputs, "ids": ids, "null": null}
+    rest = {"step": 0, "rngs": {}, "train": False}
+    loss, (_, metrics) = dalle.loss_fn(model, params, {}, arrays, **rest, text_weight=1 / 8)
+    text, image = (np.log(np.asarray(jax.nn.softmax(part))) for part in forward()(text_ids, mask, inputs, null))
+    pieces = np.array(text_ids)
+    pieces[1] = 0
+    text_nats = -np.mean([text[b, i, pieces[b, i + 1]] for b in range(3) for i in range(S - 1)])
+    image_nats = -np.mean([image[b, i, ids[b, i]] for b in range(3) for i in range(N)])
+    assert metrics["text_nats"] == pytest.approx(text_nats, rel=1e-5)
+    assert metrics["image_nats"] == pytest.approx(image_nats, rel=1e-5)
+    assert loss == metrics["loss"] == pytest.approx(text_nats / 8 + image_nats * 7 / 8, rel=1e-5)
+    assert abs(text_nats - image_nats) > 0.1
+
+
+def test_codes_that_are_alike_begin_alike():
+    model, rng = build(width=256, heads=4), np.random.default_rng(0)
+    before = jax.tree.map(
+        lambda x: jnp.full(x.shape, 7.0), jax.eval_shape(model.init, jax.random.key(0), *batch(1))
+    )
+    before, codebook = before["params"], rng.normal(3, 2, (K, 6))
+    after = dalle.start(model, before, codebook, np.zeros((N, 3)), jax.random.key(1))
+    table, head = after["token_embed"]["embedding"], after["head"]
+
+    def cosines(rows):
+        rows = np.asarray(rows) / np.linalg.norm(rows, axis=1, keepdims=True)
+        return rows @ rows.T
+
+    codes = table[V : V + K]
+    np.testing.assert_allclose(cosines(codes), cosines(codebook - codebook.mean(0)), atol=0.25)
+    np.testing.assert_array_equal(head[:, V:], codes.T)
+    assert (table[:V] == 7).all()
+    assert (table[V + K :] == 7).all()  # what begins a picture has no code
+    assert (head[:, :V] == 7).all()
+    assert after["row_embed"] is before["row_embed"]
+
+
+def fields(smoke_run, data_dir):
+    """Of the smoke variant on the shared tokenizer, whose 24 tokens lie in rows of four."""
+    return {
+        "tokenizer_run": str(smoke_run.tokenizer),
+        "data.data_dir": str(data_dir),
+        "model.num_tokens": 24,
+        "model.grid": (6, 4),
+    }
+
+
+@pytest.fixture(scope="module")
+def run(once, smoke_run, data_dir):
+    def make(folder):
+        train.train(smoke(smoke_run, data_dir), folder)
+
+    return once("dalle", make)
+
+
+def smoke(smoke_run, data_dir):
+    config = dalle_config.get_config("smoke")
+    config.tokenizer = patch_vqvae.get_config("smoke")
+    config.update_from_flattened_dict(fields(smoke_run, data_dir))
+    config.tokenizer.data.data_dir = str(data_dir)
+    return config.lock()
+
+
+def test_training_logs_both_losses_and_scores_the_image(run):
+    scores = files.read_json(run / "scores.json")
+    assert scores["step"] == 2
+    assert 3 < scores["nats"] < 5  # near log 64: of image tokens alone
+    assert np.isfinite(list(scores.values())).all()
+
+
+def test_it_draws_pictures_of_captions(run):
+    pipe = t2i_jax.load(run)
+    prompts = ["a red seven", "a blue one above a green two"]
+    images = pipe(prompts, num_images=3, seed=1)
+    assert images.shape == (2, 3, 32, 32, 3)
+    np.testing.assert_array_equal(pipe(prompts[1:], num_images=3, seed=1), images[1:])
+    ids = pipe.draw_ids(prompts, np.zeros(2, int), 1, pipe.sampling)
+    assert 0 <= ids.min() <= ids.max() < 64
+    assert np.isfinite(pipe.likelihood_ratios(prompts, ids)).all()
+
+
+def test_the_usual_commands_take_such_a_run(run, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "grid.png"
+    assert cli.main(["sample", "--run", str(run), "--prompt", "a red seven", "-n", "2", "--out", str(out)]) == 0
+    assert out.exists()
+    make_prompts = faithfulness.make_prompts
+    monkeypatch.setattr(faithfulness, "make_prompts", lambda *args, **kw: make_prompts(*args, per_category=1, **kw))
+    make_open = diversity.make_open_prompts
+    monkeypatch.setattr(diversity, "make_open_prompts", lambda seed: make_open(seed, per_kind=20))
+    assert cli.main(["evaluate", "--run", str(run), "--out", str(tmp_path / "evaluation.json")]) == 0
+    assert "overall" in files.read_json(tmp_path / "evaluation.json")["faithfulness"]["generated"]
+    assert cli.main(["doctor", "--config", "configs/dalle.py:smoke", "--dry-run"]) == 0
+    assert "parameters" in capsys.readouterr().out
+    assert cli.main(["export", "--run", str(run), "--format", "transformers", "--out", str(tmp_path / "x")]) == 2
+    assert "holds no translator (dalle)" in capsys.readouterr().err
+
+
+def test_captions_can_be_learned_by_heart(smoke_run, data_dir, monkeypatch):
+    monkeypatch.setattr(overfit, "STEPS", 50)
+    config = smoke(smoke_run, data_dir).unlock()
+    config.optim.lr = 5e-3
+    found = overfit.measure(config.lock(), 3)
+    assert found["loss"] < 2.5
+
+
+def test_a_grid_that_does_not_fit_its_tokens_is_one_line(command, smoke_run, data_dir, tmp_path):
+    options = {"tokenizer_run": smoke_run.tokenizer, "data.data_dir": data_dir, "model.num_tokens": 24}
+    code, lines = command(
+        "--config=configs/dalle.py:smoke",
+        f"--workdir={tmp_path / 'run'}",
+        "--accept-config-change",
+        *(f"--config.{name}={value}" for name, value in options.items()),
+    )
+    assert code == 2
+    assert "config.model: grid 8 x 8 does not hold num_tokens 24" in lines[-1]
