@@ -10,12 +10,12 @@ Markdown, and draws it. FLOPs are XLA's count of a step compiled for CPU, wherev
 """
 
 import argparse
+import functools
 import json
 import os
 import subprocess
 import sys
 import time
-from functools import cache
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -31,6 +31,7 @@ from t2i_jax import files
 from t2i_jax.evals import faithfulness
 from t2i_jax.evals.detector import Detector
 from t2i_jax.stages import dry_run
+from t2i_jax.stages.tokens import open_tokens
 
 NAMES = {"dalle": "decoder only", "translator": "encoder-decoder"}
 LOOKS = 10  # at the validation split, over each training
@@ -46,6 +47,9 @@ def main():
     parser.add_argument("--data-dir", default="data")
     parser.add_argument("--prompts", type=int, default=50, help="of each category (50)")
     parser.add_argument("--smoke", action="store_true", help="tiny models and data, to see that it runs")
+    parser.add_argument(
+        "--prepare", action="store_true", help="only what needs no GPU: FLOPs, tokenizer and tokens"
+    )
     parser.add_argument("--report", action="store_true", help="no training: the table, and with --png the picture")
     parser.add_argument("--png", type=Path)
     parser.add_argument("--count", action="store_true", help=argparse.SUPPRESS)  # in a process of its own
@@ -54,7 +58,13 @@ def main():
         print(json.dumps({name: count(config) for name, config in configs(arguments).items()}))
         return
     if not arguments.report:
-        compare(arguments)
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        cache = arguments.out.resolve() / "compiled"
+        jax.config.update("jax_compilation_cache_dir", str(cache))  # another seed compiles nothing
+        results = begin(arguments)
+        if arguments.prepare:
+            return
+        compare(arguments, results)
     results = files.read_json(arguments.out / "results.json")
     print(table(results))
     if arguments.png:
@@ -83,21 +93,29 @@ def count(config) -> dict:
     return {"parameters": sum(found["parameters"].values()), "flops": found["flops"]}
 
 
-def compare(arguments):
-    """Train and judge what `results.json` lacks."""
-    out, path = arguments.out, arguments.out / "results.json"
-    out.mkdir(parents=True, exist_ok=True)
-    jax.config.update("jax_compilation_cache_dir", str(out.resolve() / "compiled"))  # seeds compile the same
+def begin(arguments) -> dict:
+    """Results so far; the first time FLOPs are counted. Tokenizer and tokens are there afterwards."""
+    path = arguments.out / "results.json"
     if path.exists():
         results = files.read_json(path)
     else:
         command = [sys.executable, __file__, "--count", *(["--smoke"] if arguments.smoke else [])]
         counted = subprocess.run(
-            command, env=os.environ | {"JAX_PLATFORMS": "cpu"}, capture_output=True, check=True
+            command, env=os.environ | {"JAX_PLATFORMS": "cpu"}, stdout=subprocess.PIPE, check=True
         )
-        results = {"steps": arguments.steps, "models": json.loads(counted.stdout), "runs": []}
-    if results["steps"] != arguments.steps:
+        results = {"models": json.loads(counted.stdout), "runs": []}
+    if results["runs"] and results["steps"] != arguments.steps:
         sys.exit(f"{path} is of --steps {results['steps']}, not {arguments.steps}; name another --out")
+    config = configs(arguments)["dalle"].lock()
+    open_tokens(config, arguments.out, train_first=train.train, accept=False)
+    results["steps"] = arguments.steps
+    files.write_json(path, results)
+    return results
+
+
+def compare(arguments, results: dict):
+    """Train and judge what the results lack."""
+    out = arguments.out
     flops = {name: model["flops"] for name, model in results["models"].items()}
     done = {(run["model"], run["seed"]) for run in results["runs"]}
     for seed in arguments.seeds:
@@ -127,7 +145,7 @@ def compare(arguments):
                     arguments.prompts, pipe, lambda prompts, pipe=pipe: reconstruct(pipe.tokenizer, prompts)
                 )
             results["runs"].append(run)
-            files.write_json(path, results)
+            files.write_json(out / "results.json", results)
 
 
 def curve(folder: Path) -> list[tuple[int, float]]:
@@ -136,7 +154,7 @@ def curve(folder: Path) -> list[tuple[int, float]]:
     return [(event.step, event.value) for event in events]
 
 
-@cache
+@functools.cache
 def detector() -> Detector:
     return Detector()
 
