@@ -25,29 +25,34 @@ def get_config(variant: str = "digits"):
         "image_size": config.data.get_ref("image_size"),
         "width": 16,
         "code_width": 64,
-        "groups": 4,  # a token stands for 8 x 8 pixels
+        "groups": 3,  # a token stands for 4 x 4 pixels
         "blocks": 1,
         "dtype": "float32",
     }
     config.loss = {
         "temperature": 1 / 16,  # of the relaxation, from 1 down a cosine
         "temperature_steps": 500,
-        "kl_weight": 6.6,  # beta, from 0 up a line
+        "kl_weight": 0.1,  # beta, from 0 up a line
         "kl_steps": 350,
     }
+    config.kmeans_examples = 300  # pictures that the start looks at; 0 starts as initialised
     config.optim.lr = 2e-3
+    config.optim.factors = {"encoder": 0.02}  # else it chooses few codes before the decoder can tell them apart
     config.steps = 700
     config.eval_every = 350
     config.checkpoint_every = 350
     if variant == "openai":
         config.model.update({"codebook_size": 8192, "width": 256, "code_width": 128, "blocks": 2})
-        config.loss.update({"temperature_steps": 150_000, "kl_steps": 5000})
+        config.model.groups = 4
+        config.loss.update({"temperature_steps": 150_000, "kl_weight": 6.6, "kl_steps": 5000})
+        config.kmeans_examples, config.optim.factors = 0, {}
         config.steps, config.batch_size, config.ema = 3_000_000, 512, 0.999
         config.optim.update({"lr": 1e-4, "warmup": 0, "weight_decay": 1e-4, "clip": 1.0})
         config.log_every, config.eval_every, config.checkpoint_every = 100, 10_000, 10_000
     if variant == "smoke":
         config.data.name = "captioned_digits/tiny"
         config.model.update({"codebook_size": 64, "width": 8, "code_width": 16})
+        config.kmeans_examples = 8
         config.steps, config.batch_size, config.optim.warmup = 2, 8, 1
         config.log_every = config.eval_every = config.checkpoint_every = 1
     return config

@@ -155,7 +155,9 @@ class Encoder(nn.Module):
             if group < self.groups - 1:
                 # Not nn.max_pool: the gradient of that is slow in XLA on CPU.
                 x = reduce(x, "b (h y) (w x) c -> b h w c", "max", y=2, x=2)
-        return Same(self.codebook_size, 1, "float32", name="output")(nn.relu(x))
+        x = nn.relu(x)
+        self.sow("intermediates", "features", x)  # for a start by k-means
+        return Same(self.codebook_size, 1, "float32", name="output")(x)
 
 
 class Decoder(nn.Module):

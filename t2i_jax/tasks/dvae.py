@@ -4,11 +4,55 @@ import jax
 import jax.numpy as jnp
 
 from t2i_jax import losses, schedules
-from t2i_jax.models import dvae
+from t2i_jax.errors import UserError
+from t2i_jax.models import codebooks, dvae
 from t2i_jax.tasks import reconstruct
+
+MARGIN = 3.0  # nats; Gumbel noise has a deviation of 1.3
 
 inputs = reconstruct.inputs
 init = reconstruct.init
+
+
+def start(model, params, config, key) -> dict:
+    """Params whose logits are minus the squared distances to k-means centres of the encoder's own features.
+
+    So all codes are in use from the first step, and a code already tells the decoder what its features were: it is
+    a random projection of its centre. The distances are scaled until at half the places the likeliest code leads
+    the next one by MARGIN. `config.kmeans_examples` says of how many pictures; 0 switches it off.
+
+    Raises:
+      UserError: so few pictures that there are fewer features than codes.
+    """
+    if not config.kmeans_examples:
+        return params
+    count, size = config.kmeans_examples * model.num_tokens, model.codebook_size
+    if count < size:
+        raise UserError(
+            f"config.kmeans_examples {config.kmeans_examples} gives {count} features, {size} codes; raise it"
+        )
+
+    def features(images):
+        kept = model.apply({"params": params}, images, method="encode", mutable=["intermediates"])[1]
+        return kept["intermediates"]["encoder"]["features"][0]
+
+    @jax.jit
+    def fit(images, key):
+        flat = jax.lax.map(features, images[:, None], batch_size=100).reshape(count, -1)
+        centres, _ = codebooks.kmeans(flat, size, key)
+        norms = jnp.sum(centres**2, axis=-1)
+        likeliest = jax.lax.map(
+            lambda x: jax.lax.top_k(2 * x @ centres.T - norms, 2)[0], flat, batch_size=codebooks.CHUNK
+        )
+        scale = MARGIN / jnp.median(likeliest[:, 0] - likeliest[:, 1])
+        codes = (centres - centres.mean(0)) @ jax.random.normal(
+            jax.random.fold_in(key, 1), (centres.shape[1], model.code_width)
+        )
+        output = {"kernel": 2 * scale * centres.T[None, None], "bias": -scale * norms}
+        return output, codes / codes.std()
+
+    output, codes = fit(reconstruct.pictures(config), key)
+    return {**params, "codes": codes, "encoder": {**params["encoder"], "output": output}}
 
 
 def loss_fn(

@@ -42,6 +42,13 @@ def init(model, key, batch: dict) -> dict:
     return model.init(key, batch["image"])
 
 
+def pictures(config) -> np.ndarray:
+    """[config.kmeans_examples, H, W, C] in [0, 1] of the training split, for a start by k-means."""
+    print(f"k-means over the features of {config.kmeans_examples} pictures", file=sys.stderr)
+    dataset = inputs(config)[0]["train"].seed(config.seed).shuffle()
+    return np.stack([transform(dataset[i], None)["image"] for i in range(config.kmeans_examples)])
+
+
 def start(model, params, variables: dict, config, key) -> tuple[dict, dict]:
     """Start the codebooks, where there are any, by k-means over features of training pictures.
 
@@ -52,9 +59,7 @@ def start(model, params, variables: dict, config, key) -> tuple[dict, dict]:
     """
     if not (config.kmeans_examples and variables.get("codebook")):
         return params, variables
-    print(f"k-means over the features of {config.kmeans_examples} pictures", file=sys.stderr)
-    dataset = inputs(config)[0]["train"].seed(config.seed).shuffle()
-    images = np.stack([transform(dataset[i], None)["image"] for i in range(config.kmeans_examples)])
+    images = pictures(config)
 
     def lookup(images):
         return model.apply({"params": params, **variables}, images, method="lookup")
