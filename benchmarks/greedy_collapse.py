@@ -95,9 +95,10 @@ def main():
             files.write_json(path, results)
         pictures[arm] = dict(np.load(folder / "drawn.npz"))
     if arguments.page:
+        device = f"{os.cpu_count()} x {jax.devices()[0].device_kind}"
         about = {
             "command": f"python benchmarks/greedy_collapse.py --page {arguments.page}",
-            "machine": f"{os.cpu_count()} CPU cores, {jax.devices()[0].device_kind}, jax {jax.__version__}, {date.today()}",
+            "machine": f"{device}, jax {jax.__version__}, {date.today()}",
             "width": WIDTH,
             "scaled": 3e-3 * 768 / WIDTH,
         }

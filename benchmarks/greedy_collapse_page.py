@@ -10,11 +10,12 @@ from t2i_jax.data.pictures import picture_grid
 COLLAPSED = 0.5  # of the data's distinct codes a picture: with fewer, greedy pictures count as collapsed
 TEMPLATE = """# Why greedy pictures collapse
 
-The report (section 3.2) trained BERT-base and GPT-2 on COCO and saw two kinds of picture. The "forward" ones, each
-token the likeliest after the *true* ones before it, resembled the original. The greedy ones, each token the likeliest
-after those *drawn* before it, were of one colour. It offered explanations and could test none. Here they are tested
-on embedded digits, at a size that two cores train: 8 x 8 tokens of 512 codes, row by row, width {width}, two layers
-each for reading and writing, {items:,} pictures of training for every arm, seed {seed}, one run each.
+The report (section 3.2) trained BERT-base and GPT-2 on COCO and saw two kinds of picture. The "forward" ones,
+each token the likeliest after the *true* ones before it, resembled the original. The greedy ones, each token
+the likeliest after those *drawn* before it, were of one colour. It offered explanations and could test none.
+Here they are tested on embedded digits, at a size that two cores train: 8 x 8 tokens of 512 codes, row by row,
+width {width}, two layers each for reading and writing, {items:,} pictures of training for every arm, seed
+{seed}, one run each.
 
     {command}
 
@@ -23,7 +24,7 @@ each for reading and writing, {items:,} pictures of training for every arm, seed
 | arm | batch | learning rate | captions dropped |
 |---|---|---|---|
 | report | 24 | 10 warm-up steps to 3e-3, a line down, restarts after 1/5 and 1/2 at 0.6 and 0.5 of it | none |
-| report, rate scaled to the width | 24 | the same from {scaled:g}, what 3e-3 is at width 768 (by 1 / width) | none |
+| report, rate scaled to the width | 24 | the same from {scaled:g}, what 3e-3 is at width 768 by width | none |
 | sane | 64 | 100 warm-up steps to 2e-3, a cosine down | a tenth |
 | sane, the report's batch | 24 | as sane | a tenth |
 | sane, code noise | 64 | as sane; a tenth of the codes it reads are random | a tenth |
@@ -32,11 +33,12 @@ each for reading and writing, {items:,} pictures of training for every arm, seed
 
 {table}
 
-Entropy (nats) is of the codes over all pictures; longest run and distinct codes are means over pictures; faithful is
-the share of pictures that show what the caption says (mean over GenEval's six categories; 150 prompts, one picture
-each). *Forward* takes the likeliest token after the true ones, *forward, drawn* draws there at temperature 1; all
-others run free. *Sharpened* is temperature 0.3 with min-p 0.05, *guided* temperature 1 with a guidance scale of 3;
-the report's arms never learned to do without a caption and cannot be guided.
+Entropy (nats) is of the codes over all pictures; longest run and distinct codes are means over pictures;
+faithful is the share of pictures that show what the caption says (mean over GenEval's six categories; 150
+prompts, one picture each). *Forward* takes the likeliest token after the true ones, *forward, drawn* draws
+there at temperature 1; all others run free. *Sharpened* is temperature 0.3 with min-p 0.05, *guided*
+temperature 1 with a guidance scale of 3; the report's arms never learned to do without a caption and cannot be
+guided.
 
 ![Pictures of six prompts, a column each; the rows are named below]({stem}-pictures.png)
 
@@ -53,8 +55,8 @@ The first six are the report's. The verdicts are computed by rules that stood be
 
 {verdicts}
 
-What this page cannot say: how COCO's 1,024 tokens of 8,192 behave, and what released weights change. Both would need
-the weights, the captions and a GPU (`configs/translator.py:coco_report` against `:coco`).
+What this page cannot say: how COCO's 1,024 tokens of 8,192 behave, and what released weights change. Both would
+need the weights, the captions and a GPU (`configs/translator.py:coco_report` against `:coco`).
 """
 
 
@@ -99,7 +101,7 @@ def write(results: dict, pictures: dict, path: Path, about: dict) -> None:
 
 def verdicts(arms: dict) -> list[tuple[str, str]]:
     """Each explanation, and whether these runs support or refute it, by rules that know no result."""
-    report, scaled, sane, small, noisy = arms.values()
+    report, _, sane, _, noisy = arms.values()
     data, free, forced = (sane["draws"][draw] for draw in ("data", "sampled", "forward, drawn"))
     codes, half = data["distinct"], COLLAPSED * data["distinct"]
     greedy, control = sane["draws"]["greedy"], report["draws"]["greedy"]
@@ -115,7 +117,7 @@ def verdicts(arms: dict) -> list[tuple[str, str]]:
             "The loss is unstable because the batch is small.",
             say(
                 wild[3] > 1.3 * wild[2],
-                f"At one learning rate the loss wanders by {wild[3]:.3f} nats at batch 24 and by {wild[2]:.3f} at 64"
+                f"At one rate the loss wanders by {wild[3]:.3f} nats at batch 24 and by {wild[2]:.3f} at 64"
                 " (root mean square about its moving mean; averaging alone would give 1.63 times). The report's"
                 f" schedule: {wild[0]:.3f}; at the scaled rate {wild[1]:.3f}.",
             ),
@@ -124,8 +126,8 @@ def verdicts(arms: dict) -> list[tuple[str, str]]:
             "The loss falls slowly because of the learning rate.",
             say(
                 final[1] > final[2] + 0.1,
-                f"After as many pictures the report's schedule stands at {final[0]:.2f} nats a token with 3e-3 and at"
-                f" {final[1]:.2f} with what that rate is at width 768; the sane one at {final[2]:.2f}, and at"
+                f"After as many pictures the report's schedule is at {final[0]:.2f} nats a token with 3e-3 and"
+                f" at {final[1]:.2f} with what that rate is at width 768; the sane one at {final[2]:.2f}, and at"
                 f" {final[3]:.2f} with batch 24.",
             ),
         ),
@@ -141,11 +143,11 @@ def verdicts(arms: dict) -> list[tuple[str, str]]:
             "The model is not robust against errors in its own tokens.",
             say(
                 abs(free["distinct"] - forced["distinct"]) > 0.1 * codes,
-                f"Drawn at temperature 1, sane pictures have {free['distinct']:.1f} distinct codes where they run free,"
-                f" {forced['distinct']:.1f} after true tokens, and longest runs of {free['longest_run']:.1f} and"
+                f"At temperature 1 sane pictures have {free['distinct']:.1f} distinct codes where they run"
+                f" free, {forced['distinct']:.1f} after true tokens, and longest runs of {free['longest_run']:.1f} and"
                 f" {forced['longest_run']:.1f}. Code noise in training: greedy pictures are faithful in"
-                f" {robust['faithful']:.2f} (without: {greedy['faithful']:.2f}), with {robust['distinct']:.1f} distinct"
-                f" codes (without: {greedy['distinct']:.1f}).",
+                f" {robust['faithful']:.2f} (without: {greedy['faithful']:.2f}), with {robust['distinct']:.1f}"
+                f" distinct codes (without: {greedy['distinct']:.1f}).",
             ),
         ),
         ("BERT and GPT-2 had learned language.", "Untested here: no released weights could be had."),
@@ -154,16 +156,16 @@ def verdicts(arms: dict) -> list[tuple[str, str]]:
             "(Ours.) It is greedy search: the likeliest token is the ground's, whatever was learned.",
             say(
                 greedy["distinct"] < 0.9 * free["distinct"],
-                f"The sane weights give {greedy['distinct']:.1f} distinct codes greedily and {free['distinct']:.1f} at"
-                f" temperature 1, longest runs of {greedy['longest_run']:.1f} and {free['longest_run']:.1f}; faithful"
-                f" {greedy['faithful']:.2f} and {free['faithful']:.2f}.",
+                f"The sane weights give {greedy['distinct']:.1f} distinct codes greedily and {free['distinct']:.1f}"
+                f" at temperature 1, longest runs of {greedy['longest_run']:.1f} and {free['longest_run']:.1f};"
+                f" faithful {greedy['faithful']:.2f} and {free['faithful']:.2f}.",
             ),
         ),
         (
             "(The control.) The report's recipe collapses.",
             say(
                 control["distinct"] < half and greedy["distinct"] >= half,
-                f"Collapsed means fewer than {half:.1f} distinct codes, half the data's, where the sane recipe has more."
+                f"Collapsed: fewer than {half:.1f} distinct codes, half the data's, where the sane recipe has more."
                 + "".join(f" {name}: {arm['draws']['greedy']['distinct']:.1f}." for name, arm in arms.items()),
             ),
         ),
