@@ -144,10 +144,10 @@ def verdicts(arms: dict) -> list[tuple[str, str]]:
             say(
                 abs(free["distinct"] - forced["distinct"]) > 0.1 * codes,
                 f"At temperature 1 sane pictures have {free['distinct']:.1f} distinct codes where they run"
-                f" free, {forced['distinct']:.1f} after true tokens, and longest runs of {free['longest_run']:.1f} and"
-                f" {forced['longest_run']:.1f}. Code noise in training: greedy pictures are faithful in"
-                f" {robust['faithful']:.2f} (without: {greedy['faithful']:.2f}), with {robust['distinct']:.1f}"
-                f" distinct codes (without: {greedy['distinct']:.1f}).",
+                f" free, {forced['distinct']:.1f} after true tokens, longest runs of {free['longest_run']:.1f} and"
+                f" {forced['longest_run']:.1f}. Code noise in training: greedy pictures faithful in"
+                f" {robust['faithful']:.2f} ({greedy['faithful']:.2f} without), of {robust['distinct']:.1f}"
+                f" distinct codes ({greedy['distinct']:.1f} without).",
             ),
         ),
         ("BERT and GPT-2 had learned language.", "Untested here: no released weights could be had."),

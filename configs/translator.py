@@ -17,6 +17,8 @@ digits (the quick start): overall 0.915, held-out combinations 0.901, weakest ca
 reconstructions 0.964; 1.69 nats a token, bigram baseline 3.89. The whole quick start, `.venv` included, took 11 min
 40 s (2026-11-25) with nothing else running.
 
+transformer (Vaswani et al. 2017, on the same tokens as digits): not measured.
+
 grid: not measured; benchmarks/decoder_only.py compares it with configs/dalle.py at equal arithmetic.
 
 coco, coco_report: not measured; neither the weights, the captions nor a GPU could be had.
@@ -26,7 +28,7 @@ How each choice was made is in docs/recipe-digits.md. The smoke variant only sho
 
 from configs import base, dvae, patch_vqvae, vqvae
 
-VARIANTS = ("digits", "digits_long", "grid", "photos", "coco", "coco_report", "smoke")
+VARIANTS = ("digits", "digits_long", "transformer", "grid", "photos", "coco", "coco_report", "smoke")
 
 PHOTO_CAPTIONS = (
     "a smiling astronaut in an orange suit",
@@ -109,6 +111,14 @@ def get_config(variant: str = "digits"):
         config.model.codebook_size = 512
         config.model.num_tokens = config.model.decoder.positions = 64
         config.sampling.plain_tokens = 0
+    if variant == "transformer":  # the original one: sinusoids, post-norm, nothing learned before it starts
+        config.model_name = "transformer"
+        sizes = {
+            name: config.model[name] for name in ("codebook_size", "num_tokens", "text_vocab_size", "text_len")
+        }
+        depths = {"encoder_layers": 2, "decoder_layers": 3}
+        config.model = {**sizes, **shape, **depths, "dtype": "float32"}
+        config.tokenizer_start = False
     if variant == "photos":
         config.model.codebook_size = 1024
         config.model.num_tokens = config.model.decoder.positions = 96

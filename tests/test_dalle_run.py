@@ -115,7 +115,7 @@ def test_the_usual_commands_take_such_a_run(run, tmp_path, capsys, monkeypatch):
     assert cli.main(["doctor", "--config", "configs/dalle.py:smoke", "--dry-run"]) == 0
     assert "parameters" in capsys.readouterr().out
     assert cli.main(["export", "--run", str(run), "--format", "transformers", "--out", str(tmp_path / "x")]) == 2
-    assert "holds no translator (dalle)" in capsys.readouterr().err
+    assert "holds no BERT and GPT-2 (dalle)" in capsys.readouterr().err
 
 
 def test_captions_can_be_learned_by_heart(smoke_run, data_dir, monkeypatch):

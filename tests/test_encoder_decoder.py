@@ -275,7 +275,7 @@ def test_vocabularies_and_tokenizers_that_do_not_fit(changed, refusal, smoke_run
 def test_what_export_refuses(smoke_run, refusal, tmp_path):
     format_ = ("--format", "transformers")
     said = refusal("export", "--run", smoke_run.tokenizer, *format_, "--out", tmp_path / "out")
-    assert "holds no translator (reconstruct)" in said
+    assert "holds no BERT and GPT-2 (patch_vqvae)" in said
     assert "is there already" in refusal("export", "--run", smoke_run.translator, *format_, "--out", tmp_path)
     assert "invalid choice" in refusal("export", "--run", smoke_run.translator, "--format", "x", "--out", "y")
 

@@ -33,8 +33,10 @@ def run(args) -> None:
     out = Path(args.out)
     converted.check_free(out)
     config = runs.read_config(args.run)
-    if config.task != "translate":
-        raise UserError(f"--run {args.run} holds no translator ({config.task}); only those have this format")
+    if config.model_name != "translator":
+        raise UserError(
+            f"--run {args.run} holds no BERT and GPT-2 ({config.model_name}); only those have this format"
+        )
     params = runs.read_weights(args.run)[0]
     pieces = Path(args.run) / runs.TEXT_TOKENIZER
     tokenizer = None

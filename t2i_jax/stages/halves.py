@@ -23,6 +23,8 @@ def load_weights(config) -> tuple[dict, Path | None]:
     Raises:
       UserError: a file cannot be had or read, or does not fit `config.model`; training from scratch is one way out.
     """
+    if not (config.encoder_weights or config.decoder_weights):
+        return {}, None
     loaded, vocabulary, model = {}, None, whole_model(config)
     sizes = {
         "encoder": {**model.encoder, "vocab_size": model.text_vocab_size},

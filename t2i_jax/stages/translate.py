@@ -1,5 +1,6 @@
 """Training a translator: captions -> image tokens."""
 
+from t2i_jax.errors import UserError
 from t2i_jax.generate import Translator
 from t2i_jax.loop import run as runs
 from t2i_jax.loop.checkpoint import Checkpoints
@@ -9,6 +10,12 @@ from t2i_jax.stages.drawing import prepare_drawing
 
 def prepare(config, folder, task, model, *, train_first: Train, accept: bool) -> Stage:
     """See `prepare_drawing`; it starts from released weights where `config` names some."""
+    released = [name for name in ("encoder_weights", "decoder_weights", "tokenizer_start") if config[name]]
+    if config.model_name != "translator" and released:
+        raise UserError(
+            f"config.{released[0]} {config[released[0]]!r} needs config.model_name = 'translator'; the model"
+            f" {config.model_name} starts at random: switch it off"
+        )
     complete = Checkpoints(folder).latest is not None and (folder / runs.TEXT_TOKENIZER).exists()
     loaded, vocabulary = ({}, None) if complete else halves.load_weights(config)
 
