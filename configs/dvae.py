@@ -23,7 +23,7 @@ def get_config(variant: str = "digits"):
     config.model = {
         "codebook_size": 512,
         "image_size": config.data.get_ref("image_size"),
-        "width": 16,
+        "width": 32,
         "code_width": 64,
         "groups": 3,  # a token stands for 4 x 4 pixels
         "blocks": 1,
@@ -36,8 +36,8 @@ def get_config(variant: str = "digits"):
         "kl_steps": 350,
     }
     config.kmeans_examples = 300  # pictures that the start looks at; 0 starts as initialised
-    config.optim.lr = 2e-3
-    config.optim.factors = {"encoder": 0.02}  # else it chooses few codes before the decoder can tell them apart
+    config.optim.lr = 6e-3
+    config.optim.factors = {"encoder": 0.03}  # else it chooses few codes before the decoder can tell them apart
     config.steps = 700
     config.eval_every = 350
     config.checkpoint_every = 350

@@ -113,11 +113,8 @@ def get_config(variant: str = "digits"):
         config.sampling.plain_tokens = 0
     if variant == "transformer":  # the original one: sinusoids, post-norm, nothing learned before it starts
         config.model_name = "transformer"
-        sizes = {
-            name: config.model[name] for name in ("codebook_size", "num_tokens", "text_vocab_size", "text_len")
-        }
-        depths = {"encoder_layers": 2, "decoder_layers": 3}
-        config.model = {**sizes, **shape, **depths, "dtype": "float32"}
+        del config.model.encoder, config.model.decoder
+        config.model.update({**shape, "encoder_layers": 2, "decoder_layers": 3})
         config.tokenizer_start = False
     if variant == "photos":
         config.model.codebook_size = 1024
