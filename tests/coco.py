@@ -35,12 +35,12 @@ def write_coco(folder: Path) -> None:
     train["000000000006.jpg"] = jpeg("wide", 6)[:300]
     train["000000000007.jpg"] = b"<html>404</html>"
     train["000000000009.jpg"] = jpeg("wide", 9)
-    _write_part(folder, "train2017", train, range(9, 0, -1), [*range(1, 9), 99])
+    write_part(folder, "train2017", train, range(9, 0, -1), [*range(1, 9), 99])
     validation = {f"{number:012}.jpg": jpeg("wide", number) for number in (11, 10)}
-    _write_part(folder, "val2017", validation, (11, 10), (11, 10))
+    write_part(folder, "val2017", validation, (11, 10), (11, 10))
 
 
-def _write_part(folder: Path, part: str, files: dict[str, bytes], listed, captioned) -> None:
+def write_part(folder: Path, part: str, files: dict[str, bytes], listed, captioned) -> None:
     for name in (part, "annotations"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     for name, content in files.items():

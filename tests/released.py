@@ -91,6 +91,12 @@ def flax_tree(tensors):
     return tree
 
 
+def tensor_of(torch, array):
+    if array.dtype.name == "bfloat16":  # which torch takes from no array
+        return torch.tensor(array.astype(np.float32)).bfloat16()
+    return torch.tensor(array)
+
+
 def write(folder, tensors, kind="safetensors", config=None):
     folder.mkdir(exist_ok=True)
     if kind == "safetensors":
@@ -99,7 +105,7 @@ def write(folder, tensors, kind="safetensors", config=None):
         (folder / "flax_model.msgpack").write_bytes(serialization.to_bytes(flax_tree(tensors)))
     else:
         torch = pytest.importorskip("torch", reason="torch writes its own format")
-        state = {name: torch.tensor(array) for name, array in tensors.items()}
+        state = {name: tensor_of(torch, array) for name, array in tensors.items()}
         torch.save(state, folder / "pytorch_model.bin", _use_new_zipfile_serialization=kind == "zip")
     if config:
         (folder / "config.json").write_text(json.dumps(config))

@@ -138,21 +138,58 @@ def test_without_files_or_network(manual, tmp_path, no_network):
 @pytest.mark.parametrize(
     ("part", "cut"),
     [
-        ("train2017", lambda content: content[: len(content) // 2]),
-        ("val2017", lambda content: content[:-1]),  # found before a picture is read
+        ("val2017", lambda content: content[: content.index(b'"annotations"') + 30]),  # before a picture is read
+        ("train2017", lambda content: content[: content.index(b'"file_name"')]),
         ("val2017", lambda _: b"{}"),
         ("val2017", lambda _: b"\xff"),
+        ("val2017", lambda _: b"<html>{404}</html>"),
+        ("val2017", lambda content: content.replace(b'"caption"', b'"text"')[:-1]),
     ],
 )
-def test_cut_annotations_are_refused(manual, tmp_path, part, cut, monkeypatch):
+def test_annotations_without_a_caption_are_refused(manual, tmp_path, part, cut, monkeypatch):
     monkeypatch.setattr(coco_captions_2017, "picture", None)
     path = manual / "annotations" / f"captions_{part}.json"
     path.write_bytes(cut(path.read_bytes()))
-    with pytest.raises(
-        UserError, match=rf"captions_{part}.json is cut short or holds no captions \(.*; fetch"
-    ) as error:
-        open_split(tmp_path)
-    assert "\n" not in str(error.value)
+    for damaged in ("skip", "refuse"):
+        with pytest.raises(
+            UserError, match=rf"captions_{part}.json is cut short or holds no captions \(.*; fetch"
+        ) as error:
+            open_split(tmp_path, damaged=damaged)
+        assert "\n" not in str(error.value)
+
+
+OFFICIAL = {"info": {"year": 2017}, "licenses": [{"id": 1}]}  # what stands before the pictures
+
+
+@pytest.mark.parametrize("damage", ["cut", "broken", "no utf-8"])
+@pytest.mark.parametrize("spaces", [None, 1])
+def test_of_cut_annotations_what_is_whole_is_read(manual, tmp_path, capsys, damage, spaces):
+    path = manual / "annotations" / "captions_train2017.json"
+    content = json.loads(path.read_text())
+    numbers = [1, 2, 3, 4]
+    content = OFFICIAL | {
+        "images": [row for row in content["images"] if row["id"] in numbers],
+        "annotations": sorted(
+            (row for row in content["annotations"] if row["image_id"] in numbers), key=lambda row: row["id"]
+        ),
+    }  # 5 captions of 1, 5 of 2, and 2 of 3, of which the second is not whole
+    written = json.dumps(content, indent=spaces).encode()
+    place = written.index(b"words  1", written.index(b"picture 3"))
+    rest = {"cut": b"", "broken": b'"' + written[place:], "no utf-8": b"\xc3" + written[place:]}[damage]
+    path.write_bytes(written[:place] + rest)
+
+    assert [(row["image_id"], len(row["captions"])) for row in open_split(tmp_path)] == [(1, 5), (2, 5), (3, 1)]
+    lacking = (
+        "lacks pictures: 1 file of annotations cut short (annotations/captions_train2017.json after 11 captions),"
+        " 1 without captions (train2017/000000000004.jpg)"
+    )
+    assert lacking in capsys.readouterr().err
+    with pytest.raises(UserError) as error:
+        open_split(tmp_path, damaged="refuse")
+    assert str(error.value) == (
+        f"data set {NAME} {lacking}; config.data.damaged=skip goes on without them, or replace the files and delete"
+        f" {tmp_path / NAME}"
+    )
 
 
 def test_no_picture_at_all(manual, tmp_path):

@@ -232,3 +232,17 @@ def test_a_run_is_trained_and_opened(command, data_dir, tmp_path):
     ids = tokenizer.tokenize(np.asarray(pictures(3, 32, 32)))
     assert tokenizer.detokenize(ids).shape == (3, 32, 32, 3)
     assert tokenizer.codebook.shape == (64, configs.get_config("smoke").model.code_width)
+
+
+def test_gradients_are_numbers():
+    """The gradient of `jnp.max` between two groups is none where XLA computes the block before it twice."""
+    config, model = configs.get_config("openai"), build(groups=3)
+
+    def loss_fn(params):
+        batch = {"image": jnp.array(np.random.default_rng(0).random((4, 16, 16, 3), np.float32))}
+        rngs = {"dropout": jax.random.key(0)}
+        return dvae.loss_fn(model, params, {}, batch, step=0, rngs=rngs, train=True, **config.loss)[0]
+
+    params = jax.jit(model.init)(jax.random.key(0), pictures())["params"]
+    grads = jax.jit(jax.grad(loss_fn))(params)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))

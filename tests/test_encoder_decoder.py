@@ -255,6 +255,11 @@ def test_files_that_are_damaged_or_missing(changed, refusal, tmp_path):
     said = refusal("convert", "encoder-decoder", folder, "--out", run)
     assert "holds no model.safetensors or pytorch_model.bin or flax_model.msgpack" in said
     (folder / "model.safetensors").write_bytes(raw)
+    for damaged in ("{", "[]", "\xff"):
+        (folder / "generation_config.json").write_text(damaged)
+        said = refusal("convert", "encoder-decoder", folder, "--out", run)
+        assert "generation_config.json is damaged" in said
+    (folder / "generation_config.json").unlink()
     (folder / "config.json").write_text("{")
     assert "config.json is damaged" in refusal("convert", "encoder-decoder", folder, "--out", run)
     (folder / "config.json").unlink()
@@ -278,6 +283,14 @@ def test_what_export_refuses(smoke_run, refusal, tmp_path):
     assert "holds no BERT and GPT-2 (patch_vqvae)" in said
     assert "is there already" in refusal("export", "--run", smoke_run.translator, *format_, "--out", tmp_path)
     assert "invalid choice" in refusal("export", "--run", smoke_run.translator, "--format", "x", "--out", "y")
+
+
+def test_the_start_is_checked_of_a_name_on_the_hub_too(changed, monkeypatch):
+    folder = changed()
+    (folder / "generation_config.json").write_text(json.dumps({"decoder_start_token_id": 3}))
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda _, filename: str(folder / filename))
+    with pytest.raises(UserError, match=r"generation_config.json begins with id 3"):
+        encoder_decoder.load("nobody/pair")
 
 
 def test_load_raises_one_line(tmp_path):

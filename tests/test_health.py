@@ -1,5 +1,6 @@
 """SSIM against scikit-image; the doctor's report and verdict on a sound and on a collapsed tokenizer."""
 
+import grain
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from PIL import Image
 import t2i_jax
 from configs import patch_vqvae
 from t2i_jax import cli, losses
+from t2i_jax.errors import UserError
 from t2i_jax.evals import health
 
 
@@ -88,6 +90,38 @@ def test_the_worst_pictures_come_first(data_dir):
     assert worst[32:, :32].max() == 0
 
 
+def test_pictures_of_another_set_are_scaled(data_dir, monkeypatch):
+    class Seen(FakeTokenizer):
+        def tokenize(self, images):
+            seen.append(images)
+            return super().tokenize(images)
+
+    wide = np.random.default_rng(0).integers(0, 256, (3, 40, 64, 3), np.uint8)
+    wide[:, :, :12] = wide[:, :, -12:] = 0  # cut off
+    asked, seen = [], []
+
+    def open_split(*args):
+        asked.append(args)
+        return grain.MapDataset.source([{"image": image} for image in wide])
+
+    monkeypatch.setattr(health.pipeline, "open_split", open_split)
+    report, _, _ = health.examine(Seen(data_dir, 64), "others", "there", "test")
+    assert asked == [("others", "there", "test")]
+    assert report.startswith("others, test: 3 pictures of 4 tokens")
+    assert seen[0].shape == (3, 32, 32, 3)
+    assert 0 <= seen[0].min() < 0.1
+    assert 0.9 < seen[0].max() <= 1
+    np.testing.assert_allclose(seen[0].mean((1, 2)), wide[:, :, 12:-12].mean((1, 2)) / 255, atol=0.01)
+
+    wide = wide[..., :1]
+    with pytest.raises(UserError, match="pictures of others have 1 channels, this tokenizer reads 3; name others"):
+        health.examine(Seen(data_dir, 64), "others", "there", "test")
+    tokenizer = Seen(data_dir, 64)
+    tokenizer.config.data.channels = 1
+    health.examine(tokenizer, "others", "there", "test")
+    assert seen[-1].shape == (3, 32, 32, 1)
+
+
 def test_doctor_from_the_command_line(data_dir, monkeypatch, tmp_path, capsys):
     fake = FakeTokenizer(data_dir, 64)
     monkeypatch.setattr(t2i_jax, "load", lambda run: fake)
@@ -97,3 +131,6 @@ def test_doctor_from_the_command_line(data_dir, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(t2i_jax, "load", lambda run: object())
     assert cli.main(["doctor", "--run", str(tmp_path)]) == 2
     assert "holds no image tokenizer; name one" in capsys.readouterr().err
+    argv = ["doctor", "--config", "configs/vqvae.py:smoke", "--dry-run", "--data-dir", "elsewhere"]
+    assert cli.main(argv) == 2
+    assert "--data-dir goes together with --run" in capsys.readouterr().err

@@ -209,6 +209,15 @@ def test_of_a_converted_run_its_model_counts_and_not_how_it_would_be_trained(sma
         runs.check_same(run, config.tokenizer, "config.tokenizer")
 
 
+def test_it_is_judged_on_another_set_than_its_own(small, data_dir, tmp_path, capsys):
+    run, _ = small
+    argv = ["doctor", "--run", str(run), "--data-dir", str(data_dir), "--out", str(tmp_path / "worst.png")]
+    assert cli.main([*argv, "--data", "captioned_digits/tiny", "--split", "validation[:9]"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("captioned_digits/tiny, validation[:9]: 9 pictures of 16 tokens\n")
+    assert "verdict: " in said
+
+
 def test_weights_that_were_damaged_later_are_seen(small):
     run, config = small
     raw = bytearray((run / "model.safetensors").read_bytes())

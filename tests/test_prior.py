@@ -1,6 +1,7 @@
 """A prior's run: trained, opened, drawn from with captions and without, and judged."""
 
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import train
 from configs import prior as prior_config
 from t2i_jax import cli, files, generate
 from t2i_jax.errors import UserError
-from t2i_jax.evals import faithfulness, report, tokens
+from t2i_jax.evals import diversity, faithfulness, report, tokens
 from t2i_jax.loop import run as runs
 
 PROMPTS = ["a red seven", "a blue one above a green two"]
@@ -139,8 +140,11 @@ def test_uniform_ids_are_uniform_and_seeded():
 
 
 def test_the_report_has_the_uniform_priors_score(pipe, run, monkeypatch):
-    make_prompts = faithfulness.make_prompts
-    monkeypatch.setattr(faithfulness, "make_prompts", lambda *args, **kw: make_prompts(*args, per_category=3, **kw))
+    for module, name, few in (
+        (faithfulness, "make_prompts", {"per_category": 3}),
+        (diversity, "make_open_prompts", {"per_kind": 20}),
+    ):
+        monkeypatch.setattr(module, name, partial(getattr(module, name), **few))
     table, results = report.evaluate_run(pipe, run)
     for column in ("uniform", "held-out uniform"):
         assert results["faithfulness"][column]["overall"] <= 0.1

@@ -1,6 +1,7 @@
 """Released BERT and GPT-2: three formats, old and new names, sizes, and what is said where something differs."""
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
 from released import (
@@ -82,17 +83,29 @@ def test_a_gpt2_is_read_but_for_its_words(tmp_path, kind, prefix):
     np.testing.assert_array_equal(params["position_embed"]["embedding"], own["wpe.weight"])
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_bfloat16_is_read_as_float32(tmp_path, kind):
+    halved = {name: array.astype(ml_dtypes.bfloat16) for name, array in bert_tensors().items()}
+    rounded = {name: array.astype(np.float32) for name, array in halved.items()}
+    params, expected = (
+        bert.load(write(tmp_path / name, tensors, kind, BERT_JSON), BERT, "f")
+        for name, tensors in (("halved", halved), ("rounded", rounded))
+    )
+    jax.tree.map(np.testing.assert_array_equal, params, expected)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype("float32")}
+
+
 def test_positions_are_kept_or_interpolated(tmp_path):
     own = gpt2_tensors()
     own["wpe.weight"] = np.arange(P, dtype=np.float32)[:, None] + np.zeros(D, np.float32)
-    folder = write(tmp_path / "gpt2", own)
+    folder = write(tmp_path / "gpt2", own, config=GPT2_JSON)
     for count in (1, 4, P, 19, 64):
         params = gpt2.load(folder, {**GPT2_, "positions": count}, "f")
         table = params["position_embed"]["embedding"]
         np.testing.assert_allclose(table[:, 0], np.linspace(0, P - 1, count), rtol=1e-6)
         assert table.dtype == np.float32
     texts = bert_tensors()
-    params = bert.load(write(tmp_path / "bert", texts), {**BERT, "max_positions": 4}, "f")
+    params = bert.load(write(tmp_path / "bert", texts, config=BERT_JSON), {**BERT, "max_positions": 4}, "f")
     np.testing.assert_array_equal(
         params["position_embed"]["embedding"], texts["embeddings.position_embeddings.weight"][:4]
     )

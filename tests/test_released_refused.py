@@ -43,13 +43,36 @@ def test_another_architecture_is_named(tmp_path):
     assert "has activation_function relu; this model computes with gelu_new" in refusal(gpt2, relu, GPT2_)
 
 
+def test_without_a_config_the_number_of_heads_is_unknown(tmp_path):
+    for module, tensors, sizes in ((bert, bert_tensors(), BERT), (gpt2, gpt2_tensors(), GPT2_)):
+        folder = write(tmp_path / "weights", tensors)
+        for source in (folder, folder / "model.safetensors"):
+            assert f"folder {folder} holds no config.json; put the file there" in refusal(module, source, sizes)
+
+
+@pytest.mark.parametrize("value", [None, "8", 0, 8.0, True])
+def test_sizes_that_are_no_numbers(tmp_path, value):
+    for module, tensors, config, sizes, fields in (
+        (bert, bert_tensors(), BERT_JSON, BERT, ["hidden_size"]),
+        (gpt2, gpt2_tensors(), GPT2_JSON, GPT2_, ["n_embd", *(["n_inner"] if value is not None else [])]),
+    ):
+        for field in fields:
+            said = refusal(module, write(tmp_path / "weights", tensors, config={**config, field: value}), sizes)
+            assert f"has {field} {value!r}, which is no whole number above 0" in said
+
+
+def test_weights_in_several_files(tmp_path):
+    (tmp_path / "model.safetensors.index.json").write_text("{}")
+    assert "model.safetensors.index.json is of weights in several files; save them" in refusal(bert, tmp_path, BERT)
+
+
 def test_differences_are_listed(tmp_path):
     own = bert_tensors()
     for i in range(3):
         del own[f"encoder.layer.{i}.output.dense.bias"]
     own["encoder.extra.weight"] = np.zeros(2, np.float32)
     own["encoder.layer.0.attention.self.key.bias"] = np.zeros(D + 1, np.float32)
-    said = refusal(bert, write(tmp_path / "bert", own), BERT)
+    said = refusal(bert, write(tmp_path / "bert", own, config=BERT_JSON), BERT)
     assert "encoder.layer.0.output.dense.bias is missing; encoder.layer.1.output.dense.bias is missing" in said
     assert "encoder.extra.weight has no place and 1 more" in said
 

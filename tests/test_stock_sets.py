@@ -17,8 +17,10 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.image_classification import cifar, mnist
 
+from configs import vae
 from t2i_jax.data import pipeline
 from t2i_jax.errors import UserError
+from t2i_jax.tasks import reconstruct
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 TRAIN, TEST = 20, 10
@@ -174,6 +176,24 @@ def test_the_real_sets_have_what_is_read(name):
     assert len(examples) == 3
     assert all(example["caption"].decode() in {*CLASSES, *"0123456789"} for example in examples)
     assert all(example["image"].dtype == np.uint8 for example in examples)
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+def test_made_up_examples_go_all_the_way_to_a_batch(data_dir, name):
+    """`tfds.testing.mock_data` needs no TensorFlow for a data source; of a prepared set it wants the folder."""
+    config = vae.get_config(name)
+    config.data.update({"data_dir": str(data_dir), "train": "train[:15]", "validation": "train[15:]"})
+    with tfds.testing.mock_data(num_examples=7, data_dir=str(next(data_dir.glob(f"{name}/*")))):
+        splits, transform = reconstruct.inputs(config)
+        assert len(splits["train"]) == len(splits["validation"]) == 7  # and not the 15 and 5 of the files
+        batch = next(pipeline.train_stream(splits["train"], transform, batch_size=4, seed=0))
+        captions = {example["caption"].decode() for example in splits["train"]}
+    side, channels = config.data.image_size, config.data.channels
+    assert batch["image"].shape == (4, side, side, channels)
+    assert batch["image"].dtype == np.float32
+    assert 0 <= batch["image"].min() < 0.1 < 0.9 < batch["image"].max() <= 1
+    assert captions <= {*CLASSES, *"0123456789"}
+    assert "tensorflow" not in sys.modules
 
 
 def test_a_set_without_classes():

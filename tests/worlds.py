@@ -91,6 +91,19 @@ def tokens_of(world):
     return shards
 
 
+def assert_same_checkpoint(run, other, step, *kinds):
+    """Two runs' checkpoints of a step are alike bit for bit, and hold these kinds of arrays beside the usual."""
+    arrays, place = checkpoint_of(run, step)
+    expected, expected_place = checkpoint_of(other, step)
+    assert place == expected_place
+    assert arrays.keys() == expected.keys()
+    for kind in ("params", "opt_state", "mu", "step", *kinds):
+        assert any(kind in name for name in arrays), kind
+    for name, array in arrays.items():
+        assert array.dtype == expected[name].dtype
+        assert array.tobytes() == expected[name].tobytes(), name
+
+
 def assert_same_run(run, other):
     """Two run folders hold the same, bit for bit."""
     names = ["config.json", "model.safetensors", "scores.json"]
@@ -98,15 +111,7 @@ def assert_same_run(run, other):
         names += ["text_tokenizer.json", *(f"tokenizer/{name}" for name in names)]
     for name in names:
         assert (run / name).read_bytes() == (other / name).read_bytes(), name
-    arrays, place = checkpoint_of(run, STEPS)
-    expected, expected_place = checkpoint_of(other, STEPS)
-    assert place == expected_place
-    assert arrays.keys() == expected.keys()
-    for kind in ("params", "opt_state", "ema_params", "step"):
-        assert any(kind in name for name in arrays), kind
-    for name, array in arrays.items():
-        assert array.dtype == expected[name].dtype
-        assert array.tobytes() == expected[name].tobytes(), name
+    assert_same_checkpoint(run, other, STEPS, "ema_params")
     rubbish = [path for path in run.rglob("*") if path.name.endswith((".partial", ".old")) or "tmp" in path.name]
     assert not rubbish, rubbish
 

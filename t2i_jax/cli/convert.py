@@ -60,7 +60,6 @@ def _run_encoder_decoder(args):
 
     converted.check_free(Path(args.out))
     config, params = encoder_decoder.load(args.folder)
-    encoder_decoder.check_start(args.folder, config.model.codebook_size)
     if args.tokenizer_run:
         config.model.num_tokens = _num_tokens(args.tokenizer_run, config.model)
     names = [name for name in ("tokenizer.json", "vocab.txt") if (Path(args.folder) / name).is_file()]

@@ -29,6 +29,11 @@ def add(commands) -> None:
         metavar="N",
         help="learn N captions of --config by heart and draw their tokens again, greedily",
     )
+    doctor.add_argument(
+        "--data", metavar="NAME", help="set to judge --run by, pictures scaled to fit (the run's own)"
+    )
+    doctor.add_argument("--data-dir", help="folder of prepared sets (the run's own)")
+    doctor.add_argument("--split", help="of the set, as in validation or train[:1000] (the run's validation split)")
     doctor.add_argument("--out", help="where the grid of the worst pictures goes (RUN/worst.png)")
     doctor.set_defaults(function=run)
 
@@ -41,6 +46,10 @@ def run(args) -> None:
             "--config goes together with --dry-run or --overfit N, as in --config configs/translator.py --dry-run"
         )
     if args.config is not None:
+        if useless := [name for name in ("data", "data_dir", "split") if getattr(args, name) is not None]:
+            raise UserError(
+                f"--{useless[0].replace('_', '-')} goes together with --run; for --config it is --config.data"
+            )
         _examine_config(args)
         return
     if args.overrides:
@@ -58,7 +67,7 @@ def run(args) -> None:
 
     from t2i_jax.evals.health import examine
 
-    report, _, worst = examine(tokenizer)
+    report, _, worst = examine(tokenizer, args.data, args.data_dir, args.split)
     print(report)
     out.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(worst).save(out)

@@ -38,13 +38,19 @@ def load(folder: str | Path) -> tuple[ConfigDict, dict]:
       float32 arrays.
 
     Raises:
-      UserError: a file is missing or damaged, or holds another architecture or other sizes than its config says.
+      UserError: a file is missing or damaged, or holds another architecture or other sizes than its config says, or
+        pictures do not begin with its last id.
     """
     path = weights.find(folder)
     origin, content = str(path), weights.read_config(folder, path)
-    if content is None:
-        raise UserError(f"{folder} holds no config.json, without which its sizes are unknown; put it there")
     config = config_of(content, f"config.json of {folder}")
+    check_start(content, f"config.json of {folder}", config.model.codebook_size)
+    try:
+        generation = weights.find_beside(folder, path, "generation_config.json")
+    except UserError:  # not every checkpoint has one
+        generation = None
+    if generation:
+        check_start(weights.read_object(generation), str(generation), config.model.codebook_size)
     tensors = weights.read(path)
     if HEAD not in tensors and TOKENS in tensors and _is_tied(content):
         tensors[HEAD] = tensors[TOKENS]
@@ -127,20 +133,23 @@ def config_of(content: Mapping, origin: str) -> ConfigDict:
     )
 
 
-def check_start(folder: str | Path, codebook_size: int) -> None:
+def check_start(content: Mapping, origin: str, codebook_size: int) -> None:
     """Whether a checkpoint begins its pictures with its last id, as a run does.
 
+    Args:
+      content: of its `config.json` or `generation_config.json`; one that names no such id is taken to.
+      origin: what errors call it.
+      codebook_size: K, which is that id.
+
     Raises:
-      UserError: its `config.json` or `generation_config.json` names another (one that names none is taken to).
+      UserError: it names another.
     """
-    for name in ("generation_config.json", "config.json"):
-        path = Path(folder) / name
-        start = json.loads(path.read_bytes()).get("decoder_start_token_id") if path.is_file() else None
-        if start is not None and start != codebook_size:
-            raise UserError(
-                f"{path} begins with id {start} (decoder_start_token_id); a run begins with its last id,"
-                f" {codebook_size}: move that row of the token table to the end, or convert another checkpoint"
-            )
+    start = content.get("decoder_start_token_id")
+    if start is not None and start != codebook_size:
+        raise UserError(
+            f"{origin} begins with id {start} (decoder_start_token_id); a run begins with its last id,"
+            f" {codebook_size}: move that row of the token table to the end, or convert another checkpoint"
+        )
 
 
 def save(folder: str | Path, model: ConfigDict, params: Mapping, tokenizer: dict | None = None) -> None:

@@ -67,7 +67,8 @@ def letters(sizes: Mapping) -> dict[str, int]:
 def read_sizes(config: Mapping, origin: str) -> dict:
     """Sizes from a released config.json; see `tables.read_sizes`."""
     sizes = tables.read_sizes(config, SIZES, FIXED, origin)
-    return {**sizes, "mlp_width": config.get("n_inner") or 4 * sizes["width"]}
+    inner = {"n_inner": 4 * sizes["width"]} if config.get("n_inner") is None else config
+    return sizes | tables.read_sizes(inner, {"mlp_width": "n_inner"}, {}, origin)
 
 
 def renamed(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -107,8 +108,7 @@ def load(name_or_folder: str | Path, sizes: Mapping, field: str) -> dict:
         some = ", ".join(sorted(tensors)[:2]) or "none at all"
         raise UserError(f"{origin} holds no GPT-2 (its tensors: {some}, ...); name the weights of one") from None
     config = weights.read_config(name_or_folder, path)
-    if config is not None:
-        found["heads"] = read_sizes(config, f"config.json of {name_or_folder}")["heads"]
+    found["heads"] = read_sizes(config, f"config.json of {name_or_folder}")["heads"]
     tables.check_sizes(found, sizes, origin, "GPT-2", field)
 
     cross = any(".crossattention.c_proj." in name for name in tensors)

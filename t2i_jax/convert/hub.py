@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import ml_dtypes  # noqa: F401, by which numpy, and safetensors with it, knows bfloat16
 import numpy as np
 import safetensors
 

@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
+import ml_dtypes
 import numpy as np
 
 from t2i_jax.errors import UserError
@@ -22,6 +23,7 @@ DEPTH = 20  # modules inside each other
 STORAGES = {
     "FloatStorage": np.float32,
     "HalfStorage": np.float16,
+    "BFloat16Storage": ml_dtypes.bfloat16,
     "DoubleStorage": np.float64,
     "LongStorage": np.int64,
     "IntStorage": np.int32,

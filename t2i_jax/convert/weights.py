@@ -22,9 +22,17 @@ def find(name_or_folder: str | Path) -> Path:
     """Where the weights lie on this machine, once this returns; see `hub.find`.
 
     Raises:
-      UserError: there are none, or they cannot be fetched.
+      UserError: there are none, or they cannot be fetched, or a folder has them in several files.
     """
-    return hub.find(name_or_folder, FILES)
+    try:
+        return hub.find(name_or_folder, FILES)
+    except UserError:
+        for index in Path(name_or_folder).glob("*.index.json"):
+            raise UserError(
+                f"{index} is of weights in several files; save them as one, with a larger max_shard_size of"
+                " save_pretrained"
+            ) from None
+        raise
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
@@ -40,20 +48,35 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     return readers[suffix](path)
 
 
-def read_config(name_or_folder: str | Path, weights: Path) -> dict | None:
-    """The `config.json` that belongs to weights; None where there is none to be had.
+def find_beside(name_or_folder: str | Path, weights: Path, filename: str) -> Path:
+    """Where the file lies that belongs to weights.
 
     Args:
       name_or_folder: what the weights were found by.
       weights: their file.
+      filename: such as "config.json".
 
     Raises:
-      UserError: it is no JSON object.
+      UserError: there is none to be had.
     """
-    try:
-        path = hub.find(weights.parent if Path(name_or_folder).exists() else name_or_folder, ("config.json",))
-    except UserError:
-        return None
+    return hub.find(weights.parent if Path(name_or_folder).exists() else name_or_folder, (filename,))
+
+
+def read_config(name_or_folder: str | Path, weights: Path) -> dict:
+    """The `config.json` that belongs to weights: it alone has the number of heads. See `find_beside`.
+
+    Raises:
+      UserError: there is none to be had, or it is no JSON object.
+    """
+    return read_object(find_beside(name_or_folder, weights, "config.json"))
+
+
+def read_object(path: Path) -> dict:
+    """The JSON object of a file.
+
+    Raises:
+      UserError: it holds none.
+    """
     try:
         config = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
@@ -86,7 +109,7 @@ def _array(kind, payload):
     if kind != ARRAY:
         raise ValueError(f"it holds an object of kind {kind}, which is no array")
     shape, dtype, content = msgpack.unpackb(payload, raw=True)
-    if np.dtype(dtype.decode()).kind not in "fiub":
+    if np.dtype(dtype.decode()).kind not in "fiub" and dtype != b"bfloat16":
         raise ValueError(f"it holds an array of {dtype.decode()[:40]}")
     return np.frombuffer(content, dtype.decode()).reshape(shape)
 

@@ -7,12 +7,14 @@ from `DATA_DIR/downloads/manual`, zipped or unpacked, or fetched:
     train2017/*.jpg      val2017/*.jpg      annotations/captions_train2017.json, captions_val2017.json
     train2017.zip        val2017.zip        annotations_trainval2017.zip
 
-A picture that cannot be read is left out, and named in `left_out.json`.
+A picture that cannot be read is left out, and named in `left_out.json`; so is one whose captions an annotations
+file lacks because it is cut short.
 """
 
 import dataclasses
 import io
 import json
+import re
 import sys
 import urllib.request
 import zipfile
@@ -43,6 +45,8 @@ ARCHIVES = {
 
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 """What Pillow makes of broken pictures."""
+
+BETWEEN = re.compile(r"[\s,:]*")  # two values of a JSON file
 
 
 @dataclasses.dataclass(eq=False)
@@ -79,9 +83,10 @@ class CocoCaptions2017(tfds.core.ShardBasedBuilder):
     def _shard_iterators_per_split(self, dl_manager: tfds.download.DownloadManager) -> dict[str, list]:
         roots = _find(dl_manager, Path(self.data_dir_root, "downloads", "manual"))
         self._left_out = defaultdict(list)
-        # Both annotations are read before the first picture is: a cut file shows at once.
+        cut = self._left_out["file of annotations cut short"]
+        # Both annotations are read before the first picture is: a useless file shows at once.
         return {
-            split: self._shards(roots[part] / part, *_read_annotations(roots["annotations"], part))
+            split: self._shards(roots[part] / part, *_read_annotations(roots["annotations"], part, cut))
             for split, part in (("train", "train2017"), ("validation", "val2017"))
         }
 
@@ -165,20 +170,61 @@ def _open_zip(path: Path) -> zipfile.Path:
         raise UserError(f"{path} is cut short or no zip file; fetch it again") from None
 
 
-def _read_annotations(root, part: str) -> tuple[dict[int, str], dict[int, list[str]]]:
-    """Picture number -> file name, and picture number -> captions, without line breaks and empty ones."""
+def _read_annotations(root, part: str, cut: list[str]) -> tuple[dict[int, str], dict[int, list[str]]]:
+    """Picture number -> file name, and picture number -> captions, without line breaks and empty ones.
+
+    Of a file that is cut short or broken in between, what stands before that is read, and `cut` gets its name.
+    """
     path = root / "annotations" / f"captions_{part}.json"
     try:
-        content = json.loads(path.read_bytes())
+        raw = path.read_bytes()
+        try:
+            content, whole = json.loads(raw), True
+        except ValueError:
+            content, whole = _whole_records(raw), False
         names = {int(row["id"]): str(row["file_name"]) for row in content["images"]}
         captions = defaultdict(list)
         for row in sorted(content["annotations"], key=lambda row: row["id"]):
             captions[int(row["image_id"])] += filter(None, [" ".join(row["caption"].split())])
+        if not (whole or names.keys() & captions.keys()):
+            raise ValueError("no caption before the cut")
     except FileNotFoundError:
         raise UserError(f"{path} is missing; fetch {SITE}/{ARCHIVES['annotations']} again") from None
-    except (ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(
             f"{path} is cut short or holds no captions ({type(error).__name__}: {error}); fetch"
             f" {SITE}/{ARCHIVES['annotations']} again"
         ) from None
+    if not whole:
+        cut.append(f"annotations/{path.name} after {len(content['annotations'])} captions")
     return names, captions
+
+
+def _whole_records(raw: bytes) -> dict:
+    """The leading fields of a JSON object that is broken somewhere, of its arrays the leading elements."""
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        text = raw[: error.start].decode()
+    read, content = json.JSONDecoder().raw_decode, {}
+
+    def after(place):
+        return BETWEEN.match(text, place).end()
+
+    try:
+        place = after(text.index("{") + 1)
+        while True:
+            key, place = read(text, place)
+            place = after(place)
+            if text[place] != "[":
+                content[key], place = read(text, place)
+            else:
+                rows, place = content.setdefault(key, []), after(place + 1)
+                while text[place] != "]":
+                    row, place = read(text, place)
+                    rows.append(row)
+                    place = after(place)
+                place += 1
+            place = after(place)
+    except (ValueError, IndexError):  # here it is broken
+        return content

@@ -56,7 +56,10 @@ def open_split(name: str, data_dir: str, split: str, damaged: str = "skip") -> g
         raise UserError(f"data set {name}: {error}; delete {folder} to prepare it again") from None
     builder = _prepare(name, data_dir, folder, own)
     if damaged == "refuse" and (lacking := left_out.describe(builder.data_dir)):
-        raise UserError(f"data set {name} lacks pictures: {lacking}; config.data.damaged=skip goes on without them")
+        raise UserError(
+            f"data set {name} lacks pictures: {lacking}; config.data.damaged=skip goes on without them, or replace"
+            f" the files and delete {folder}"
+        )
     try:
         source = builder.as_data_source(split=split)
         len(source)  # raises for "train[9:3]"

@@ -1,11 +1,15 @@
 """Is a tokenizer fit for stage two? Use of its codebook, quality of its reconstructions, and a verdict."""
 
+from functools import partial
+
 import numpy as np
 from jaxtyping import UInt8
+from PIL import Image, ImageOps
 
 from t2i_jax import losses
 from t2i_jax.data import pipeline
 from t2i_jax.data.pictures import picture_grid
+from t2i_jax.errors import UserError
 from t2i_jax.evals.reconstruction import codebook_health
 
 THRESHOLDS = {"usage": 0.5, "psnr": 20.0, "ssim": 0.7}
@@ -17,28 +21,36 @@ WORST = 16  # pictures shown
 _BATCH = 256
 
 
-def examine(tokenizer) -> tuple[str, dict, UInt8[np.ndarray, "H W C"]]:
-    """Tokenize and restore the whole validation split.
+def examine(
+    tokenizer, name: str | None = None, data_dir: str | None = None, split: str | None = None
+) -> tuple[str, dict, UInt8[np.ndarray, "H W C"]]:
+    """Tokenize and restore a whole split.
 
     Args:
       tokenizer: a `t2i_jax.generate.Tokenizer`.
+      name, data_dir, split: of the pictures; None is what the run's config names, its validation split. Pictures of
+        another size are cropped to their central square and scaled to the model's side.
 
     Returns:
       The report as text, as a dict (`fit` is the verdict), and a grid of the worst pictures over what became of
       them.
 
     Raises:
-      UserError: the data set cannot be opened.
+      UserError: the data set cannot be opened, or its pictures have other channels than the tokenizer reads.
     """
-    dataset = pipeline.open_split(
-        tokenizer.config.data.name, tokenizer.config.data.data_dir, tokenizer.config.data.validation
-    )
+    own, side = tokenizer.config.data, tokenizer.config.model.image_size
+    name, data_dir, split = name or own.name, data_dir or own.data_dir, split or own.validation
+    dataset = pipeline.open_split(name, data_dir, split)
+    channels = dataset[0]["image"].shape[-1]
+    if channels != own.channels:
+        raise UserError(
+            f"pictures of {name} have {channels} channels, this tokenizer reads {own.channels}; name others"
+        )
     ids, decibels, similarities, worst = [], [], [], []
-    for batch, count in pipeline.one_pass(dataset, _pixels, _BATCH):
+    for batch, count in pipeline.one_pass(dataset, partial(_pixels, side=side), _BATCH):
         images = batch["image"][:count]
-        own = tokenizer.tokenize(images)
-        restored = tokenizer.detokenize(own)
-        ids.append(own)
+        ids.append(tokenizer.tokenize(images))
+        restored = tokenizer.detokenize(ids[-1])
         decibels.append(np.asarray(losses.psnr(restored, images)))
         similarities.append(np.asarray(losses.ssim(restored, images)))
         pairs = zip(decibels[-1], images, restored, strict=True)
@@ -46,6 +58,7 @@ def examine(tokenizer) -> tuple[str, dict, UInt8[np.ndarray, "H W C"]]:
     ids, decibels = np.concatenate(ids), np.concatenate(decibels)
     size = tokenizer.codebook_size
     results = codebook_health(ids, size) | {
+        "data": f"{name}, {split}",
         "codebook_size": size,
         "dead_codes": int(size - len(np.unique(ids))),
         "pictures": len(ids),
@@ -59,8 +72,12 @@ def examine(tokenizer) -> tuple[str, dict, UInt8[np.ndarray, "H W C"]]:
     return format_report(results), results, picture_grid(np.uint8(rows * 255 + 0.5), columns=len(worst))
 
 
-def _pixels(example, rng):
-    return {"image": example["image"].astype(np.float32) / 255}
+def _pixels(example, rng, *, side):
+    image = example["image"]
+    if image.shape[:2] != (side, side):
+        fitted = ImageOps.fit(Image.fromarray(image.squeeze()), (side, side), Image.Resampling.LANCZOS)
+        image = np.asarray(fitted).reshape(side, side, -1)
+    return {"image": image.astype(np.float32) / 255}
 
 
 def thresholds(codebook_size: int) -> dict[str, float]:
@@ -84,7 +101,7 @@ def format_report(results: dict) -> str:
     least = {name: f"{value:.3g}" for name, value in thresholds(results["codebook_size"]).items()}
     least["usage"] = f"{THRESHOLDS['usage']:.0%}"
     bad = failing(results)
-    lines = [f"whole validation split: {results['pictures']} pictures of {results['tokens']} tokens"]
+    lines = [f"{results['data']}: {results['pictures']} pictures of {results['tokens']} tokens"]
     lines += [
         f"{name:<10}  {text:<44}  at least {least[name]:<6}  {'too low' if name in bad else 'ok'}"
         for name, text in shown.items()

@@ -23,6 +23,7 @@ class TranslationEvaluator:
       predict: `(params, batch) -> {"logits": [B, N, K]}` under teacher forcing.
       sample: `(params, batch, keys) -> ids [B, N]`, free running.
       codebook_size: K.
+      batch_size: most pictures that `predict` and `sample` are given at a time.
       temperature: that `sample` draws with; the teacher-forced draws use it too, but no guidance and no filter.
       drawn: pictures that the statistics look at.
     """
@@ -36,6 +37,7 @@ class TranslationEvaluator:
         predict: Callable,
         sample: Callable,
         codebook_size: int,
+        batch_size: int,
         temperature: float,
         drawn: int = 250,
     ):
@@ -43,6 +45,7 @@ class TranslationEvaluator:
         self._codebook_size, self._temperature = codebook_size, temperature
         self._ids = ids["validation"]
         self._drawn = min(drawn, len(self._ids))
+        self._batch_size = min(batch_size, len(self._ids))
         self.baselines = {
             "unigram_nats": tokens.unigram_nats(ids["train"], self._ids, codebook_size),
             "bigram_nats": tokens.bigram_nats(ids["train"], self._ids, codebook_size),
@@ -66,13 +69,16 @@ class TranslationEvaluator:
           and of free-running draws at the same temperature.
         """
         nats, forced, free = [], [], []
-        passes = pipeline.one_pass(self._validation, self._transform, self._drawn)
-        for number, (batch, count) in enumerate(passes):
-            keys = jax.random.split(jax.random.key(number), self._drawn)
-            batch_nats, ids = self._forced(params, batch, keys)
+        keys, size = jax.random.split(jax.random.key(0), self._drawn), self._batch_size
+        passes = pipeline.one_pass(self._validation, self._transform, size)
+        for start, (batch, count) in zip(range(0, len(self._ids), size), passes, strict=True):
+            own_keys = keys[np.minimum(np.arange(start, start + size), self._drawn - 1)]
+            batch_nats, ids = self._forced(params, batch, own_keys)
             nats.append(np.asarray(batch_nats)[:count])
-            if number == 0:
-                forced, free = np.asarray(ids), np.asarray(self._sample(params, batch, keys))
+            if start < self._drawn:
+                forced.append(np.asarray(ids))
+                free.append(np.asarray(self._sample(params, batch, own_keys)))
+        forced, free = (np.concatenate(ids)[: self._drawn] for ids in (forced, free))
         scores = {"nats": float(np.mean(np.concatenate(nats))), **self.baselines}
         samples = {"data": self._ids[: self._drawn], "teacher_forced": forced, "free_running": free}
         for name, ids in samples.items():

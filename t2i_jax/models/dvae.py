@@ -11,7 +11,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from einops import rearrange, reduce, repeat
+from einops import rearrange, repeat
 from flax import linen as nn
 from jaxtyping import Array, Float, Int, Key
 
@@ -153,8 +153,10 @@ class Encoder(nn.Module):
             for number in range(self.blocks):
                 x = block(2**group * self.width, name=f"group_{group + 1}_block_{number + 1}")(x)
             if group < self.groups - 1:
-                # Not nn.max_pool: the gradient of that is slow in XLA on CPU.
-                x = reduce(x, "b (h y) (w x) c -> b h w c", "max", y=2, x=2)
+                # Not nn.max_pool: the gradient of that is slow in XLA on CPU. Not jnp.max: that divides by how many
+                # values equal the maximum, none where a compiler computes them twice and differently.
+                x = jnp.maximum(x[:, ::2], x[:, 1::2])
+                x = jnp.maximum(x[:, :, ::2], x[:, :, 1::2])
         x = nn.relu(x)
         self.sow("intermediates", "features", x)  # for a start by k-means
         return Same(self.codebook_size, 1, "float32", name="output")(x)

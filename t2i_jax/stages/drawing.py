@@ -9,6 +9,7 @@ from t2i_jax.data import text, token_cache
 from t2i_jax.data.pictures import picture_grid
 from t2i_jax.evals import translation
 from t2i_jax.generate import Translator
+from t2i_jax.generate.batches import BATCH
 from t2i_jax.loop import run as runs
 from t2i_jax.loop.state import stream
 from t2i_jax.stages import Stage, Train
@@ -73,6 +74,7 @@ def prepare_drawing(
         predict=lambda params, batch: task.predict(model, params, {}, batch),
         sample=sample,
         codebook_size=model.codebook_size,
+        batch_size=BATCH,  # logits of 8,192 codes at 1,024 places: 2 GB
         temperature=config.sampling.temperature,
     )
 

@@ -1,0 +1,58 @@
+"""Scores of a translator: the same however many pictures are looked at together."""
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from t2i_jax.evals import tokens
+from t2i_jax.evals.translation import TranslationEvaluator
+
+PICTURES, N, K = 11, 6, 5
+
+
+@pytest.fixture
+def ids():
+    rng = np.random.default_rng(0)
+    return {split: rng.integers(0, K, (PICTURES, N), np.int32) for split in ("train", "validation")}
+
+
+def predict(params, batch):
+    return {"logits": params[batch["ids"]]}
+
+
+def sample(params, batch, keys):
+    return jax.vmap(lambda key, row: jax.random.randint(key, (N,), 0, 1 + row[0]))(keys, batch["ids"])
+
+
+def scores_of(ids, params, batch_size, drawn):
+    rows, sizes = [{"ids": row} for row in ids["validation"]], set()
+
+    def sample_batch(params, batch, keys):
+        sizes.add((len(keys), len(batch["ids"])))
+        return sample(params, batch, keys)
+
+    evaluator = TranslationEvaluator(
+        grain.MapDataset.source(rows), ids, lambda example, rng: example, predict=predict, sample=sample_batch,
+        codebook_size=K, batch_size=batch_size, temperature=1.0, drawn=drawn,
+    )  # fmt: skip
+    return evaluator(params), sizes
+
+
+@pytest.mark.parametrize("drawn", [4, 7, 250])
+def test_scores_do_not_depend_on_the_batch(ids, drawn):
+    params = jax.random.normal(jax.random.key(1), (K, K))
+    whole, sizes = scores_of(ids, params, 100, drawn)
+    assert sizes == {(PICTURES, PICTURES)}
+    for size in (1, 3, 4):
+        scores, sizes = scores_of(ids, params, size, drawn)
+        assert sizes == {(size, size)}
+        assert scores == pytest.approx(whole, rel=1e-6)
+
+    nats = -jax.nn.log_softmax(params)[ids["validation"], ids["validation"]].mean().item()
+    assert whole["nats"] == pytest.approx(nats, rel=1e-6)
+    keys = jax.random.split(jax.random.key(0), min(drawn, PICTURES))
+    free = sample(params, {"ids": jnp.array(ids["validation"][: len(keys)])}, keys)
+    expected = tokens.statistics(np.asarray(free), K)
+    assert {name: whole[f"free_running/{name}"] for name in expected} == pytest.approx(expected)
