@@ -16,6 +16,7 @@ from t2i_jax.errors import UserError
 from t2i_jax.sampling.settings import Sampling
 
 MAX_NUM = 1000  # pictures of one prompt
+CLIP = "openai/clip-vit-base-patch32"
 
 
 def add(commands) -> None:
@@ -41,9 +42,10 @@ def add(commands) -> None:
     )
     sample.add_argument(
         "--rerank",
-        choices=["likelihood"],
-        help="by what the best are found: how much likelier the prompt makes a picture (likelihood)",
+        choices=["likelihood", "clip"],
+        help="best are those that the prompt makes likelier most, or that CLIP finds nearest to it (likelihood)",
     )
+    sample.add_argument("--clip", help=f"CLIP's folder, or its name on the hub ({CLIP})")
     sample.add_argument("--seed", type=int, default=0, help="same seed, same pictures (0)")
     sample.add_argument(
         "--out",
@@ -63,6 +65,8 @@ def run(args) -> None:
         raise UserError(f"--candidates {args.candidates} is out of range; give {args.num} (-n) to {MAX_NUM}")
     if args.rerank is not None and args.candidates is None:
         raise UserError(f"--rerank {args.rerank} needs --candidates, say {8 * args.num}")
+    if args.clip is not None and args.rerank != "clip":
+        raise UserError(f"--clip {args.clip} needs --rerank clip")
     check_seed(args.seed)
     names = [field.name for field in dataclasses.fields(Sampling)]
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
@@ -83,7 +87,7 @@ def _sample_grid(args, given):
     check_grid_path(out)
     check_run(args.run)
     pipe = load_translator(args.run)
-    images = pipe(args.prompt, num_images=args.num, seed=args.seed, candidates=args.candidates, **given)
+    images = pipe(args.prompt, num_images=args.num, seed=args.seed, **_ranking(args), **given)
     from t2i_jax.data.pictures import labelled_grid
 
     _save(labelled_grid(images, args.prompt), out)
@@ -101,6 +105,14 @@ def _sample_unconditional(args, given):
     _save(plain_grid(images), out)
 
 
+def _ranking(args) -> dict:
+    if args.rerank != "clip":
+        return {"candidates": args.candidates}
+    from t2i_jax.generate.clip import Clip
+
+    return {"candidates": args.candidates, "rerank": Clip(args.clip or CLIP)}
+
+
 def _save(grid, out):
     out.parent.mkdir(parents=True, exist_ok=True)
     grid.save(out)
@@ -113,9 +125,9 @@ def _sample_folder(args, given):
     check_folder(out, {name for names in files for name in names})
     check_run(args.run)
     pipe = load_translator(args.run)
-    images = pipe(prompts, num_images=args.num, seed=args.seed, candidates=args.candidates, **given)
+    images = pipe(prompts, num_images=args.num, seed=args.seed, **_ranking(args), **given)
     settings = {"run": args.run, "digest": pipe.digest, "seed": args.seed, "n": args.num}
-    settings["candidates"] = args.candidates
+    settings |= {"candidates": args.candidates, "rerank": args.rerank}
     settings |= dataclasses.asdict(dataclasses.replace(pipe.sampling, **given))
     _write_folder(out, images, prompts, files, settings)
 

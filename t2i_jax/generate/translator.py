@@ -1,7 +1,7 @@
 """A run folder of a translator, opened: captions -> pictures."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from importlib import import_module
@@ -69,6 +69,7 @@ class Translator:
         plain_tokens: int | None = None,
         guidance_scale: Real | None = None,
         candidates: int | None = None,
+        rerank: Callable | None = None,
     ) -> np.ndarray:
         """Draw pictures.
 
@@ -80,8 +81,10 @@ class Translator:
           num_images: n, pictures a prompt.
           seed: >= 0.
           temperature, top_k, top_p, min_p, plain_tokens, guidance_scale: see `Sampling`; None is the run's default.
-          candidates: draw so many pictures a prompt, and keep the n whose tokens it makes likelier most (see
-            `likelihood_ratios`), the best first; None draws n and keeps them in order of their numbers.
+          candidates: draw so many pictures a prompt and keep the n best, the best first; None draws n and keeps
+            them in order of their numbers.
+          rerank: `(prompts, uint8 [B, H, W, 3]) -> scores [B]`, such as a `generate.Clip`, finds the best; None
+            takes those whose tokens the prompt makes likelier most (see `likelihood_ratios`).
 
         Returns:
           uint8 [P, n, H, W, 3].
@@ -105,17 +108,20 @@ class Translator:
         self._reader.encode_prompts(prompts)  # before they are repeated, so that an error numbers them as given
         if candidates is not None and candidates < num_images:
             raise UserError(f"candidates {candidates} is below the {num_images} pictures to keep of them; raise it")
-        if candidates is not None:
+        if candidates is not None and rerank is None:
             self._check_null()
         drawn = candidates or num_images
         repeated = [prompt for prompt in prompts for _ in range(drawn)]
         ids = self.draw_ids(repeated, np.tile(np.arange(drawn), len(prompts)), seed, sampling)
         if candidates is not None:
-            ratios = self.likelihood_ratios(repeated, ids).reshape(len(prompts), drawn)
-            best = np.argsort(-ratios, axis=1, kind="stable")[:, :num_images]
+            scores = rerank(repeated, self._pictures(ids)) if rerank else self.likelihood_ratios(repeated, ids)
+            best = np.argsort(-scores.reshape(len(prompts), drawn), axis=1, kind="stable")[:, :num_images]
             ids = ids[(best + drawn * np.arange(len(prompts))[:, None]).reshape(-1)]
-        images = self.tokenizer.detokenize(ids)
-        return np.uint8(images * 255 + 0.5).reshape(len(prompts), num_images, *images.shape[1:])
+        images = self._pictures(ids)
+        return images.reshape(len(prompts), num_images, *images.shape[1:])
+
+    def _pictures(self, ids) -> np.ndarray:
+        return np.uint8(self.tokenizer.detokenize(ids) * 255 + 0.5)
 
     def draw_ids(self, prompts: Sequence[str], numbers: np.ndarray, seed: int, sampling: Sampling) -> np.ndarray:
         """Image tokens of one picture a prompt.
