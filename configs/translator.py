@@ -21,7 +21,8 @@ transformer (Vaswani et al. 2017, on the same tokens as digits): not measured.
 
 grid: not measured; benchmarks/decoder_only.py compares it with configs/dalle.py at equal arithmetic.
 
-coco, coco_report: not measured; neither the weights, the captions nor a GPU could be had.
+coco, coco_report: not measured; neither the weights nor the captions could be had. On one H100 (2026-11-26) coco's
+step, on made-up tokens, had not finished compiling after three minutes, when the loan of the machine ended.
 
 How each choice was made is in docs/recipe-digits.md. The smoke variant only shows that everything runs.
 """

@@ -1,0 +1,69 @@
+"""The start of a dVAE by k-means: all codes in use at once, each of them where its features are nearest."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import dvae as configs
+from t2i_jax import models
+from t2i_jax.errors import UserError
+from t2i_jax.evals.reconstruction import codebook_health
+from t2i_jax.models import codebooks
+from t2i_jax.tasks import dvae, reconstruct
+
+K = 64
+
+
+@functools.cache
+def built():
+    config = configs.get_config("smoke")
+    model = models.build(config)
+    return config, model, jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
+
+
+@pytest.fixture(scope="module")
+def pictures(data_dir):
+    config = configs.get_config("smoke")
+    config.data.data_dir, config.kmeans_examples = str(data_dir), 32
+    return reconstruct.pictures(config)
+
+
+def features(model, params, images):
+    kept = model.apply({"params": params}, images, method="encode", mutable=["intermediates"])[1]
+    return kept["intermediates"]["encoder"]["features"][0].reshape(-1, 2 ** (model.groups - 1) * model.width)
+
+
+def test_codes_are_nearest_centres_and_all_in_use(pictures, monkeypatch):
+    config, model, params = built()
+    config.kmeans_examples = len(pictures)
+    monkeypatch.setattr(reconstruct, "pictures", lambda config: pictures)
+    started = dvae.start(model, params, config, jax.random.key(1))
+
+    tokenize = jax.jit(functools.partial(model.apply, method="tokenize"))
+    before, after = (np.asarray(tokenize({"params": each}, pictures)) for each in (params, started))
+    assert codebook_health(before, K)["usage"] < 0.5
+    assert codebook_health(after, K)["usage"] > 0.9
+
+    flat = features(model, params, pictures)
+    np.testing.assert_allclose(features(model, started, pictures), flat)  # what is below the codes stays
+    output = started["encoder"]["output"]
+    assert output["kernel"].shape == params["encoder"]["output"]["kernel"].shape
+    # A kernel is twice the centre times the scale, a bias minus its square times the scale: the centres again.
+    kernel, bias = output["kernel"][0, 0], output["bias"]
+    scale = jnp.median(-jnp.sum(kernel**2, 0) / (4 * bias))
+    np.testing.assert_array_equal(after.reshape(-1), codebooks.nearest_code(flat, (kernel / (2 * scale)).T))
+    logits = np.sort(np.asarray(model.apply({"params": started}, pictures, method="encode")), -1)
+    np.testing.assert_allclose(np.median(logits[..., -1] - logits[..., -2]), dvae.MARGIN, rtol=0.01)
+    np.testing.assert_allclose(started["codes"].std(), 1, rtol=1e-3)
+
+
+def test_it_can_be_switched_off_and_asks_for_enough_pictures():
+    config, model, params = built()
+    config.kmeans_examples = 0
+    assert dvae.start(model, params, config, jax.random.key(1)) is params
+    config.kmeans_examples, bigger = 1, model.clone(codebook_size=1000)
+    with pytest.raises(UserError, match=r"config\.kmeans_examples 1 gives 64 features, 1000 codes; raise it"):
+        dvae.start(bigger, params, config, jax.random.key(1))
