@@ -28,7 +28,7 @@ def built():
 def pictures(data_dir):
     config = configs.get_config("smoke")
     config.data.data_dir, config.kmeans_examples = str(data_dir), 32
-    return reconstruct.pictures(config)
+    return jnp.asarray(reconstruct.pictures(config))
 
 
 def features(model, params, images):
