@@ -120,6 +120,8 @@ def test_prompts_file_writes_pictures_and_what_made_them(pipe, run, tmp_path, ca
         "seed": 0,
         "n": 2,
         "candidates": None,
+        "rerank": None,
+        "clip": None,
         "temperature": 0.5,
         "top_k": 3,
         "top_p": 1.0,

@@ -1,16 +1,20 @@
-"""Pictures ranked by how much likelier their prompt makes them."""
+"""Pictures ranked by how much likelier their prompt makes them, or by a scorer that sees them."""
 
+import json
 from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from clips import write
 from ml_collections import ConfigDict
+from PIL import Image
 
 import t2i_jax
 from t2i_jax import cli
 from t2i_jax.errors import UserError
+from t2i_jax.generate import Clip
 from t2i_jax.generate.reranking import likelihood_ratio
 from t2i_jax.loop import run as runs
 from t2i_jax.models.translator import shift_right
@@ -72,6 +76,8 @@ def test_what_cannot_be_ranked_says_so(pipe, smoke_run, tmp_path, capsys, monkey
         (["--prompt", "a red seven", "--candidates", "3"], "--candidates 3 is out of range; give 4 (-n) to 1000"),
         (["--prompt", "a red seven", "--rerank", "likelihood"], "--rerank likelihood needs --candidates, say 32"),
         (["--candidates", "8"], "--candidates are ranked by a prompt, and there is none"),
+        (["--prompt", "a red seven", "--rerank", "clip"], "--rerank clip needs --candidates, say 32"),
+        (["--prompt", "a", "--clip", "folder"], "--clip folder is read by --rerank clip alone"),
     ]:
         assert cli.main([*sample, *argv]) == 2
         assert said in capsys.readouterr().err
@@ -80,6 +86,35 @@ def test_what_cannot_be_ranked_says_so(pipe, smoke_run, tmp_path, capsys, monkey
     monkeypatch.setattr(pipe, "config", config)
     with pytest.raises(UserError, match="never saw a picture without its caption"):
         pipe(PROMPTS, candidates=2)
+    assert pipe(PROMPTS, candidates=2, rerank=redness).shape == (2, 1, 32, 32, 3)
+    with pytest.raises(UserError, match="rerank needs candidates to choose from"):
+        pipe(PROMPTS, rerank=redness)
+
+
+def redness(prompts, images):
+    """Of each picture, in a few steps, so that many are alike; the second prompt asks for the reverse."""
+    sign = np.where(np.array(prompts) == PROMPTS[1], -1, 1)
+    return sign * (images[..., 0].astype(float) - images[..., 2]).mean((1, 2)).round(-1)
+
+
+def test_a_scorer_chooses_best_first_and_keeps_the_order_of_what_is_alike(pipe):
+    asked = []
+
+    def scorer(prompts, images):
+        assert images.dtype == np.uint8
+        assert len(prompts) == len(images)
+        asked.append(len(images))
+        return redness(prompts, images)
+
+    everything = pipe(PROMPTS, num_images=40, seed=3, temperature=1.0)
+    kept = pipe(PROMPTS, num_images=6, seed=3, temperature=1.0, candidates=40, rerank=scorer)
+    assert asked == [64, 16]  # no more pictures at a time, however many are drawn
+    for number, prompt in enumerate(PROMPTS):
+        scores = redness([prompt] * 40, everything[number])
+        best = sorted(range(40), key=lambda i: (-scores[i], i))[:6]
+        np.testing.assert_array_equal(kept[number], everything[number][best])
+        assert len(set(scores[best])) < 6
+        assert best != [0, 1, 2, 3, 4, 5]
 
 
 def test_the_command_line_keeps_the_best(smoke_run, tmp_path, capsys):
@@ -87,3 +122,28 @@ def test_the_command_line_keeps_the_best(smoke_run, tmp_path, capsys):
     argv = ["--run", str(smoke_run.translator), "--prompt", "a red seven", "-n", "1", "--out", str(out)]
     assert cli.main(["sample", *argv, "--candidates", "4", "--rerank", "likelihood"]) == 0, capsys.readouterr().err
     assert out.exists()
+
+
+def test_clip_on_the_command_line(smoke_run, tmp_path, capsys):
+    prompts, folder, out = tmp_path / "prompts.txt", write(tmp_path / "clip"), tmp_path / "samples"
+    prompts.write_text("\n".join(PROMPTS))
+    argv = ["sample", "--run", smoke_run.translator, "--prompts-file", prompts, "-n", 2, "--out", out]
+    argv = [*map(str, argv), "--candidates", "4", "--rerank", "clip", "--clip", str(folder)]
+    assert cli.main(argv) == 0, capsys.readouterr().err
+    record = json.loads((out / "prompts.jsonl").read_text().splitlines()[1])
+    assert {name: record[name] for name in ("candidates", "rerank", "clip")} == {
+        "candidates": 4,
+        "rerank": "clip",
+        "clip": str(folder),
+    }
+    pipe = t2i_jax.load(str(smoke_run.translator))
+    best = pipe(PROMPTS, num_images=2, candidates=4, rerank=Clip(folder))
+    with Image.open(out / record["files"][1]) as picture:
+        np.testing.assert_array_equal(np.asarray(picture), best[1, 1])
+
+    capsys.readouterr()
+    (folder / "model.safetensors").write_bytes(b"cut")
+    assert cli.main(argv) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "model.safetensors is damaged, cut short or no safetensors file" in said

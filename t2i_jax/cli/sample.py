@@ -43,9 +43,9 @@ def add(commands) -> None:
     sample.add_argument(
         "--rerank",
         choices=["likelihood", "clip"],
-        help="best are those that the prompt makes likelier most, or that CLIP finds nearest to it (likelihood)",
+        help="by what the best are found: how much likelier the prompt makes a picture, or CLIP (likelihood)",
     )
-    sample.add_argument("--clip", help=f"CLIP's folder, or its name on the hub ({CLIP})")
+    sample.add_argument("--clip", help=f"folder of CLIP's released weights, or their name on the hub ({CLIP})")
     sample.add_argument("--seed", type=int, default=0, help="same seed, same pictures (0)")
     sample.add_argument(
         "--out",
@@ -66,7 +66,7 @@ def run(args) -> None:
     if args.rerank is not None and args.candidates is None:
         raise UserError(f"--rerank {args.rerank} needs --candidates, say {8 * args.num}")
     if args.clip is not None and args.rerank != "clip":
-        raise UserError(f"--clip {args.clip} needs --rerank clip")
+        raise UserError(f"--clip {args.clip} is read by --rerank clip alone; give both, or neither")
     check_seed(args.seed)
     names = [field.name for field in dataclasses.fields(Sampling)]
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
@@ -87,7 +87,7 @@ def _sample_grid(args, given):
     check_grid_path(out)
     check_run(args.run)
     pipe = load_translator(args.run)
-    images = pipe(args.prompt, num_images=args.num, seed=args.seed, **_ranking(args), **given)
+    images = pipe(args.prompt, num_images=args.num, seed=args.seed, **_choice(args), **given)
     from t2i_jax.data.pictures import labelled_grid
 
     _save(labelled_grid(images, args.prompt), out)
@@ -105,7 +105,8 @@ def _sample_unconditional(args, given):
     _save(plain_grid(images), out)
 
 
-def _ranking(args) -> dict:
+def _choice(args):
+    """What says which pictures are drawn and kept."""
     if args.rerank != "clip":
         return {"candidates": args.candidates}
     from t2i_jax.generate.clip import Clip
@@ -125,9 +126,11 @@ def _sample_folder(args, given):
     check_folder(out, {name for names in files for name in names})
     check_run(args.run)
     pipe = load_translator(args.run)
-    images = pipe(prompts, num_images=args.num, seed=args.seed, **_ranking(args), **given)
+    images = pipe(prompts, num_images=args.num, seed=args.seed, **_choice(args), **given)
     settings = {"run": args.run, "digest": pipe.digest, "seed": args.seed, "n": args.num}
-    settings |= {"candidates": args.candidates, "rerank": args.rerank}
+    settings["candidates"] = args.candidates
+    settings["rerank"] = args.rerank or (args.candidates and "likelihood")
+    settings["clip"] = (args.clip or CLIP) if args.rerank == "clip" else None
     settings |= dataclasses.asdict(dataclasses.replace(pipe.sampling, **given))
     _write_folder(out, images, prompts, files, settings)
 

@@ -1,128 +1,176 @@
-"""CLIP as released (`CLIPModel` of transformers) -> models/clip.py, and its tokenizer."""
+"""CLIP as released (`CLIPModel` of transformers) -> models/clip.py."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer
 
 from t2i_jax.convert import tables, weights
 from t2i_jax.errors import UserError
 
-SIZES = {"width": "hidden_size", "layers": "num_hidden_layers", "heads": "num_attention_heads"}
-SIZES["mlp_width"] = "intermediate_size"
-TEXT = SIZES | {"vocab_size": "vocab_size", "positions": "max_position_embeddings"}
-VISION = SIZES | {"image_size": "image_size", "patch": "patch_size"}
-FIXED = {"layer_norm_eps": (1e-5,)}
-ACTIVATIONS = ("quick_gelu", "gelu")
-OLD_END = 2  # in old configs, of whatever vocabulary: its true end is the last id
+
+def _norm(ours, theirs):
+    return {f"{ours}/scale": ("D", f"{theirs}.weight"), f"{ours}/bias": ("D", f"{theirs}.bias")}
+
 
 LAYER = {
+    **_norm("ln_attn", "layer_norm1"),
     "attn/qkv/kernel": ("D 3D", *(f"self_attn.{part}_proj.weight T" for part in "qkv")),
     "attn/qkv/bias": ("3D", *(f"self_attn.{part}_proj.bias" for part in "qkv")),
     "attn/out/kernel": ("D D", "self_attn.out_proj.weight T"),
     "attn/out/bias": ("D", "self_attn.out_proj.bias"),
+    **_norm("ln_mlp", "layer_norm2"),
     "mlp/up/kernel": ("D M", "mlp.fc1.weight T"),
     "mlp/up/bias": ("M", "mlp.fc1.bias"),
     "mlp/down/kernel": ("M D", "mlp.fc2.weight T"),
     "mlp/down/bias": ("D", "mlp.fc2.bias"),
-    **{
-        f"ln_{number}/{ours}": ("D", f"layer_norm{number}.{theirs}")
-        for number in (1, 2)
-        for ours, theirs in (("scale", "weight"), ("bias", "bias"))
-    },
 }
-PATCHES = "vision_model.embeddings.patch_embedding.weight"
-TOP = {
-    "text": {
-        "token_embed/embedding": ("V D", "text_model.embeddings.token_embedding.weight"),
-        "position_embed": ("P D", "text_model.embeddings.position_embedding.weight"),
-        "ln_f/scale": ("D", "text_model.final_layer_norm.weight"),
-        "ln_f/bias": ("D", "text_model.final_layer_norm.bias"),
-        "projection/kernel": ("D F", "text_projection.weight T"),
-    },
-    "vision": {
-        "patch_embed/kernel": ("C D", f"{PATCHES} T"),
-        "class_embed": ("D", "vision_model.embeddings.class_embedding"),
-        "position_embed": ("P D", "vision_model.embeddings.position_embedding.weight"),
-        "ln_pre/scale": ("D", "vision_model.pre_layrnorm.weight"),  # so spelt there
-        "ln_pre/bias": ("D", "vision_model.pre_layrnorm.bias"),
-        "ln_f/scale": ("D", "vision_model.post_layernorm.weight"),
-        "ln_f/bias": ("D", "vision_model.post_layernorm.bias"),
-        "projection/kernel": ("D F", "visual_projection.weight T"),
-    },
+INSIDE = "encoder.layers"
+PATCHES, TOKENS = "vision_model.embeddings.patch_embedding.weight", "text_model.embeddings.token_embedding.weight"
+# C is the size of a patch: its pixels of one colour after the other, row by row.
+VISION = {
+    "class_embed": ("D", "embeddings.class_embedding"),
+    "patch_embed/kernel": ("C D", "embeddings.patch_embedding.weight T"),
+    "position_embed": ("P D", "embeddings.position_embedding.weight"),
+    **_norm("ln_embed", "pre_layrnorm"),
+    **_norm("ln_out", "post_layernorm"),
 }
-IGNORED = (r"logit_scale", r".*\.position_ids")
+TEXT = {
+    "token_embed/embedding": ("V D", "embeddings.token_embedding.weight"),
+    "position_embed/embedding": ("P D", "embeddings.position_embedding.weight"),
+    **_norm("ln_out", "final_layer_norm"),
+}
+IGNORED = ("logit_scale", r"(vision|text)_model\.embeddings\.position_ids")  # a temperature; 0, 1, 2, ...
+
+# Our fields -> those of config.json, which leaves out what is as in ViT-B/32.
+SIZES = {
+    "width": "hidden_size",
+    "heads": "num_attention_heads",
+    "mlp_width": "intermediate_size",
+    "layers": "num_hidden_layers",
+}
+VISION_SIZES = SIZES | {"image_size": "image_size", "patch_size": "patch_size"}
+TEXT_SIZES = SIZES | {"vocab_size": "vocab_size", "positions": "max_position_embeddings", "end_id": "eos_token_id"}
+VISION_DEFAULTS = {
+    "hidden_size": 768,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "image_size": 224,
+    "patch_size": 32,
+    "hidden_act": "quick_gelu",
+}
+TEXT_DEFAULTS = {
+    "hidden_size": 512,
+    "num_attention_heads": 8,
+    "intermediate_size": 2048,
+    "num_hidden_layers": 12,
+    "vocab_size": 49408,
+    "max_position_embeddings": 77,
+    "eos_token_id": 49407,
+    "hidden_act": "quick_gelu",
+}
+FIXED = {"hidden_act": ("quick_gelu", "gelu"), "layer_norm_eps": (1e-5,)}
+OLD_END = 2  # what the first releases call their `eos_token_id`; they end with their largest id
 
 
-def load(name_or_folder: str | Path) -> tuple[dict, dict, Tokenizer]:
-    """A released CLIP.
+def load(name_or_folder: str | Path) -> tuple[dict, dict]:
+    """Read released weights.
 
     Args:
-      name_or_folder: a folder with the weights, `config.json` and `tokenizer.json`, or its name on the hub,
-        "openai/clip-vit-base-patch32".
+      name_or_folder: see `weights.find`; "openai/clip-vit-base-patch32" and its siblings have what is needed. Their
+        sizes are those of the `config.json` beside them.
 
     Returns:
-      Fields of `models.clip.Model`, its params, and the tokenizer, which pads and cuts texts to the tower's length.
+      Fields of `models.clip.Model`, and its params, a nested dict of float32 arrays.
 
     Raises:
-      UserError: a file cannot be had or read, or is no CLIP.
+      UserError: a file cannot be had or read, or holds another architecture or other sizes than its config says.
     """
     path = weights.find(name_or_folder)
-    config, origin = weights.read_config(name_or_folder, path), f"config.json of {name_or_folder}"
-    fields = {"features": config.get("projection_dim")}
-    if config.get("model_type") != "clip" or type(fields["features"]) is not int:
+    content = weights.read_config(name_or_folder, path)
+    fields = fields_of(content, f"config.json of {name_or_folder}")
+    return fields, convert(weights.read(path), fields, str(path))
+
+
+def fields_of(content: Mapping, origin: str) -> dict:
+    """Fields of `models.clip.Model` from a released `config.json`.
+
+    Raises:
+      UserError: it describes no CLIP, or one that the module does not compute.
+    """
+    if content.get("model_type") != "clip":
         raise UserError(
-            f"{origin} is of no CLIP (model_type {config.get('model_type')!r}); name the weights of one"
+            f"{origin} describes a {content.get('model_type')}, no clip; name the weights of one, say"
+            " openai/clip-vit-base-patch32"
         )
-    for half, names in (("text", TEXT), ("vision", VISION)):
-        own = config.get(f"{half}_config")
-        if not isinstance(own, dict):
-            raise UserError(f"{origin} has no field '{half}_config'; fetch it again, or name other weights")
-        fields[half] = tables.read_sizes(own, names, FIXED, origin)
-        fields[half]["activation"] = own.get("hidden_act", ACTIVATIONS[0])
-        if fields[half]["activation"] not in ACTIVATIONS:
-            raise UserError(f"{origin} has hidden_act {own['hidden_act']!r}; known are {', '.join(ACTIVATIONS)}")
-    end = config["text_config"].get("eos_token_id", OLD_END)
-    fields["text"]["end_id"] = fields["text"]["vocab_size"] - 1 if end == OLD_END else end
-    tensors = weights.read(path)
-    if PATCHES in tensors and tensors[PATCHES].ndim == 4:  # out, in, height, width -> patches as we cut them
-        tensors[PATCHES] = tensors[PATCHES].transpose(0, 2, 3, 1).reshape(len(tensors[PATCHES]), -1)
-    table, params = {}, {}
-    for half in ("text", "vision"):
-        layers = fields[half]["layers"]
-        table[half] = tables.layered(TOP[half], LAYER, f"{half}_model.encoder.layers", layers)
-    for half, ours in table.items():
-        other = {source.removesuffix(" T") for name in table if name != half for row in table[name].values()
-                 for source in row.sources}  # fmt: skip
-        own = {name: tensor for name, tensor in tensors.items() if name not in other}
-        letters = _letters(fields[half], fields["features"])
-        params[f"{half}_tower"] = tables.fill(own, ours, letters, ignored=IGNORED, origin=str(path))
-    return fields, params, _tokenizer(name_or_folder, path, fields["text"])
-
-
-def _letters(sizes: dict, features: int) -> dict[str, int]:
-    letters = {"D": sizes["width"], "M": sizes["mlp_width"], "F": features}
-    if "vocab_size" in sizes:
-        return letters | {"V": sizes["vocab_size"], "P": sizes["positions"]}
-    patches = (sizes["image_size"] // sizes["patch"]) ** 2
-    return letters | {"C": 3 * sizes["patch"] ** 2, "P": patches + 1}
-
-
-def _tokenizer(name_or_folder, path, sizes) -> Tokenizer:
-    file = weights.find_beside(name_or_folder, path, "tokenizer.json")
-    try:
-        tokenizer = Tokenizer.from_str(file.read_text("utf-8"))
-    except Exception as error:  # the library raises bare Exception
-        raise UserError(f"{file} is damaged or no tokenizer ({str(error)[:120]}); fetch it again") from None
-    if tokenizer.get_vocab_size() != sizes["vocab_size"]:
+    vision = _tower(content, "vision_config", VISION_SIZES, VISION_DEFAULTS, origin)
+    text = _tower(content, "text_config", TEXT_SIZES, TEXT_DEFAULTS, origin)
+    if vision["image_size"] % vision["patch_size"]:
         raise UserError(
-            f"{file} has {tokenizer.get_vocab_size()} pieces, the weights {sizes['vocab_size']}; fetch both again"
+            f"{origin} cuts pictures of side {vision['image_size']} (image_size) into patches of"
+            f" {vision['patch_size']} (patch_size), which do not fill them; fetch it again, or name others"
         )
-    tokenizer.enable_truncation(sizes["positions"])
-    tokenizer.enable_padding(pad_id=sizes["end_id"], length=sizes["positions"])
-    return tokenizer
+    if text["end_id"] == OLD_END:
+        text["end_id"] = None
+    features = content.get("projection_dim", 512)
+    _check_whole(features, "projection_dim", origin)
+    return {"features": features, "vision": vision, "text": text}
 
 
-def encode(tokenizer: Tokenizer, captions) -> np.ndarray:
-    """Ids [B, S] of captions, each from its start to its end, and ends after that."""
-    return np.array([encoding.ids for encoding in tokenizer.encode_batch(list(captions))], np.int32)
+def _tower(content, part, names, defaults, origin):
+    stated = content.get(part)
+    if not isinstance(stated, Mapping):
+        raise UserError(f"{origin} has no {part}, which describes a tower; fetch it again")
+    stated, origin = {**defaults, **stated}, f"{part} in {origin}"
+    sizes = tables.read_sizes(stated, names, FIXED, origin)
+    for ours, theirs in names.items():
+        _check_whole(sizes[ours], theirs, origin)
+    if sizes["width"] % sizes["heads"]:
+        raise UserError(
+            f"{origin} has width {sizes['width']}, which its {sizes['heads']} heads do not divide; fetch it again"
+        )
+    return {**sizes, "activation": stated["hidden_act"]}
+
+
+def _check_whole(value, name, origin):
+    if type(value) is not int or value < 1:
+        raise UserError(f"{origin} has {name} {value!r}, which is no whole number from 1 up; name others")
+
+
+def convert(tensors: Mapping[str, np.ndarray], fields: Mapping, origin: str) -> dict:
+    """Params of `models.clip.Model` from a file's tensors.
+
+    Args:
+      tensors: by name.
+      fields: of the model, as `fields_of` gives them.
+      origin: what errors call the tensors.
+
+    Raises:
+      UserError: tensors are missing, left over, or of another shape.
+    """
+    if not {PATCHES, TOKENS} <= tensors.keys():
+        some = ", ".join(sorted(tensors)[:2]) or "none at all"
+        raise UserError(f"{origin} holds no CLIP (its tensors: {some}, ...); name the weights of one")
+    vision, text = fields["vision"], fields["text"]
+    patches = tensors[PATCHES]
+    found = {"channels": patches.shape[1:2], "patch": patches.shape[2:]}
+    asked = {"channels": (3,), "patch": (vision["patch_size"],) * 2}
+    tables.check_sizes(found, asked, origin, "CLIP", "its config.json")
+    tensors = {**tensors, PATCHES: patches.reshape(len(patches), -1)}
+    seen = {name: tensor for name, tensor in tensors.items() if name.startswith(("vision_model.", "visual_"))}
+    read = {name: tensor for name, tensor in tensors.items() if name not in seen}
+    grid = vision["image_size"] // vision["patch_size"]
+    sizes = {"C": 3 * vision["patch_size"] ** 2, "P": grid**2 + 1} | _letters(fields, vision)
+    params = tables.fill(seen, _table("vision", "visual", VISION, vision), sizes, ignored=IGNORED, origin=origin)
+    sizes = {"V": text["vocab_size"], "P": text["positions"]} | _letters(fields, text)
+    return params | tables.fill(read, _table("text", "text", TEXT, text), sizes, ignored=IGNORED, origin=origin)
+
+
+def _letters(fields, tower):
+    return {"F": fields["features"], "D": tower["width"], "M": tower["mlp_width"]}
+
+
+def _table(name, projection, top, tower):
+    rows = tables.layered(top, LAYER, INSIDE, tower["layers"], f"{name}_tower/", f"{name}_model.")
+    return rows | {f"{name}_tower/project/kernel": tables.Row("D F", (f"{projection}_projection.weight T",))}

@@ -89,7 +89,8 @@ def read_object(path: Path) -> dict:
 def read_msgpack(path: str | Path) -> dict[str, np.ndarray]:
     """The arrays of a `flax_model.msgpack`, by torch's names.
 
-    Flax's kernels are the transpose of torch's weights, in dense layers and in GPT-2's "Conv1D" alike.
+    Flax's kernels are the transpose of torch's weights, in dense layers and in GPT-2's "Conv1D" alike; those of
+    convolutions have the two axes of their channels behind the places, torch's before.
 
     Raises:
       UserError: see `read`.
@@ -114,11 +115,15 @@ def _array(kind, payload):
     return np.frombuffer(content, dtype.decode()).reshape(shape)
 
 
+def _turned(kernel):
+    return np.moveaxis(kernel, (-1, -2), (0, 1))
+
+
 def _named(tree, prefix=""):
     for key, value in tree.items():
         if isinstance(value, dict):
             yield from _named(value, f"{prefix}{key}.")
         elif isinstance(value, np.ndarray):
-            yield prefix + LEAVES.get(key, key), value.T if key == "kernel" else value
+            yield prefix + LEAVES.get(key, key), _turned(value) if key == "kernel" else value
         else:
             raise ValueError(f"it holds a {type(value).__name__} as {prefix[:80]}{key}")

@@ -4,12 +4,13 @@ from pathlib import Path
 
 from t2i_jax.errors import UserError
 from t2i_jax.generate.autoencoder import AutoEncoder
+from t2i_jax.generate.clip import Clip
 from t2i_jax.generate.prior import Prior
 from t2i_jax.generate.tokenizer import TOKENIZERS, Tokenizer
 from t2i_jax.generate.translator import Translator
 from t2i_jax.loop import run as runs
 
-__all__ = ["AutoEncoder", "Prior", "Tokenizer", "Translator", "load"]
+__all__ = ["AutoEncoder", "Clip", "Prior", "Tokenizer", "Translator", "load"]
 
 
 def load(run: str | Path) -> "Translator | Prior | Tokenizer | AutoEncoder":

@@ -1,31 +1,68 @@
-"""A released CLIP, opened: how well pictures agree with captions."""
+"""CLIP, opened for use: how well pictures fit their texts."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, UInt8
 from ml_collections import FrozenConfigDict
 
-from t2i_jax.convert import clip
-from t2i_jax.generate.batches import padded
-from t2i_jax.models.clip import Model
+from t2i_jax.convert import clip, hub
+from t2i_jax.data.clip_text import TextReader
+from t2i_jax.errors import UserError
+from t2i_jax.generate.batches import in_batches
+from t2i_jax.generate.pixels import as_floats
+from t2i_jax.models.clip import Model, preprocess
 
 
 class Clip:
-    """CLIP's towers with its tokenizer; see `convert.clip.load` for the argument and the errors."""
+    """How well pictures fit texts (Radford et al. 2021); ranks a translator's candidates.
+
+    `pipe(prompts, candidates=32, rerank=Clip("openai/clip-vit-base-patch32"))`.
+    """
 
     def __init__(self, name_or_folder: str | Path):
-        fields, params, self._tokenizer = clip.load(name_or_folder)
-        model, self._params = Model(**FrozenConfigDict(fields)), jax.tree.map(jnp.asarray, params)
-        self._agree = jax.jit(lambda params, *inputs: model.apply({"params": params}, *inputs))
+        """Read released weights.
 
-    def __call__(self, prompts: Sequence[str], images: UInt8[np.ndarray, "B H H 3"]) -> Float[np.ndarray, "B"]:
-        """Cosine of each prompt and the picture beside it, in [-1, 1]; prompts above 77 pieces are cut."""
-        ids, scores = clip.encode(self._tokenizer, prompts), []
-        for rows, count in padded(np.arange(len(images))):
-            score = self._agree(self._params, ids[rows], images[rows].astype(np.float32) / 255)
-            scores.append(np.asarray(score)[:count])
-        return np.concatenate(scores)
+        Args:
+          name_or_folder: a folder, or the name of a repository on huggingface.co, that holds `config.json`,
+            `tokenizer.json` and the weights in one of `convert.weights.FILES`.
+
+        Raises:
+          UserError: a file cannot be had or read, or does not fit the others.
+        """
+        fields, params = clip.load(name_or_folder)
+        beside = Path(name_or_folder).parent if Path(name_or_folder).is_file() else name_or_folder
+        text, side = fields["text"], fields["vision"]["image_size"]
+        vocabulary = hub.find(beside, ("tokenizer.json",))
+        self._reader = TextReader(vocabulary, text["vocab_size"], text["positions"], text["end_id"])
+        self._params, model = jax.tree.map(jnp.asarray, params), Model(**FrozenConfigDict(fields))
+
+        def encode_images(params, images):
+            return model.apply({"params": params}, preprocess(images, side), method="encode_images")
+
+        def encode_texts(params, ids):
+            return model.apply({"params": params}, ids, method="encode_texts")
+
+        self._encode_images, self._encode_texts = jax.jit(encode_images), jax.jit(encode_texts)
+
+    def __call__(self, prompts: Sequence[str], images: np.ndarray) -> np.ndarray:
+        """How well each prompt fits the picture beside it, as a float32 [B]: the cosine of their features.
+
+        Args:
+          prompts: B texts. What is too long for CLIP (75 pieces of words, as released) loses its end.
+          images: [B, H, W, C] of any size, C 3 or 1, uint8 or floats in [0, 1].
+
+        Raises:
+          UserError: another shape, or floats outside [0, 1].
+        """
+        images = np.asarray(images)
+        if images.ndim != 4 or len(images) != len(prompts) or images.shape[-1] not in (1, 3):
+            raise UserError(f"pictures have shape {images.shape}; CLIP reads [{len(prompts)}, H, W, 1 or 3]")
+        texts, places = np.unique(np.array(prompts, object), return_inverse=True)
+        read = in_batches(partial(self._encode_texts, self._params), self._reader.encode(texts.tolist()))
+        floats = as_floats(images, images.shape[1:])
+        seen = in_batches(partial(self._encode_images, self._params), floats)
+        return np.sum(read[places] * seen, axis=-1)

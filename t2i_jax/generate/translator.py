@@ -15,7 +15,7 @@ import numpy as np
 from t2i_jax import models
 from t2i_jax.data import text
 from t2i_jax.errors import UserError
-from t2i_jax.generate.batches import padded
+from t2i_jax.generate.batches import BATCH, padded
 from t2i_jax.generate.reranking import likelihood_ratio
 from t2i_jax.generate.tokenizer import Tokenizer
 from t2i_jax.loop import run as runs
@@ -69,7 +69,7 @@ class Translator:
         plain_tokens: int | None = None,
         guidance_scale: Real | None = None,
         candidates: int | None = None,
-        rerank: Callable | None = None,
+        rerank: Callable[[Sequence[str], np.ndarray], np.ndarray] | None = None,
     ) -> np.ndarray:
         """Draw pictures.
 
@@ -81,16 +81,17 @@ class Translator:
           num_images: n, pictures a prompt.
           seed: >= 0.
           temperature, top_k, top_p, min_p, plain_tokens, guidance_scale: see `Sampling`; None is the run's default.
-          candidates: draw so many pictures a prompt and keep the n best, the best first; None draws n and keeps
+          candidates: draw so many pictures a prompt, and keep the n best, the best first; None draws n and keeps
             them in order of their numbers.
-          rerank: `(prompts, uint8 [B, H, W, 3]) -> scores [B]`, such as a `generate.Clip`, finds the best; None
-            takes those whose tokens the prompt makes likelier most (see `likelihood_ratios`).
+          rerank: says how good candidates are, `(B prompts, uint8 [B, H, W, C]) -> [B]`, as a `Clip` does; None is
+            how much likelier the prompt makes a picture's tokens (see `likelihood_ratios`).
 
         Returns:
           uint8 [P, n, H, W, 3].
 
         Raises:
-          UserError: an empty or too long prompt, a setting out of its range, or fewer candidates than pictures.
+          UserError: an empty or too long prompt, a setting out of its range, fewer candidates than pictures, or
+            `rerank` without candidates.
         """
         if isinstance(prompts, str):
             raise UserError(f"prompts is one string ({prompts!r}); give a list of strings")
@@ -108,20 +109,19 @@ class Translator:
         self._reader.encode_prompts(prompts)  # before they are repeated, so that an error numbers them as given
         if candidates is not None and candidates < num_images:
             raise UserError(f"candidates {candidates} is below the {num_images} pictures to keep of them; raise it")
+        if rerank is not None and candidates is None:
+            raise UserError("rerank needs candidates to choose from; give more candidates than num_images")
         if candidates is not None and rerank is None:
             self._check_null()
         drawn = candidates or num_images
         repeated = [prompt for prompt in prompts for _ in range(drawn)]
         ids = self.draw_ids(repeated, np.tile(np.arange(drawn), len(prompts)), seed, sampling)
         if candidates is not None:
-            scores = rerank(repeated, self._pictures(ids)) if rerank else self.likelihood_ratios(repeated, ids)
+            scores = self._score(rerank, repeated, ids) if rerank else self.likelihood_ratios(repeated, ids)
             best = np.argsort(-scores.reshape(len(prompts), drawn), axis=1, kind="stable")[:, :num_images]
             ids = ids[(best + drawn * np.arange(len(prompts))[:, None]).reshape(-1)]
         images = self._pictures(ids)
         return images.reshape(len(prompts), num_images, *images.shape[1:])
-
-    def _pictures(self, ids) -> np.ndarray:
-        return np.uint8(self.tokenizer.detokenize(ids) * 255 + 0.5)
 
     def draw_ids(self, prompts: Sequence[str], numbers: np.ndarray, seed: int, sampling: Sampling) -> np.ndarray:
         """Image tokens of one picture a prompt.
@@ -164,11 +164,19 @@ class Translator:
             ratios.append(np.asarray(ratio)[:count])
         return np.concatenate(ratios)
 
+    def _pictures(self, ids):
+        return np.uint8(self.tokenizer.detokenize(ids) * 255 + 0.5)
+
+    def _score(self, rerank, prompts, ids):
+        starts = range(0, len(ids), BATCH)  # so that no more pictures than these are in memory
+        parts = [slice(start, start + BATCH) for start in starts]
+        return np.concatenate([np.asarray(rerank(prompts[part], self._pictures(ids[part]))) for part in parts])
+
     def _check_null(self):
         if not self.config.data.get("caption_dropout", 0):
             raise UserError(
                 "this run never saw a picture without its caption (config.data.caption_dropout 0), so it cannot say"
-                " what a caption changes; draw without candidates"
+                " what a caption changes; draw without candidates, or give them another rerank"
             )
 
     def _draw(self, text_ids, text_mask, numbers, seed, sampling, *, guided, null=False) -> np.ndarray:

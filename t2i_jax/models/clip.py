@@ -1,4 +1,7 @@
-"""CLIP (Radford et al. 2021, section 2.4): captions and pictures in one space, to say how well they agree."""
+"""CLIP: how well a picture fits a text, with a vision transformer for the pictures.
+
+Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision", sections 2.3 and 2.4.
+"""
 
 from collections.abc import Mapping
 
@@ -6,14 +9,32 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from einops import rearrange
+from flax.core import FrozenDict
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 from ml_collections import FrozenConfigDict
 
 from t2i_jax.models.layers import MLP, SelfAttention, normal_init
 
-MEAN = (0.48145466, 0.4578275, 0.40821073)  # of the pixels that the released weights were trained on
+MEAN = (0.48145466, 0.4578275, 0.40821073)  # of the pixels CLIP was trained on: red, green, blue
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)
+
+
+def preprocess(images: Float[ArrayLike, "B H W C"], side: int) -> Float[Array, "B side side 3"]:
+    """Pixels in [0, 1] of any size -> what CLIP's picture tower reads.
+
+    As released: bicubic and antialiased (Keys 1981, a = -1/2) to `side` along the shorter edge, first across and
+    then down, each time to whole levels of 255; the middle square; mean and deviation taken out. A grey picture
+    (C = 1) is read as red, green and blue alike.
+    """
+    batch, *edges, channels = images.shape
+    height, width = (side * edge // min(edges) for edge in edges)
+    levels = 255 * jnp.asarray(images)
+    for shape in ((batch, edges[0], width, channels), (batch, height, width, channels)):
+        levels = jnp.clip(jnp.round(jax.image.resize(levels, shape, "cubic")), 0, 255)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = levels[:, top : top + side, left : left + side]
+    return (square / 255 - jnp.array(MEAN)) / jnp.array(DEVIATION)
 
 
 def quick_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -21,127 +42,178 @@ def quick_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return x * jax.nn.sigmoid(1.702 * x)
 
 
-ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": lambda x: jax.nn.gelu(x, approximate=False)}
+def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Gelu with the exact Gaussian integral."""
+    return jax.nn.gelu(x, approximate=False)
 
 
-def layer_norm() -> nn.LayerNorm:
-    return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False)
+ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": gelu}
 
 
-class Block(nn.Module):
-    """One pre-norm block: self-attention and MLP."""
+def layer_norm(dtype: str) -> nn.LayerNorm:
+    # The two-pass variance: the fast one loses digits where the mean is large.
+    return nn.LayerNorm(epsilon=1e-5, dtype=dtype, use_fast_variance=False)
+
+
+class Layer(nn.Module):
+    """One pre-norm layer: attention, MLP."""
 
     width: int
     heads: int
     mlp_width: int
     activation: str
+    dtype: str
 
     def setup(self):
-        self.ln_1, self.ln_2 = layer_norm(), layer_norm()
-        self.attn = SelfAttention(self.width, self.heads)
-        self.mlp = MLP(self.mlp_width, ACTIVATIONS[self.activation])
+        self.ln_attn = layer_norm(self.dtype)
+        self.attn = SelfAttention(self.width, self.heads, dtype=self.dtype)
+        self.ln_mlp = layer_norm(self.dtype)
+        self.mlp = MLP(self.mlp_width, ACTIVATIONS[self.activation], dtype=self.dtype)
 
-    def __call__(self, x: Float[Array, "B L D"], mask: Bool[Array, "#B 1 #L L"]) -> Float[Array, "B L D"]:
-        x = x + self.attn(self.ln_1(x), mask)
-        return x + self.mlp(self.ln_2(x))
+    def __call__(self, x: Float[Array, "B L D"], mask: Bool[Array, "1 1 #L L"]) -> Float[Array, "B L D"]:
+        x = x + self.attn(self.ln_attn(x), mask)
+        return x + self.mlp(self.ln_mlp(x))
 
 
-class Text(nn.Module):
-    """The text tower: a causal transformer, read at the end of the text."""
+class Tower(nn.Module):
+    """What both towers have: pre-norm layers, and a projection to the features they share.
 
-    vocab_size: int
-    positions: int
+    Attributes:
+      features: F, width of the features.
+      width: D.
+      heads, mlp_width, layers: attention heads (a divisor of the width), width inside the MLP, depth.
+      activation: of the MLP, "quick_gelu" or "gelu".
+      dtype: of the computation; parameters are float32, and so are the features.
+    """
+
+    features: int
     width: int
-    layers: int
     heads: int
     mlp_width: int
-    activation: str
-    end_id: int
-    features: int
+    layers: int = 12
+    activation: str = "quick_gelu"
+    dtype: str = "float32"
 
-    @nn.compact
-    def __call__(self, ids: Int[ArrayLike, "B S"]) -> Float[Array, "B F"]:
+    def setup(self):
+        self.blocks = [
+            Layer(self.width, self.heads, self.mlp_width, self.activation, self.dtype) for _ in range(self.layers)
+        ]
+        self.ln_out = layer_norm(self.dtype)
+        self.project = nn.Dense(
+            self.features, use_bias=False, dtype=self.dtype, kernel_init=normal_init(self.width)
+        )
+
+    def normalised(self, state: Float[Array, "B D"]) -> Float[Array, "B F"]:
+        """Features of length 1."""
+        features = self.project(self.ln_out(state)).astype(jnp.float32)
+        return features / jnp.linalg.norm(features, axis=-1, keepdims=True)
+
+
+class Vision(Tower):
+    """A vision transformer (Dosovitskiy et al. 2021, section 3.1) that normalises its embeddings too.
+
+    The defaults are those of ViT-B/32.
+
+    Attributes:
+      image_size, patch_size: sides of a picture and of the patches it is cut into, in pixels.
+    """
+
+    width: int = 768
+    heads: int = 12
+    mlp_width: int = 3072
+    image_size: int = 224
+    patch_size: int = 32
+
+    def setup(self):
+        super().setup()
+        init, places = normal_init(self.width), (self.image_size // self.patch_size) ** 2 + 1
+        self.patch_embed = nn.Dense(self.width, use_bias=False, dtype=self.dtype, kernel_init=init)
+        self.class_embed = self.param("class_embed", init, (self.width,))
+        self.position_embed = self.param("position_embed", init, (places, self.width))
+        self.ln_embed = layer_norm(self.dtype)
+
+    def __call__(self, images: Float[Array, "B side side 3"]) -> Float[Array, "B F"]:
+        size = self.patch_size
+        patches = rearrange(images, "B (h p) (w q) C -> B (h w) (C p q)", p=size, q=size)
+        first = jnp.broadcast_to(self.class_embed, (len(images), 1, self.width))
+        x = jnp.concatenate([first.astype(self.dtype), self.patch_embed(patches)], 1)
+        x = self.ln_embed(x + self.position_embed.astype(self.dtype))
+        mask = jnp.ones((1, 1, 1, x.shape[1]), bool)
+        for block in self.blocks:
+            x = block(x, mask)
+        return self.normalised(x[:, 0])
+
+
+class Text(Tower):
+    """A causal transformer whose state at the end of the text stands for it; the defaults are those of ViT-B/32.
+
+    Attributes:
+      vocab_size: V.
+      positions: the longest text it can read, start and end included.
+      end_id: the first one ends a text; None: the largest id in the text does, wherever its first is. So it is in
+        the first releases.
+    """
+
+    width: int = 512
+    heads: int = 8
+    mlp_width: int = 2048
+    vocab_size: int = 49408
+    positions: int = 77
+    end_id: int | None = 49407
+
+    def setup(self):
+        super().setup()
+        init = normal_init(self.width)
+        self.token_embed = nn.Embed(self.vocab_size, self.width, embedding_init=init, dtype=self.dtype)
+        self.position_embed = nn.Embed(self.positions, self.width, embedding_init=init, dtype=self.dtype)
+
+    def __call__(self, ids: Int[Array, "B S"]) -> Float[Array, "B F"]:
         length = ids.shape[1]
         if length > self.positions:
-            raise ValueError(f"text has {length} tokens; the encoder reads {self.positions} (positions)")
-        init = normal_init(self.width)
-        x = nn.Embed(self.vocab_size, self.width, embedding_init=init, name="token_embed")(ids)
-        x = x + self.param("position_embed", init, (self.positions, self.width))[:length]
+            raise ValueError(f"text has {length} tokens; the tower reads {self.positions} (positions)")
+        x = self.token_embed(ids) + self.position_embed(jnp.arange(length))
         mask = jnp.tril(jnp.ones((length, length), bool))[None, None]
-        for i in range(self.layers):
-            x = Block(self.width, self.heads, self.mlp_width, self.activation, name=f"blocks_{i}")(x, mask)
-        x = nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name="ln_f")(x)
-        end = (jnp.asarray(ids) == self.end_id).argmax(-1)
-        x = jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0]
-        return nn.Dense(self.features, use_bias=False, kernel_init=init, name="projection")(x)
-
-
-class Vision(nn.Module):
-    """The picture tower: a ViT (Dosovitskiy et al. 2021, section 3.1), read at its class token."""
-
-    image_size: int
-    patch: int
-    width: int
-    layers: int
-    heads: int
-    mlp_width: int
-    activation: str
-    features: int
-
-    @nn.compact
-    def __call__(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B F"]:
-        init, (height, width) = normal_init(self.width), images.shape[1:3]
-        if (height, width) != (self.image_size, self.image_size):
-            shape = (len(images), self.image_size, self.image_size, 3)
-            images = jnp.clip(jax.image.resize(images, shape, "cubic", antialias=True), 0.0, 1.0)
-        x = (images - jnp.array(MEAN)) / jnp.array(DEVIATION)
-        x = rearrange(x, "b (h p) (w q) c -> b (h w) (p q c)", p=self.patch, q=self.patch)
-        x = nn.Dense(self.width, use_bias=False, kernel_init=init, name="patch_embed")(x)
-        first = jnp.broadcast_to(self.param("class_embed", init, (self.width,)), (len(x), 1, self.width))
-        x = jnp.concatenate([first, x], axis=1)
-        x = x + self.param("position_embed", init, (x.shape[1], self.width))
-        x = nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name="ln_pre")(x)
-        mask = jnp.ones((1, 1, 1, x.shape[1]), bool)
-        for i in range(self.layers):
-            x = Block(self.width, self.heads, self.mlp_width, self.activation, name=f"blocks_{i}")(x, mask)
-        x = nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name="ln_f")(x[:, 0])
-        return nn.Dense(self.features, use_bias=False, kernel_init=init, name="projection")(x)
+        for block in self.blocks:
+            x = block(x, mask)
+        end = jnp.argmax(ids if self.end_id is None else ids == self.end_id, axis=1)
+        return self.normalised(x[jnp.arange(len(ids)), end])
 
 
 class Model(nn.Module):
-    """Both towers.
+    """Pictures and texts in, features of both in one space out; the defaults are ViT-B/32. Released weights fit it.
+
+    The learned temperature is left out: it changes no order.
 
     Attributes:
-      text: fields of `Text`.
-      vision: fields of `Vision`.
-      features: F, width of the common space.
+      features: F, width of the features.
+      vision: fields of `Vision` that differ from its defaults.
+      text: fields of `Text` that differ from its defaults.
+      dtype: of the computation; parameters are float32, and so are the features.
     """
 
-    text: Mapping | FrozenConfigDict
-    vision: Mapping | FrozenConfigDict
     features: int = 512
+    vision: Mapping | FrozenConfigDict = FrozenDict()
+    text: Mapping | FrozenConfigDict = FrozenDict()
+    dtype: str = "float32"
 
     def setup(self):
-        self.text_tower = Text(**self.text, features=self.features)
-        self.vision_tower = Vision(**self.vision, features=self.features)
+        self.vision_tower = Vision(self.features, dtype=self.dtype, **self.vision)
+        self.text_tower = Text(self.features, dtype=self.dtype, **self.text)
 
-    def __call__(self, ids: Int[ArrayLike, "B S"], images: Float[Array, "B H W 3"]) -> Float[Array, "B"]:
-        """Cosine of each text and the picture beside it, in [-1, 1].
+    def __call__(
+        self, images: Float[ArrayLike, "I side side 3"], ids: Int[ArrayLike, "T S"]
+    ) -> Float[Array, "I T"]:
+        """How well each picture fits each text: the cosine of their features, in [-1, 1]."""
+        return self.encode_images(images) @ self.encode_texts(ids).T
 
-        Args:
-          ids: in [0, V), each text with its end; what follows the end is not read.
-          images: square pictures in [0, 1], of any side: they are resized (bicubic, antialiased).
+    def encode_images(self, images: Float[ArrayLike, "B side side 3"]) -> Float[Array, "B F"]:
+        """Features of length 1 of pictures as `preprocess` makes them."""
+        return self.vision_tower(jnp.asarray(images))
+
+    def encode_texts(self, ids: Int[ArrayLike, "B S"]) -> Float[Array, "B F"]:
+        """Features of length 1 of texts, ids in [0, V). What stands behind a text's end changes nothing.
+
+        Raises:
+          ValueError: the text is longer than `positions`.
         """
-        return jnp.sum(self.text_features(ids) * self.image_features(images), axis=-1)
-
-    def text_features(self, ids: Int[ArrayLike, "B S"]) -> Float[Array, "B F"]:
-        """Where texts stand, of length 1."""
-        return _normalised(self.text_tower(ids))
-
-    def image_features(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B F"]:
-        """Where pictures stand, of length 1."""
-        return _normalised(self.vision_tower(images))
-
-
-def _normalised(x):
-    return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
+        return self.text_tower(jnp.asarray(ids))

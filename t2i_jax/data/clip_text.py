@@ -1,0 +1,53 @@
+"""Texts -> byte-pair ids, as CLIP reads them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+from tokenizers import Tokenizer
+
+from t2i_jax.errors import UserError
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+
+
+class TextReader:
+    """Texts -> ids of one length, between a start and an end."""
+
+    def __init__(self, path: str | Path, vocab_size: int, positions: int, end_id: int | None):
+        """Read a released `tokenizer.json`.
+
+        Args:
+          path: of the file.
+          vocab_size: V, rows of the model's token table.
+          positions: S, ids a text, start and end included.
+          end_id: the id by which the model finds the end of a text; None: the largest.
+
+        Raises:
+          UserError: the file cannot be read, is no such file, or belongs to another model.
+        """
+        try:
+            tokenizer = Tokenizer.from_str(Path(path).read_text("utf-8"))
+        except Exception as error:  # the library raises bare Exception
+            reason = " ".join(str(error).split())[:160]
+            raise UserError(f"vocabulary {path} cannot be read ({reason}); fetch it again") from None
+        start, end = map(tokenizer.token_to_id, (START, END))
+        tokenizer.no_padding()
+        if None in (start, end) or tokenizer.encode("").ids != [start, end]:
+            raise UserError(f"vocabulary {path} puts no {START} and {END} around a text; name that of a CLIP")
+        expected = vocab_size - 1 if end_id is None else end_id
+        largest = max(tokenizer.get_vocab().values())
+        if end != expected or largest >= vocab_size:
+            raise UserError(
+                f"vocabulary {path} has ids up to {largest} and ends a text with {end}; the model reads ids up to"
+                f" {vocab_size - 1}, ended by {expected}: name the vocabulary that belongs to the weights"
+            )
+        tokenizer.enable_truncation(positions)
+        tokenizer.enable_padding(length=positions, pad_id=end, pad_token=END)
+        self._tokenizer, self._positions = tokenizer, positions
+
+    def encode(self, texts: Sequence[str]) -> Int[np.ndarray, "B S"]:
+        """Ids int32 in [0, V). Longer texts lose what stands before their end; behind it stand ends alone."""
+        rows = [pieces.ids for pieces in self._tokenizer.encode_batch(list(texts))]
+        return np.array(rows, np.int32).reshape(len(rows), self._positions)
