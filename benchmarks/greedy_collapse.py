@@ -95,9 +95,9 @@ def main():
             files.write_json(path, results)
         pictures[arm] = dict(np.load(folder / "drawn.npz"))
     if arguments.page:
-        device = f"{os.cpu_count()} x {jax.devices()[0].device_kind}"
+        device = f"{os.cpu_count()} cores, {jax.devices()[0].device_kind}"
         about = {
-            "command": f"python benchmarks/greedy_collapse.py --page {arguments.page}",
+            "command": "python benchmarks/greedy_collapse.py --page docs/greedy-collapse.md",
             "machine": f"{device}, jax {jax.__version__}, {date.today()}",
             "width": WIDTH,
             "scaled": 3e-3 * 768 / WIDTH,
