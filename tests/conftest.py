@@ -206,7 +206,7 @@ def command(monkeypatch, capsys):
 
 
 @pytest.fixture
-def smoke_config(data_dir, smoke_run):
+def smoke_config(data_dir, smoke_run, tmp_path):
     """`smoke_config("vqvae")`: a config's smoke variant on the shared data and, where it needs one, tokenizer."""
     from importlib import import_module
 
@@ -214,7 +214,8 @@ def smoke_config(data_dir, smoke_run):
         config = import_module(f"configs.{name}").get_config("smoke")
         config.data.data_dir = str(data_dir)
         if "tokenizer_run" in config:
-            config.tokenizer_run = str(smoke_run.tokenizer)
+            shared = config.tokenizer.model_name == "patch_vqvae"  # else it trains one of its own first
+            config.tokenizer_run = str(smoke_run.tokenizer if shared else tmp_path / "tokenizer")
         return config.lock()
 
     return build

@@ -228,7 +228,7 @@ def test_a_run_is_trained_and_opened(command, data_dir, tmp_path):
     assert code == 0, lines
     assert any("psnr" in line and "usage" in line and "perplexity" in line for line in lines)
     tokenizer = t2i_jax.load(run)
-    assert (tokenizer.codebook_size, tokenizer.num_tokens) == (64, 16)
+    assert (tokenizer.codebook_size, tokenizer.num_tokens) == (64, 64)
     ids = tokenizer.tokenize(np.asarray(pictures(3, 32, 32)))
     assert tokenizer.detokenize(ids).shape == (3, 32, 32, 3)
     assert tokenizer.codebook.shape == (64, configs.get_config("smoke").model.code_width)

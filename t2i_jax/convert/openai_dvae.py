@@ -107,6 +107,7 @@ def config_of(tensors: dict[str, np.ndarray], image_size: int = 256) -> dict:
             "image_size": image_size,
             "channels": 3,
         },
+        "kmeans_examples": 0,
         "loss": {"temperature": 0.0625, "temperature_steps": 150_000, "kl_weight": 6.6, "kl_steps": 5000},
     }
 
