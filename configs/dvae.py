@@ -2,7 +2,7 @@
 
     python train.py --config=configs/dvae.py
 
-digits, measured on 2 CPU cores (AMD EPYC, no accelerator, 2026-11-26) on the whole validation split: 24.2 dB, usage
+digits, measured on 2 CPU cores (Intel Xeon, no accelerator, 2026-11-26) on the whole validation split: 24.2 dB, usage
 76.0%, perplexity 157 of 512; 13.5 minutes while other work ran. What it collapsed without is in
 docs/image-models.md. openai: not measured.
 
