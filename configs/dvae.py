@@ -2,8 +2,8 @@
 
     python train.py --config=configs/dvae.py
 
-digits, measured on 2 CPU cores (Intel Xeon, no accelerator, 2026-11-26) on the whole validation split: 24.2 dB, usage
-76.0%, perplexity 157 of 512; 13.5 minutes while other work ran. What it collapsed without is in
+digits, measured on 2 CPU cores (Intel Xeon, no accelerator, 2026-11-26) on the whole validation split: 24.2 dB,
+usage 76.0%, perplexity 157 of 512; 13.5 minutes while other work ran. What it collapsed without is in
 docs/image-models.md. openai: not measured.
 
 openai: the released settings of Ramesh et al. 2021 (appendix A.2), to be trained on 256 x 256 pictures
