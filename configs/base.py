@@ -23,6 +23,7 @@ def base() -> ml_collections.ConfigDict:
     config.optim.clip = 1.0  # global gradient norm
     config.optim.restarts = ()  # (step, rate): the schedule starts again there, from that rate
     config.optim.factors = {}  # of the learning rate, by part of the model; 0 freezes a part
+    config.optim.muon = 0.0  # of the learning rate, for kernels, which Muon then trains; 0 = AdamW for all
     config.ema = 0.0  # decay of the averaged parameters that are sampled from; 0 = off
 
     config.log_every = 50

@@ -102,6 +102,8 @@ def get_config(variant: str = "digits"):
         "plain_tokens": 8,
         "guidance_scale": 1.5,
     }
+    if variant == "digits":
+        config.steps, config.optim.muon = 1200, 2.0  # with AdamW alone binding is a lottery
     if variant == "digits_long":
         config.data.name = "captioned_digits/fine"
         config.model.codebook_size = 4096

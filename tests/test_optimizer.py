@@ -22,6 +22,7 @@ def optim(**changes):
         "clip": 1.0,
         "restarts": (),
         "factors": {},
+        "muon": 0.0,
     }
     return ConfigDict(fields | changes)
 
@@ -127,3 +128,35 @@ def test_factors_that_cannot_be():
         make_optimizer(optim(factors={"old": -1.0}), 20)
     with pytest.raises(UserError, match=r"^config.optim.factors.bert names no part of this model: old, slow, new$"):
         make_optimizer(optim(factors={"bert": 0.5}), 20).init(PARTS)
+
+
+def test_muon_turns_the_update_of_a_kernel_into_an_orthogonal_one():
+    """Whatever the gradient's singular values: all its directions learn as fast. Everything else is AdamW's."""
+    key = jax.random.key(0)
+    left, right = (jnp.linalg.qr(jax.random.normal(key, (n, 4)))[0] for n in (8, 6))
+    kernel = left @ jnp.diag(jnp.array([1.0, 0.1, 0.01, 1e-3])) @ right.T
+    params = {
+        "head": {"kernel": jnp.zeros((8, 6))},
+        "part": {"kernel": jnp.zeros((8, 6)), "embedding": jnp.zeros((8, 6)), "bias": jnp.zeros(6)},
+        "old": {"kernel": jnp.zeros((8, 6))},
+    }
+    gradients = jax.tree.map(lambda x: kernel if x.ndim == 2 else kernel[0], params)
+    kind = {"warmup": 0, "schedule": "constant", "clip": 1e9, "factors": {"part": 0.1}}
+    updates, plain = (
+        optimizer.update(gradients, optimizer.init(params), params)[0]
+        for optimizer in (make_optimizer(optim(muon=rate, **kind), 20, ["old"]) for rate in (2.0, 0.0))
+    )
+    moved = updates["part"].pop("kernel"), plain["part"].pop("kernel")
+    jax.tree.map(np.testing.assert_array_equal, updates, plain)
+    np.testing.assert_array_equal(updates["old"]["kernel"], 0)
+    # 0.2 sqrt(8): a matrix of orthonormal columns, its entries about as large as those of Adam's steps
+    size = 0.1 * 0.4 * 2.0 * 0.2 * 8**0.5
+    values = jnp.linalg.svd(moved[0], compute_uv=False) / size
+    assert 0.6 < values[2] < values[0] < 1.3  # Newton and Schulz's five steps bring singular values near 1
+    np.testing.assert_allclose(-jnp.sum(moved[0] * (left @ right.T)) / 4 / size, 1, atol=0.4)
+    assert jnp.linalg.svd(moved[1], compute_uv=False)[2] < 0.1 * jnp.linalg.norm(moved[1])
+
+
+def test_a_negative_rate_of_muon():
+    with pytest.raises(UserError, match=r"^config.optim.muon -1.0 is below 0; 0 is AdamW for everything$"):
+        make_optimizer(optim(muon=-1.0), 20)

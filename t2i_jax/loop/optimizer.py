@@ -1,4 +1,4 @@
-"""AdamW with warm-up, schedule and clipping."""
+"""AdamW, and Muon for kernels, with warm-up, schedule and clipping."""
 
 from collections.abc import Sequence
 
@@ -44,10 +44,14 @@ def make_schedule(optim, steps: int) -> optax.Schedule:
 def make_optimizer(optim, steps: int, frozen: Sequence[str] = ()) -> optax.GradientTransformation:
     """AdamW (Loshchilov & Hutter 2019) behind a clip of the global gradient norm; decay on matrices only.
 
+    With `optim.muon` above 0, two-dimensional kernels but the head's learn by Muon instead (Jordan et al. 2024,
+    "Muon: An optimizer for hidden layers in neural networks"), its steps as large as AdamW's usual ones (Liu et al.
+    2025, "Muon is Scalable for LLM Training", section 2.2).
+
     Args:
       optim: `config.optim`. Its `factors` say what the learning rate is multiplied by in parts of the model, by a
         piece of their parameters' paths, such as "bert" or "gpt2/token_embed"; where several fit, the one that ends
-        deepest counts.
+        deepest counts. Its `muon` is what the rate is multiplied by for what Muon trains.
       steps: of the run.
       frozen: parts that stay as they are, as those of factor 0 do: no gradient, no decay, no optimizer state.
 
@@ -55,6 +59,8 @@ def make_optimizer(optim, steps: int, frozen: Sequence[str] = ()) -> optax.Gradi
       UserError: a schedule that cannot be; a factor below 0; at `init`, a part that the model does not have.
     """
     factors = dict(optim.factors) | dict.fromkeys(frozen, 0.0)
+    if optim.muon < 0:
+        raise UserError(f"config.optim.muon {optim.muon} is below 0; 0 is AdamW for everything")
     for part, factor in factors.items():
         if factor < 0:
             raise UserError(f"config.optim.factors.{part} {factor} is below 0; 0 freezes this part")
@@ -69,24 +75,35 @@ def make_optimizer(optim, steps: int, frozen: Sequence[str] = ()) -> optax.Gradi
             mask=lambda params: jax.tree.map(lambda x: x.ndim > 1, params),
         )
 
-    if not factors:
+    def muon(factor):
+        rate = optim.muon * factor
+        return optax.contrib.muon(
+            lambda step: rate * schedule(step), weight_decay=optim.weight_decay, consistent_rms=0.2
+        )
+
+    if not factors and not optim.muon:
         return optax.chain(optax.clip_by_global_norm(optim.clip), adamw(1.0))
 
-    def factors_of(params):
-        paths = flatten_dict(params)
-        found = {path: path[0] if path[0] in frozen else _deepest(factors, "/".join(path)) for path in paths}
+    def groups_of(params):
+        flat = flatten_dict(params)
+        found = {path: path[0] if path[0] in frozen else _deepest(factors, "/".join(path)) for path in flat}
         if unknown := sorted(factors.keys() - found.values()):
             raise UserError(f"config.optim.factors.{unknown[0]} names no part of this model: {', '.join(params)}")
-        return unflatten_dict({path: f"{factors.get(part, 1.0):g}" for path, part in found.items()})
+        groups = {path: f"{factors.get(part, 1.0):g}" for path, part in found.items()}
+        if optim.muon:
+            hidden = [
+                path for path, x in flat.items() if path[-1] == "kernel" and path[0] != "head" and x.ndim == 2
+            ]
+            groups |= {path: f"muon {groups[path]}" for path in hidden if groups[path] != "0"}
+        return unflatten_dict(groups)
 
     kinds = {1.0, *factors.values()}
     groups = {f"{factor:g}": adamw(factor) if factor else optax.set_to_zero() for factor in kinds}
+    groups |= {f"muon {factor:g}": muon(factor) for factor in kinds}
     return optax.chain(
-        optax.masked(
-            optax.set_to_zero(), lambda params: jax.tree.map(lambda name: name == "0", factors_of(params))
-        ),
+        optax.masked(optax.set_to_zero(), lambda params: jax.tree.map(lambda name: name == "0", groups_of(params))),
         optax.clip_by_global_norm(optim.clip),
-        optax.partition(groups, factors_of),
+        optax.partition(groups, groups_of),
     )
 
 
