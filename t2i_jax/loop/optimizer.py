@@ -76,9 +76,8 @@ def make_optimizer(optim, steps: int, frozen: Sequence[str] = ()) -> optax.Gradi
         )
 
     def muon(factor):
-        rate = optim.muon * factor
         return optax.contrib.muon(
-            lambda step: rate * schedule(step), weight_decay=optim.weight_decay, consistent_rms=0.2
+            lambda step: optim.muon * factor * schedule(step), weight_decay=optim.weight_decay, consistent_rms=0.2
         )
 
     if not factors and not optim.muon:
@@ -91,15 +90,15 @@ def make_optimizer(optim, steps: int, frozen: Sequence[str] = ()) -> optax.Gradi
             raise UserError(f"config.optim.factors.{unknown[0]} names no part of this model: {', '.join(params)}")
         groups = {path: f"{factors.get(part, 1.0):g}" for path, part in found.items()}
         if optim.muon:
-            hidden = [
-                path for path, x in flat.items() if path[-1] == "kernel" and path[0] != "head" and x.ndim == 2
-            ]
-            groups |= {path: f"muon {groups[path]}" for path in hidden if groups[path] != "0"}
+            kernels = [path for path, x in flat.items() if path[-1] == "kernel" and x.ndim == 2]
+            hidden = [path for path in kernels if path[0] != "head" and groups[path] != "0"]
+            groups |= {path: f"muon {groups[path]}" for path in hidden}
         return unflatten_dict(groups)
 
     kinds = {1.0, *factors.values()}
     groups = {f"{factor:g}": adamw(factor) if factor else optax.set_to_zero() for factor in kinds}
-    groups |= {f"muon {factor:g}": muon(factor) for factor in kinds}
+    if optim.muon:
+        groups |= {f"muon {factor:g}": muon(factor) for factor in kinds if factor}
     return optax.chain(
         optax.masked(optax.set_to_zero(), lambda params: jax.tree.map(lambda name: name == "0", groups_of(params))),
         optax.clip_by_global_norm(optim.clip),
