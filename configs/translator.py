@@ -19,7 +19,7 @@ and in 2,000 steps it was 0.915 on an EPYC and 0.784 on the Xeon.
 
 transformer (Vaswani et al. 2017, on the same tokens as digits): not measured.
 
-grid: not measured; benchmarks/decoder_only.py compares it with configs/dalle.py at equal arithmetic.
+grid: not measured over its 2,000 steps; docs/decoder-only.md compares 386 steps of it with configs/dalle.py.
 
 coco, coco_report: not measured; neither the weights nor the captions could be had. On one H100 (2026-11-26) coco's
 step, on made-up tokens, had not finished compiling after three minutes, when the loan of the machine ended.
