@@ -13,8 +13,8 @@ photos (24,000 crops, 1,200 steps): the nearest photograph is the right one in 9
 25%, all others 100%), with evaluation seed 1000 in 90.6%; 1.08 nats a token, bigram baseline 3.07. 19 min 44 s,
 data and tokenizer included, while other work ran on the machine. With 6,000 crops and 600 steps it was 88.0%.
 
-digits (the quick start), on 2 cores of an Intel Xeon (2026-11-26): overall 0.928, held-out combinations 0.903,
-weakest category 0.810 (attribution), reconstructions 0.960; 1.66 nats a token, bigram baseline 3.89. Without Muon
+digits (the quick start), on 2 cores of an Intel Xeon (2026-11-26): overall 0.932, held-out combinations 0.903,
+weakest category 0.805 (attribution), reconstructions 0.960; 1.66 nats a token, bigram baseline 3.89. Without Muon
 and in 2,000 steps it was 0.915 on an EPYC and 0.784 on the Xeon.
 
 transformer (Vaswani et al. 2017, on the same tokens as digits): not measured.
