@@ -35,6 +35,7 @@ from t2i_jax.stages.tokens import open_tokens
 
 NAMES = {"dalle": "decoder only", "translator": "encoder-decoder"}
 LOOKS = 5  # at the validation split, over each training
+VALIDATION = "validation[:25%]"  # 500 pictures, to look quickly
 MUON = 2.0  # config.optim.muon of both, as in the quick start: binding comes sooner
 PICTURES = 4  # a prompt, as `t2i evaluate` draws
 
@@ -83,7 +84,7 @@ def configs(arguments) -> dict:
     for config in (ours, theirs):
         config.tokenizer_run = str(arguments.tokenizer_run or ours.tokenizer_run)
         config.data.data_dir = config.tokenizer.data.data_dir = arguments.data_dir
-        config.data.validation, config.optim.muon = "validation[:500]", MUON
+        config.data.validation, config.optim.muon = VALIDATION, MUON
     for shared in ("sampling", "data", "optim", "batch_size", "shown_captions"):
         assert ours[shared] == theirs[shared], shared
     return {"dalle": ours, "translator": theirs}
