@@ -90,6 +90,7 @@ def config_of(tensors: dict[str, np.ndarray], image_size: int = 256) -> dict:
             "clip": 1.0,
             "restarts": [],
             "factors": {},
+            "muon": 0.0,
         },
         "ema": 0.999,
         "log_every": 100,
