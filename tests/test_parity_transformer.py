@@ -62,7 +62,7 @@ class Reference(torch.nn.Module):
 
 @functools.cache
 def reference(size):
-    torch.manual_seed(0)
+    torch.manual_seed(4)  # one of those whose greedy pictures do not circle through a few ids
     module = Reference(*SIZES[size])
     with torch.no_grad():
         for name, parameter in module.named_parameters():
@@ -157,7 +157,7 @@ def test_logits_loss_and_gradients_match_torch(size):
     assert_same_tree(grads, params_of({name: p.grad.numpy() for name, p in module.named_parameters()}, size))
 
 
-@pytest.mark.parametrize("size", ["tiny", "odd"])
+@pytest.mark.parametrize("size", ["tiny", "odd", pytest.param("base", marks=pytest.mark.long)])
 def test_greedy_tokens_match_torch(size):
     module, model = reference(size), build(size)
     text_ids, mask = texts()
@@ -171,4 +171,4 @@ def test_greedy_tokens_match_torch(size):
     best = logits.topk(2).values
     same = logits.argmax(-1).numpy() == np.asarray(ours)
     assert (same | ((best[..., 0] - best[..., 1]).numpy() < 1e-4)).all()
-    assert len(np.unique(ours)) >= 32
+    assert all(len(np.unique(row)) >= 32 for row in np.asarray(ours))
