@@ -96,3 +96,46 @@ def coco() -> ml_collections.ConfigDict:
     data.name = "coco_captions_2017"
     data.image_size = 256
     return data
+
+
+def on_tokens(config, tokenizer, data) -> None:
+    """Set what experiments share that learn to draw tokens; `config.model` must be there.
+
+    Args:
+      config: of the experiment.
+      tokenizer: config of the tokenizer's own experiment.
+      data: `digits()` or another.
+    """
+    config.tokenizer = tokenizer
+    config.tokenizer_run = f"runs/{tokenizer.name}"  # trained there first where no finished run is
+    config.data = data
+    config.data.text_len = 12  # S, word pieces a caption, [CLS] and [SEP] included
+    config.data.caption_dropout = 0.1  # share of captions replaced by the null caption
+    # One value, two places: overriding either field overrides both.
+    for field in ("name", "data_dir", "train", "validation", "damaged"):
+        tokenizer.data[field] = data.get_ref(field)
+    tokenizer.model.codebook_size = config.model.get_ref("codebook_size")
+    config.loss = {}
+    config.shown_captions = (  # drawn at every evaluation; never among the prompts a run is scored by
+        "a green five",
+        "a white two",
+        "a cyan nine and a red three",
+        "a blue eight above an orange six",
+        "a purple one left of a green zero",
+        "two red sevens",
+        "three blue fours",
+        "four white twos",
+    )
+    config.tokenizer_start = True  # embeddings of image tokens, and the head, start as projections of the codes
+    config.optim.lr = 2e-3
+    config.optim.b2 = 0.98
+    config.eval_every = 1000
+    config.checkpoint_every = 250
+    config.sampling = {
+        "temperature": 0.3,
+        "top_k": 0,
+        "top_p": 1.0,
+        "min_p": 0.05,
+        "plain_tokens": 8,
+        "guidance_scale": 1.5,
+    }

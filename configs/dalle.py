@@ -18,12 +18,6 @@ def get_config(variant: str = "digits"):
     config.name = f"dalle-{variant}"
     config.task = "dalle"
     config.model_name = "dalle"
-    config.tokenizer = vqvae.get_config(variant)
-    config.tokenizer_run = f"runs/{config.tokenizer.name}"  # trained there first where no finished run is
-    config.data = base.digits()
-    config.data.text_len = 12  # S, word pieces a caption, [CLS] and [SEP] included
-    config.data.caption_dropout = 0.1  # share of captions replaced by the empty one
-    config.data.code_noise = 0.0  # share of decoder inputs replaced by random codes, against exposure bias
     config.model = {
         "codebook_size": 512,
         "num_tokens": 64,
@@ -38,35 +32,11 @@ def get_config(variant: str = "digits"):
         "dropout": 0.0,
         "dtype": "float32",
     }
-    # One value, two places: overriding either field overrides both.
-    for field in ("name", "data_dir", "train", "validation", "damaged"):
-        config.tokenizer.data[field] = config.data.get_ref(field)
-    config.tokenizer.model.codebook_size = config.model.get_ref("codebook_size")
+    base.on_tokens(config, vqvae.get_config(variant), base.digits())
+    config.data.code_noise = 0.0  # share of decoder inputs replaced by random codes, against exposure bias
+    config.sampling.plain_tokens = 0
     config.loss = {"text_weight": 1 / 8}  # share of the text in the loss
-    config.shown_captions = (  # drawn at every evaluation; never among the prompts a run is scored by
-        "a green five",
-        "a white two",
-        "a cyan nine and a red three",
-        "a blue eight above an orange six",
-        "a purple one left of a green zero",
-        "two red sevens",
-        "three blue fours",
-        "four white twos",
-    )
-    config.tokenizer_start = True  # image tokens start as projections of their codes, in table and head
     config.steps = 2000
-    config.optim.lr = 2e-3
-    config.optim.b2 = 0.98
-    config.eval_every = 1000
-    config.checkpoint_every = 250
-    config.sampling = {
-        "temperature": 0.3,
-        "top_k": 0,
-        "top_p": 1.0,
-        "min_p": 0.05,
-        "plain_tokens": 0,
-        "guidance_scale": 1.5,
-    }
     if variant == "smoke":
         config.data.name = "captioned_digits/tiny"
         tiny = {"width": 32, "heads": 2, "mlp_width": 64, "attention": ("column", "conv"), "kernel": 3}

@@ -30,11 +30,6 @@ def get_config(variant: str = "digits"):
     config.name = f"prior-{variant}"
     config.task = "prior"
     config.model_name = "pixelcnn"
-    config.tokenizer = (vqvae if variant in CLASSES else patch_vqvae).get_config(variant)
-    config.tokenizer_run = f"runs/{config.tokenizer.name}"  # trained there first where no finished run is
-    config.data = {"mnist": base.mnist, "cifar10": base.cifar10}.get(variant, base.digits)()
-    config.data.text_len = 12  # S, word pieces a caption, [CLS] and [SEP] included
-    config.data.caption_dropout = 0.1  # share of captions replaced by the learned null caption
     config.model = {
         "codebook_size": 2048,
         "num_tokens": 24,
@@ -56,35 +51,10 @@ def get_config(variant: str = "digits"):
             "dropout": 0.0,
         },
     }
-    # One value, two places: overriding either field overrides both.
-    for field in ("name", "data_dir", "train", "validation", "damaged"):
-        config.tokenizer.data[field] = config.data.get_ref(field)
-    config.tokenizer.model.codebook_size = config.model.get_ref("codebook_size")
-    config.loss = {}
-    config.shown_captions = (  # drawn at every evaluation; never among the prompts a run is scored by
-        "a green five",
-        "a white two",
-        "a cyan nine and a red three",
-        "a blue eight above an orange six",
-        "a purple one left of a green zero",
-        "two red sevens",
-        "three blue fours",
-        "four white twos",
-    )
-    config.tokenizer_start = True  # the token embedding starts as a random projection of the codebook
+    tokenizer = (vqvae if variant in CLASSES else patch_vqvae).get_config(variant)
+    data = {"mnist": base.mnist, "cifar10": base.cifar10}.get(variant, base.digits)()
+    base.on_tokens(config, tokenizer, data)
     config.steps = 1000
-    config.optim.lr = 2e-3
-    config.optim.b2 = 0.98
-    config.eval_every = 1000
-    config.checkpoint_every = 250
-    config.sampling = {
-        "temperature": 0.3,
-        "top_k": 0,
-        "top_p": 1.0,
-        "min_p": 0.05,
-        "plain_tokens": 8,
-        "guidance_scale": 1.5,
-    }
     if variant in CLASSES:  # neither was trained yet
         side = 7 if variant == "mnist" else 8
         config.model.update({"codebook_size": 512, "num_tokens": side * side, "grid": (side, side), "kernel": 5})

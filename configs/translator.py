@@ -52,15 +52,6 @@ def get_config(variant: str = "digits"):
     config.task = "translate"
     config.model_name = "translator"
     coco = variant in ("coco", "coco_report")
-    if variant == "grid":
-        config.tokenizer = vqvae.get_config("digits")
-    else:
-        config.tokenizer = dvae.get_config("openai") if coco else patch_vqvae.get_config(variant)
-    config.tokenizer_run = f"runs/{config.tokenizer.name}"  # trained there first where no finished run is
-    config.data = {"photos": base.photos, "coco": base.coco, "coco_report": base.coco}.get(variant, base.digits)()
-    config.data.text_len = 12  # S, word pieces a caption, [CLS] and [SEP] included
-    config.data.caption_dropout = 0.1  # share of captions replaced by the learned null caption
-    config.data.code_noise = 0.0  # share of decoder inputs replaced by random codes, against exposure bias
     shape = {"width": 160, "heads": 5, "mlp_width": 640, "dropout": 0.0}
     config.model = {
         "codebook_size": 2048,
@@ -71,37 +62,16 @@ def get_config(variant: str = "digits"):
         "encoder": {**shape, "layers": 2, "max_positions": 12},
         "decoder": {**shape, "layers": 3, "positions": 24},
     }
-    # One value, two places: overriding either field overrides both.
-    for field in ("name", "data_dir", "train", "validation", "damaged"):
-        config.tokenizer.data[field] = config.data.get_ref(field)
-    config.tokenizer.model.codebook_size = config.model.get_ref("codebook_size")
-    config.loss = {}
-    config.shown_captions = (  # drawn at every evaluation; never among the prompts a run is scored by
-        "a green five",
-        "a white two",
-        "a cyan nine and a red three",
-        "a blue eight above an orange six",
-        "a purple one left of a green zero",
-        "two red sevens",
-        "three blue fours",
-        "four white twos",
-    )
+    if variant == "grid":
+        tokenizer = vqvae.get_config("digits")
+    else:
+        tokenizer = dvae.get_config("openai") if coco else patch_vqvae.get_config(variant)
+    data = {"photos": base.photos, "coco": base.coco, "coco_report": base.coco}.get(variant, base.digits)()
+    base.on_tokens(config, tokenizer, data)
+    config.data.code_noise = 0.0  # share of decoder inputs replaced by random codes, against exposure bias
     config.encoder_weights = ""  # a released BERT, its folder or its name on the hub; "" starts from scratch
     config.decoder_weights = ""  # a released GPT-2, likewise; its token table and head always start anew
-    config.tokenizer_start = True  # embeddings and head start as projections of the codes and their places
     config.steps = 2000
-    config.optim.lr = 2e-3
-    config.optim.b2 = 0.98
-    config.eval_every = 1000
-    config.checkpoint_every = 250
-    config.sampling = {
-        "temperature": 0.3,
-        "top_k": 0,
-        "top_p": 1.0,
-        "min_p": 0.05,
-        "plain_tokens": 8,
-        "guidance_scale": 1.5,
-    }
     if variant == "digits":
         config.steps = 1200
     if variant in ("digits", "smoke"):

@@ -7,7 +7,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
-from t2i_jax.models.gpt2 import Cache
+from t2i_jax.models.gpt2 import Cache, layer_norm
 from t2i_jax.models.layers import MLP, CrossAttention, KeyValue, SelfAttention, normal_init, read_null
 
 
@@ -35,7 +35,7 @@ class EncoderLayer(nn.Module):
     def setup(self):
         self.attn = SelfAttention(self.width, self.heads, self.dropout, dtype=self.dtype)
         self.mlp = MLP(self.mlp_width, nn.relu, dtype=self.dtype)
-        self.ln_attn, self.ln_mlp = (nn.LayerNorm(1e-5, self.dtype, use_fast_variance=False) for _ in range(2))
+        self.ln_attn, self.ln_mlp = (layer_norm(self.dtype) for _ in range(2))
         self.drop = nn.Dropout(self.dropout)
 
     def __call__(
@@ -58,9 +58,7 @@ class DecoderLayer(nn.Module):
         self.attn = SelfAttention(self.width, self.heads, self.dropout, dtype=self.dtype)
         self.cross_attn = CrossAttention(self.width, self.heads, self.dropout, dtype=self.dtype)
         self.mlp = MLP(self.mlp_width, nn.relu, dtype=self.dtype)
-        self.ln_attn, self.ln_cross_attn, self.ln_mlp = (
-            nn.LayerNorm(1e-5, self.dtype, use_fast_variance=False) for _ in range(3)
-        )
+        self.ln_attn, self.ln_cross_attn, self.ln_mlp = (layer_norm(self.dtype) for _ in range(3))
         self.drop = nn.Dropout(self.dropout)
 
     def finish(self, x, attended, memory, memory_mask, train=False):

@@ -1,15 +1,13 @@
 """Training a decoder-only translator: captions and image tokens in one sequence."""
 
+from functools import partial
+
 from t2i_jax.generate import Translator
 from t2i_jax.stages import Stage, Train
-from t2i_jax.stages.drawing import prepare_drawing
+from t2i_jax.stages.drawing import draw_captions, prepare_drawing
 
 
 def prepare(config, folder, task, model, *, train_first: Train, accept: bool) -> Stage:
     """See `prepare_drawing`; the scores are those of a translator, `nats` of the image tokens alone."""
-
-    def show(pipe):
-        images = pipe(config.shown_captions, num_images=2, seed=config.seed)
-        return images.reshape(-1, *images.shape[2:])
-
+    show = partial(draw_captions, config)
     return prepare_drawing(config, folder, task, model, Translator, show, train_first=train_first, accept=accept)

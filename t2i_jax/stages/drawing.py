@@ -83,3 +83,9 @@ def prepare_drawing(
         return score(params), {"samples": picture_grid(images, columns=8)}
 
     return Stage(splits, transform, start, evaluate, tokenizer.digest)
+
+
+def draw_captions(config, pipe: Translator) -> np.ndarray:
+    """Two pictures of each of `config.shown_captions`, uint8 [n, H, W, C]."""
+    images = pipe(config.shown_captions, num_images=2, seed=config.seed)
+    return images.reshape(-1, *images.shape[2:])

@@ -4,17 +4,14 @@ import math
 
 from t2i_jax.generate import Prior
 from t2i_jax.stages import Stage, Train
-from t2i_jax.stages.drawing import prepare_drawing
+from t2i_jax.stages.drawing import draw_captions, prepare_drawing
 
 
 def prepare(config, folder, task, model, *, train_first: Train, accept: bool) -> Stage:
     """See `prepare_drawing`; the scores also have `bits`, the cross entropy in bits a code."""
 
     def show(pipe):
-        if not pipe.conditional:
-            return pipe.sample(16, config.seed)
-        images = pipe(config.shown_captions, num_images=2, seed=config.seed)
-        return images.reshape(-1, *images.shape[2:])
+        return draw_captions(config, pipe) if pipe.conditional else pipe.sample(16, config.seed)
 
     stage = prepare_drawing(config, folder, task, model, Prior, show, train_first=train_first, accept=accept)
 

@@ -1,11 +1,13 @@
 """Training a translator: captions -> image tokens."""
 
+from functools import partial
+
 from t2i_jax.errors import UserError
 from t2i_jax.generate import Translator
 from t2i_jax.loop import run as runs
 from t2i_jax.loop.checkpoint import Checkpoints
 from t2i_jax.stages import Stage, Train, halves
-from t2i_jax.stages.drawing import prepare_drawing
+from t2i_jax.stages.drawing import draw_captions, prepare_drawing
 
 
 def prepare(config, folder, task, model, *, train_first: Train, accept: bool) -> Stage:
@@ -18,18 +20,13 @@ def prepare(config, folder, task, model, *, train_first: Train, accept: bool) ->
         )
     complete = Checkpoints(folder).latest is not None and (folder / runs.TEXT_TOKENIZER).exists()
     loaded, vocabulary = ({}, None) if complete else halves.load_weights(config)
-
-    def show(pipe):
-        images = pipe(config.shown_captions, num_images=2, seed=config.seed)
-        return images.reshape(-1, *images.shape[2:])
-
     stage = prepare_drawing(
         config,
         folder,
         task,
         model,
         Translator,
-        show,
+        partial(draw_captions, config),
         train_first=train_first,
         accept=accept,
         vocabulary=vocabulary,
