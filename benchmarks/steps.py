@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from t2i_jax import models
+from t2i_jax.loop import sharding
 from t2i_jax.loop.optimizer import make_optimizer
 from t2i_jax.loop.state import State
 from t2i_jax.loop.step import JitStep
@@ -52,12 +53,13 @@ def train(config, steps: int) -> tuple:
     state = State.create(variables.pop("params"), variables, optimizer, config.ema)
     loss_fn = partial(task.loss_fn, model, **config.loss)
     step = JitStep(state, loss_fn=loss_fn, optimizer=optimizer, config=config)
-    memory = step.lower(state, batch).compile().memory_analysis()
-    state = step.place(state)
-    state, _ = jax.block_until_ready(step(state, batch))
+    compiled = step.lower(state, batch).compile()  # once: a jitted call would do so again
+    memory = compiled.memory_analysis()
+    state, batch = step.place(state), jax.device_put(batch, sharding.batch(step.mesh))
+    state, _ = jax.block_until_ready(compiled(state, batch))
     start = time.perf_counter()
     for _ in range(steps):
-        state, metrics = step(state, batch)
+        state, metrics = compiled(state, batch)
     jax.block_until_ready((state, metrics))
     rate = steps * config.batch_size / (time.perf_counter() - start)
     return rate, memory.argument_size_in_bytes / 1e6, memory.temp_size_in_bytes / 1e6, state
