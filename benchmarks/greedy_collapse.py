@@ -84,12 +84,16 @@ def main():
     prompts = faithfulness.make_prompts(arguments.seed, 25)
     real = faithfulness.real_scenes(prompts, 1, arguments.seed)[:, 0]
     detector, pictures = Detector(), {}
+    if "tokenizer_seconds" not in results:
+        start = time.monotonic()
+        call_train("vqvae:digits", arguments.tokenizer_run, {"data.data_dir": arguments.data_dir})
+        results["tokenizer_seconds"] = time.monotonic() - start
     for number, (arm, changes) in enumerate(arms(arguments.items).items()):
         folder, start = arguments.out / f"arm-{number}", time.monotonic()
         if arm not in results["arms"]:
             train(folder, changes, arguments)
-            seconds = time.monotonic() - start
             found, drawn = judge(folder, prompts, real, detector)
+            seconds = time.monotonic() - start
             np.savez_compressed(folder / "drawn.npz", **drawn)
             results["arms"][arm] = {**found, **curves(folder, changes["batch_size"]), "seconds": seconds}
             files.write_json(path, results)
@@ -106,7 +110,7 @@ def main():
 
 
 def train(folder: Path, changes: dict, arguments) -> None:
-    """One arm by `train.py`, in a process of its own: flags of the CPU backend are read once a process."""
+    """One arm."""
     steps = arguments.items // changes["batch_size"]
     fields = {
         **MODEL,
@@ -119,7 +123,13 @@ def train(folder: Path, changes: dict, arguments) -> None:
         "tokenizer_run": arguments.tokenizer_run,
         "data.data_dir": arguments.data_dir,
     }
-    command = [sys.executable, ROOT / "train.py", f"--config={ROOT}/configs/translator.py:grid"]
+    call_train("translator:grid", folder, fields)
+
+
+def call_train(config: str, folder: Path | str, fields: dict) -> None:
+    """`train.py` in a process of its own: flags of the CPU backend are read once a process."""
+    name, variant = config.split(":")
+    command = [sys.executable, ROOT / "train.py", f"--config={ROOT}/configs/{name}.py:{variant}"]
     command += [f"--workdir={folder}", *(f"--config.{name}={value}" for name, value in fields.items())]
     flags = os.environ.get("XLA_FLAGS") or (CORES if jax.default_backend() == "cpu" else "")
     subprocess.run(command, env={**os.environ, "XLA_FLAGS": flags}, check=True)

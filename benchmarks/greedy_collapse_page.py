@@ -17,7 +17,7 @@ width {width}, two layers each for reading and writing, {items:,} pictures of tr
 
     {command}
 
-{machine}; {minutes:.0f} minutes of training in all, the tokenizer's not included.
+{machine}; {minutes:.0f} minutes in all, data and tokenizer ({tokenizer:.0f} of them) included.
 
 **In short: {short}**
 
@@ -63,7 +63,8 @@ def write(results: dict, pictures: dict, path: Path, about: dict) -> None:
     """Write the page and, beside it, its two pictures.
 
     Args:
-      results: `seed`, `items`, and `arms`: by name `draws` (statistics by way of drawing), curves, `seconds`.
+      results: `seed`, `items`, `tokenizer_seconds` (with the data's), and `arms`: by name `draws` (statistics by
+        way of drawing), curves, `seconds`.
       pictures: by arm and way of drawing, uint8 [6, H, W, 3].
       path: of the page.
       about: `command`, `machine`, `width`, `scaled`.
@@ -80,7 +81,8 @@ def write(results: dict, pictures: dict, path: Path, about: dict) -> None:
         **about,
         items=results["items"],
         seed=results["seed"],
-        minutes=sum(found["seconds"] for found in arms.values()) / 60,
+        minutes=(results["tokenizer_seconds"] + sum(found["seconds"] for found in arms.values())) / 60,
+        tokenizer=results["tokenizer_seconds"] / 60,
         table="\n".join(table),
         short=in_short(arms),
         verdicts="\n".join(f"- **{claim}** {words}" for claim, words in verdicts(arms)),
