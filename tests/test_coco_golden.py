@@ -19,6 +19,7 @@ from worlds import assert_same_checkpoint
 import train
 from configs import translator
 from t2i_jax.loop import run as runs
+from t2i_jax.stages import overfit
 
 STEPS, STOP, LAYERS = 200, 100, 1
 GOLDEN = 1.3433, 0.9416, 12.588  # loss over all steps and over the last 50, norm of the parameters
@@ -110,3 +111,11 @@ def test_it_ends_as_ever_and_as_if_never_stopped(tmp_path, monkeypatch):
     values = np.array(list(losses.values()))
     norm = np.sqrt(sum(np.square(leaf).sum() for leaf in jax.tree.leaves(runs.read_weights(whole)[0])))
     assert (values.mean(), values[-5:].mean(), norm) == pytest.approx(GOLDEN, rel=2e-3)
+
+
+def test_it_learns_eight_captions_by_heart(tmp_path):
+    """As `t2i doctor --overfit 8` does."""
+    config = shrunk(tmp_path).lock()
+    train.train(config.tokenizer, config.tokenizer_run)
+    found = overfit.measure(config, 8)
+    assert found["right"] >= 0.99
