@@ -15,8 +15,8 @@ from types import SimpleNamespace
 import jax
 import pytest
 
-# Compiling takes most of the suite's time: without LLVM's optimizations half of it, without the newer of XLA's two ways
-# to write fused loops (which LLVM takes long over) a third less again. Subprocesses inherit this.
+# Compiling takes most of the suite's time: without LLVM's optimizations half of it, without the newer of XLA's two
+# ways to write fused loops (which LLVM takes long over) a third less again. Subprocesses inherit this.
 QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')}"
 
