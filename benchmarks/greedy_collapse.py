@@ -88,6 +88,8 @@ def main():
         start = time.monotonic()
         call_train("vqvae:digits", arguments.tokenizer_run, {"data.data_dir": arguments.data_dir})
         results["tokenizer_seconds"] = time.monotonic() - start
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_json(path, results)
     for number, (arm, changes) in enumerate(arms(arguments.items).items()):
         folder, start = arguments.out / f"arm-{number}", time.monotonic()
         if arm not in results["arms"]:
@@ -110,7 +112,7 @@ def main():
 
 
 def train(folder: Path, changes: dict, arguments) -> None:
-    """One arm."""
+    """One arm: `changes` to the config, on `arguments.items` pictures."""
     steps = arguments.items // changes["batch_size"]
     fields = {
         **MODEL,
@@ -128,8 +130,8 @@ def train(folder: Path, changes: dict, arguments) -> None:
 
 def call_train(config: str, folder: Path | str, fields: dict) -> None:
     """`train.py` in a process of its own: flags of the CPU backend are read once a process."""
-    name, variant = config.split(":")
-    command = [sys.executable, ROOT / "train.py", f"--config={ROOT}/configs/{name}.py:{variant}"]
+    file, variant = config.split(":")
+    command = [sys.executable, ROOT / "train.py", f"--config={ROOT}/configs/{file}.py:{variant}"]
     command += [f"--workdir={folder}", *(f"--config.{name}={value}" for name, value in fields.items())]
     flags = os.environ.get("XLA_FLAGS") or (CORES if jax.default_backend() == "cpu" else "")
     subprocess.run(command, env={**os.environ, "XLA_FLAGS": flags}, check=True)
