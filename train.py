@@ -17,17 +17,17 @@ import numpy as np
 from absl import app, flags, logging
 from tqdm import tqdm
 
-from t2i_jax import files, models
+from t2i_jax import files, models, runs
 from t2i_jax.data import pipeline
 from t2i_jax.errors import UserError
-from t2i_jax.loop import run as runs
 from t2i_jax.loop import sharding
 from t2i_jax.loop.checkpoint import Checkpoints
 from t2i_jax.loop.command_line import parse_flags
 from t2i_jax.loop.metrics import Metrics
 from t2i_jax.loop.optimizer import make_optimizer
-from t2i_jax.loop.state import State, stream
+from t2i_jax.loop.state import State
 from t2i_jax.loop.step import check_step, make_step
+from t2i_jax.random import stream
 from t2i_jax.sampling.settings import Sampling
 
 

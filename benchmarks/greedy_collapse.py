@@ -23,11 +23,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import t2i_jax
 from benchmarks import greedy_collapse_page as page
-from t2i_jax import files, models
+from t2i_jax import files, models, runs
 from t2i_jax.data.text import CaptionReader
 from t2i_jax.evals import faithfulness, tokens
 from t2i_jax.evals.detector import Detector
-from t2i_jax.loop import run as runs
 from t2i_jax.sampling.settings import Sampling
 from t2i_jax.tasks import translate
 

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import train
 from configs import vqvae
 from t2i_jax import files
-from t2i_jax.models.quantizers import KINDS
+from t2i_jax.nn.quantizers import KINDS
 
 ROWS = {kind: {} for kind in KINDS}
 ROWS["gradient, no k-means start, no revival"] = {"quantizer": "gradient", "kmeans_examples": 0, "upkeep_every": 0}

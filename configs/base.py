@@ -37,7 +37,7 @@ def base() -> ml_collections.ConfigDict:
 
 
 def quantizers() -> ml_collections.ConfigDict:
-    """Options of each kind of quantizer (`t2i_jax.models.quantizers.KINDS`); a model reads those of its own."""
+    """Options of each kind of quantizer (`t2i_jax.nn.quantizers.KINDS`); a model reads those of its own."""
     averages = {"decay": 0.99, "commitment": 0.25}  # of use and codes; weight of what binds features
     return ml_collections.ConfigDict(
         {

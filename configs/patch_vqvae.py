@@ -28,7 +28,7 @@ def get_config(variant: str = "digits"):
         "depth": 1,
         "width": 256,
         "decoder_layers": 2,
-        "quantizer": "ema",  # a key of t2i_jax.models.quantizers.KINDS
+        "quantizer": "ema",  # a key of t2i_jax.nn.quantizers.KINDS
         "quantizer_options": base.quantizers(),
         "dtype": "float32",
     }

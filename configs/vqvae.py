@@ -31,7 +31,7 @@ def get_config(variant: str = "digits"):
         "width": 64,
         "code_width": 32,
         "residual_blocks": 2,
-        "quantizer": "ema",  # a key of t2i_jax.models.quantizers.KINDS
+        "quantizer": "ema",  # a key of t2i_jax.nn.quantizers.KINDS
         "quantizer_options": base.quantizers(),
         "dtype": "float32",
     }

@@ -8,13 +8,21 @@ def load(run):
       run: path of a run folder that `train.py` wrote.
 
     Returns:
-      `t2i_jax.generate.Translator` for a translator's run (captions -> pictures),
-      `t2i_jax.generate.Tokenizer` for an image tokenizer's (`tokenize`, `detokenize`), or
-      `t2i_jax.generate.AutoEncoder` for an autoencoder's (`encode`, `decode`, `sample`, `interpolate`).
+      `t2i_jax.pipelines.Translator` for a translator's run (captions -> pictures),
+      `t2i_jax.pipelines.Tokenizer` for an image tokenizer's (`tokenize`, `detokenize`), or
+      `t2i_jax.pipelines.AutoEncoder` for an autoencoder's (`encode`, `decode`, `sample`, `interpolate`).
 
     Raises:
       t2i_jax.errors.UserError: the folder is missing, is no run, or has no weights yet.
     """
-    from t2i_jax.generate import load  # jax takes seconds to import; `t2i --help` must not pay for it
+    from t2i_jax.pipelines import load  # jax takes seconds to import; `t2i --help` must not pay for it
 
-    return load(run)
+    return load(run, recover=_weights_of_checkpoint)
+
+
+def _weights_of_checkpoint(folder):
+    """Params, variables and step of the newest good checkpoint of a run; None where there is none."""
+    from t2i_jax.loop.checkpoint import Checkpoints  # Orbax and Grain take a second: only where they are needed
+
+    checkpoints = Checkpoints(folder)
+    return checkpoints.weights() if checkpoints.steps else None

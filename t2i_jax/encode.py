@@ -20,7 +20,7 @@ def encode(config, tokenizer, run: str | Path) -> Path:
 
     Args:
       config: of the translator; its `data` names the pictures, its `model` the shape of the tokens.
-      tokenizer: a `t2i_jax.generate.Tokenizer`.
+      tokenizer: a `t2i_jax.pipelines.Tokenizer`.
       run: its run folder; the cache goes into its folder `tokens`.
 
     Returns:

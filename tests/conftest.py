@@ -78,7 +78,7 @@ def shared(tmp_path_factory):
 def compiled_once(shared):
     """What one test or subprocess has compiled, the others load: compiling takes most of a smoke run's time."""
     settings = {
-        "jax_compilation_cache_dir": str(shared / "compiled"),
+        "jax_compilation_cache_dir": os.environ.get("JAX_COMPILATION_CACHE_DIR", str(shared / "compiled")),
         "jax_persistent_cache_min_compile_time_secs": 0.2,
         "jax_persistent_cache_min_entry_size_bytes": 0,
     }

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from fakes import fake_variables
 
-from t2i_jax.models.codebooks import averages_of, codebook_of
 from t2i_jax.models.patch_vqvae import Model
+from t2i_jax.nn.codebooks import averages_of, codebook_of
 
 K, COLOURS, STRENGTHS = 36, 7, 5
 FIRST = {"colour": 0, "strength": COLOURS, "pattern": COLOURS + STRENGTHS}  # id of each codebook

@@ -9,10 +9,9 @@ from PIL import Image
 
 import t2i_jax
 import train
-from t2i_jax import cli, files, generate
+from t2i_jax import cli, files, pipelines, runs
 from t2i_jax.errors import UserError
-from t2i_jax.generate import batches
-from t2i_jax.loop import run as runs
+from t2i_jax.pipelines import batches
 
 SHAPE = (32, 32, 3)
 
@@ -201,7 +200,7 @@ def test_t2i_samples_an_autoencoder(run, plain, smoke_run, tmp_path, said, capsy
     with Image.open(out) as grid:
         assert grid.size == (4 * 96 + 12, 4 * 96 + 12)
     capsys.readouterr()
-    assert isinstance(t2i_jax.load(run), generate.AutoEncoder)
+    assert isinstance(t2i_jax.load(run), pipelines.AutoEncoder)
     assert "plain autoencoder" in said("--run", plain)
     assert "image tokenizer" in said("--run", smoke_run.tokenizer)
     assert "neither is given" in said("--run", smoke_run.translator)

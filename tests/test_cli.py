@@ -17,7 +17,7 @@ from t2i_jax.sampling.settings import Sampling
 
 @dataclasses.dataclass
 class FakeTranslator:
-    """Answers as `t2i_jax.generate.Translator` does; every picture has one grey level of its own."""
+    """Answers as `t2i_jax.pipelines.Translator` does; every picture has one grey level of its own."""
 
     sampling: Sampling = dataclasses.field(default_factory=lambda: Sampling(temperature=0.5, guidance_scale=1.5))
     digest: str = "c0ffee"

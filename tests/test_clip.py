@@ -15,8 +15,8 @@ from tokenizers import Tokenizer
 
 from t2i_jax.convert import clip, hub, weights
 from t2i_jax.errors import UserError
-from t2i_jax.generate import Clip
 from t2i_jax.models.clip import DEVIATION, MEAN, Model, preprocess
+from t2i_jax.pipelines import Clip
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from worlds import assert_same_checkpoint
 
 import train
 from configs import translator
-from t2i_jax.loop import run as runs
+from t2i_jax import runs
 from t2i_jax.stages import overfit
 
 STEPS, STOP, LAYERS = 200, 100, 1

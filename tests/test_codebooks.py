@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from t2i_jax.models import codebooks
-from t2i_jax.models.codebooks import averages_of, codebook_of, kmeans, nearest_code
-from t2i_jax.models.quantizers import CodebookQuantizer
+from t2i_jax.nn import codebooks
+from t2i_jax.nn.codebooks import averages_of, codebook_of, kmeans, nearest_code
+from t2i_jax.nn.quantizers import CodebookQuantizer
 
 
 def floats(values):

@@ -15,7 +15,7 @@ import pytest
 from configs import vqvae
 from t2i_jax import models
 from t2i_jax.evals.reconstruction import codebook_health
-from t2i_jax.models import codebooks
+from t2i_jax.nn import codebooks
 from t2i_jax.tasks import reconstruct
 
 K, STEPS, EVERY, SIDE = 256, 160, 10, 16

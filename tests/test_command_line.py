@@ -4,8 +4,7 @@ import shutil
 
 import pytest
 
-from t2i_jax import files
-from t2i_jax.loop import run as runs
+from t2i_jax import files, runs
 
 VQVAE = "--config=configs/patch_vqvae.py:smoke"
 

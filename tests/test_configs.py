@@ -15,7 +15,7 @@ from fakes import fake_batch
 from t2i_jax import models
 from t2i_jax.loop.command_line import known_configs
 from t2i_jax.loop.optimizer import make_schedule
-from t2i_jax.models import quantizers
+from t2i_jax.nn import quantizers
 from t2i_jax.sampling.settings import Sampling
 
 FOLDER = Path(__file__).parents[1] / "configs"

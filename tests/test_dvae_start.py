@@ -11,7 +11,7 @@ from configs import dvae as configs
 from t2i_jax import models
 from t2i_jax.errors import UserError
 from t2i_jax.evals.reconstruction import codebook_health
-from t2i_jax.models import codebooks
+from t2i_jax.nn import codebooks
 from t2i_jax.tasks import dvae, reconstruct
 
 K = 64

@@ -11,10 +11,9 @@ from safetensors.numpy import load_file, save_file
 from torch_pairs import LENGTH, K, N, S, V, answer_of, pair, pictures, texts, torch, transformers
 
 import t2i_jax
-from t2i_jax import cli, models
+from t2i_jax import cli, models, runs
 from t2i_jax.convert import encoder_decoder
 from t2i_jax.errors import UserError
-from t2i_jax.loop import run as runs
 from t2i_jax.tasks import tokens
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "seven", *(f"word{i}" for i in range(V - 7))]

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 import t2i_jax
-from t2i_jax import files, generate
+from t2i_jax import files, pipelines, runs
 from t2i_jax.errors import UserError
-from t2i_jax.generate import batches
-from t2i_jax.loop import run as runs
-from t2i_jax.loop.state import stream
+from t2i_jax.pipelines import batches
+from t2i_jax.random import stream
 from t2i_jax.sampling.settings import Sampling
 from t2i_jax.tasks import tokens
 
@@ -65,8 +64,8 @@ def draw(pipe):
 
 
 def test_load_opens_both_kinds(pipe, tokenizer, smoke_run):
-    assert isinstance(pipe, generate.Translator)
-    assert isinstance(tokenizer, generate.Tokenizer)
+    assert isinstance(pipe, pipelines.Translator)
+    assert isinstance(tokenizer, pipelines.Tokenizer)
     assert pipe.step == tokenizer.step == 2
     assert pipe.digest == runs.read_weights(smoke_run.translator)[3]
     assert pipe.tokenizer.digest == tokenizer.digest == runs.read_weights(smoke_run.tokenizer)[3]

@@ -125,7 +125,7 @@ def test_the_decoder_computes_at_first_what_it_was_released_to(tmp_path):
 
 
 def test_the_sizes_of_a_config_are_whole(smoke_config):
-    from t2i_jax.generate.converted import whole_model
+    from t2i_jax.pipelines.converted import whole_model
 
     model = whole_model(smoke_config("translator"))
     assert flatten_dict(model.to_dict(), sep=".").items() >= {"encoder.width": 32, "decoder.heads": 2}.items()

@@ -9,11 +9,10 @@ from torch_files import saved
 
 import t2i_jax
 from configs import dvae, translator
-from t2i_jax import cli, files
+from t2i_jax import cli, files, runs
 from t2i_jax.convert import openai_dvae
 from t2i_jax.errors import UserError
-from t2i_jax.generate import converted
-from t2i_jax.loop import run as runs
+from t2i_jax.pipelines import converted
 from t2i_jax.stages.tokens import open_tokens
 
 K, WIDTH, CODE_WIDTH = 24, 8, 5

@@ -14,8 +14,8 @@ from PIL import Image
 
 from t2i_jax.convert import clip
 from t2i_jax.data.clip_text import TextReader
-from t2i_jax.generate import Clip
 from t2i_jax.models.clip import DEVIATION, Model, preprocess
+from t2i_jax.pipelines import Clip
 
 torch = pytest.importorskip("torch", reason="torch, the reference, comes with the extra `parity`")
 transformers = pytest.importorskip("transformers", reason="transformers comes with the extra `parity`")

@@ -9,8 +9,8 @@ from flax.traverse_util import unflatten_dict
 
 from t2i_jax.convert import openai_dvae
 from t2i_jax.data import captioned_photos
-from t2i_jax.generate import converted
 from t2i_jax.models.dvae import Model
+from t2i_jax.pipelines import converted
 
 torch = pytest.importorskip("torch", reason="torch, the reference, comes with the extra `parity`")
 dall_e = pytest.importorskip(

@@ -12,9 +12,9 @@ from patch_vqvaes import FIRST, apply, brute_force, build, codebooks_of, encode,
 
 from configs import patch_vqvae
 from t2i_jax import losses, models
-from t2i_jax.models.codebooks import averages_of, codebook_of
 from t2i_jax.models.patch_vqvae import Model
-from t2i_jax.models.quantizers import CodebookQuantizer
+from t2i_jax.nn.codebooks import averages_of, codebook_of
+from t2i_jax.nn.quantizers import CodebookQuantizer
 from t2i_jax.tasks import reconstruct
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from t2i_jax.data.pictures import GAP, INK, MARGIN, labelled_grid, picture_grid, plain_grid
+from t2i_jax.pictures import GAP, INK, MARGIN, labelled_grid, picture_grid, plain_grid
 
 
 def dark(pixels):

@@ -9,10 +9,9 @@ import pytest
 import t2i_jax
 import train
 from configs import prior as prior_config
-from t2i_jax import cli, files, generate
+from t2i_jax import cli, files, pipelines, runs
 from t2i_jax.errors import UserError
 from t2i_jax.evals import diversity, faithfulness, report, tokens
-from t2i_jax.loop import run as runs
 
 PROMPTS = ["a red seven", "a blue one above a green two"]
 
@@ -55,7 +54,7 @@ def test_training_leaves_scores_beside_their_baselines(run):
 
 
 def test_it_draws_pictures_of_captions(pipe):
-    assert isinstance(pipe, generate.Prior)
+    assert isinstance(pipe, pipelines.Prior)
     assert pipe.conditional
     assert pipe.step == 2
     images = pipe(PROMPTS, num_images=3, seed=1)

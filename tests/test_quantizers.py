@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from t2i_jax.models import codebooks, quantizers
-from t2i_jax.models.quantizers import CodebookQuantizer, GumbelQuantizer, make
+from t2i_jax.nn import codebooks, quantizers
+from t2i_jax.nn.quantizers import CodebookQuantizer, GumbelQuantizer, make
 
 PARITY = "comes with the extra `parity`"
 K, D = 48, 6

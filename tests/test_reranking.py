@@ -12,12 +12,11 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 import t2i_jax
-from t2i_jax import cli
+from t2i_jax import cli, runs
 from t2i_jax.errors import UserError
-from t2i_jax.generate import Clip
-from t2i_jax.generate.reranking import likelihood_ratio
-from t2i_jax.loop import run as runs
 from t2i_jax.models.translator import shift_right
+from t2i_jax.pipelines import Clip
+from t2i_jax.pipelines.reranking import likelihood_ratio
 
 PROMPTS = ["a red seven", "a blue one above a green two"]
 

@@ -7,9 +7,8 @@ import ml_collections
 import numpy as np
 import pytest
 
-from t2i_jax import files
+from t2i_jax import files, runs
 from t2i_jax.errors import UserError
-from t2i_jax.loop import run as runs
 
 PARAMS = {"dense": {"kernel": jnp.arange(6.0).reshape(2, 3), "bias": jnp.ones(3, jnp.bfloat16)}}
 VARIABLES = {"codebook": {"quantizer": {"frequency": np.full(4, 0.25, np.float32)}}}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from t2i_jax.loop import run as runs
+from t2i_jax import runs
 
 REPO = Path(__file__).parents[1]
 VQVAE, TRANSLATOR = "--config=configs/patch_vqvae.py:smoke", "--config=configs/translator.py:smoke"

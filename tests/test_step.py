@@ -22,8 +22,9 @@ from t2i_jax import models
 from t2i_jax.errors import UserError
 from t2i_jax.loop import sharding
 from t2i_jax.loop.optimizer import make_optimizer
-from t2i_jax.loop.state import State, stream
+from t2i_jax.loop.state import State
 from t2i_jax.loop.step import make_step
+from t2i_jax.random import stream
 
 STEPS = 5
 # name: changes to the smoke config, and to that of two devices

@@ -17,9 +17,8 @@ from worlds import assert_same_checkpoint, checkpoint_of
 
 import t2i_jax
 import train
-from t2i_jax import files
+from t2i_jax import files, runs
 from t2i_jax.data import pipeline
-from t2i_jax.loop import run as runs
 from t2i_jax.loop.command_line import known_configs
 from t2i_jax.tasks import reconstruct
 

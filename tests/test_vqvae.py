@@ -10,8 +10,8 @@ import pytest
 from fakes import fake_variables
 from flax.core import FrozenDict
 
-from t2i_jax.models import quantizers
 from t2i_jax.models.vqvae import Model
+from t2i_jax.nn import quantizers
 from t2i_jax.tasks import reconstruct
 
 K = 48

@@ -38,7 +38,7 @@ def _run_openai_dvae(args):
     import numpy as np
 
     from t2i_jax.convert import openai_dvae
-    from t2i_jax.generate import converted
+    from t2i_jax.pipelines import converted
 
     side = args.image_size
     if side < 8 or side % 8:
@@ -52,10 +52,10 @@ def _run_openai_dvae(args):
 
 
 def _run_encoder_decoder(args):
+    from t2i_jax import runs
     from t2i_jax.convert import encoder_decoder
     from t2i_jax.data import text
-    from t2i_jax.generate import converted
-    from t2i_jax.loop import run as runs
+    from t2i_jax.pipelines import converted
     from t2i_jax.stages.tokens import copy_tokenizer
 
     converted.check_free(Path(args.out))

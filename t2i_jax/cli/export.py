@@ -24,11 +24,10 @@ def add(commands) -> None:
 def run(args) -> None:
     """Write what `args` say; the folder is there whole or not at all."""
     check_run(args.run)
-    from t2i_jax import files
+    from t2i_jax import files, runs
     from t2i_jax.convert import encoder_decoder
     from t2i_jax.data import text
-    from t2i_jax.generate import converted
-    from t2i_jax.loop import run as runs
+    from t2i_jax.pipelines import converted
 
     out = Path(args.out)
     converted.check_free(out)

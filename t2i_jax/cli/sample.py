@@ -88,7 +88,7 @@ def _sample_grid(args, given):
     check_run(args.run)
     pipe = load_translator(args.run)
     images = pipe(args.prompt, num_images=args.num, seed=args.seed, **_choice(args), **given)
-    from t2i_jax.data.pictures import labelled_grid
+    from t2i_jax.pictures import labelled_grid
 
     _save(labelled_grid(images, args.prompt), out)
 
@@ -100,7 +100,7 @@ def _sample_unconditional(args, given):
     check_grid_path(out)
     check_run(args.run)
     images = load_unconditional(args.run, given).sample(args.num, args.seed, **given)
-    from t2i_jax.data.pictures import plain_grid
+    from t2i_jax.pictures import plain_grid
 
     _save(plain_grid(images), out)
 
@@ -109,7 +109,7 @@ def _choice(args):
     """What says which pictures are drawn and kept."""
     if args.rerank != "clip":
         return {"candidates": args.candidates}
-    from t2i_jax.generate.clip import Clip
+    from t2i_jax.pipelines.clip import Clip
 
     return {"candidates": args.candidates, "rerank": Clip(args.clip or CLIP)}
 

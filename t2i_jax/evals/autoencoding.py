@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from t2i_jax import losses
 from t2i_jax.data import pipeline
-from t2i_jax.data.pictures import picture_grid
+from t2i_jax.pictures import picture_grid
 
 ACTIVE = 0.01  # variance over pictures above which the mean of a unit is active
 SHOWN = 16  # pictures in the grid

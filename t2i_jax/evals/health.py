@@ -8,9 +8,9 @@ from PIL import Image, ImageOps
 
 from t2i_jax import losses
 from t2i_jax.data import pipeline
-from t2i_jax.data.pictures import picture_grid
 from t2i_jax.errors import UserError
 from t2i_jax.evals.reconstruction import codebook_health
+from t2i_jax.pictures import picture_grid
 
 THRESHOLDS = {"usage": 0.5, "psnr": 20.0, "ssim": 0.7}
 """Least values of a tokenizer that a translator can be built on. Collapsed codebooks use 2 to 4% of their codes,
@@ -27,7 +27,7 @@ def examine(
     """Tokenize and restore a whole split.
 
     Args:
-      tokenizer: a `t2i_jax.generate.Tokenizer`.
+      tokenizer: a `t2i_jax.pipelines.Tokenizer`.
       name, data_dir, split: of the pictures; None is what the run's config names, its validation split. Pictures of
         another size are cropped to their central square and scaled to the model's side.
 

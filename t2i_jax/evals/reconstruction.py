@@ -7,7 +7,7 @@ import numpy as np
 
 from t2i_jax import losses
 from t2i_jax.data import pipeline
-from t2i_jax.data.pictures import picture_grid
+from t2i_jax.pictures import picture_grid
 
 
 def codebook_health(ids: np.ndarray, codebook_size: int) -> dict:

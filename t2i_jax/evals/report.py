@@ -23,7 +23,7 @@ def evaluate_run(translator, run: str | Path, *, seed: int = 0, candidates: int 
     """Draw, reconstruct and judge, at the run's own sampling settings.
 
     Args:
-      translator: a `t2i_jax.generate.Translator`, or a `Prior`, whose table then has pictures of uniform ids too.
+      translator: a `t2i_jax.pipelines.Translator`, or a `Prior`, whose table then has pictures of uniform ids too.
       run: the folder it was loaded from, for the scores that training left there.
       seed: of prompts and pictures. The captions shown in training's picture grids are left out.
       candidates: drawn for each picture that is judged, which is the one its caption makes likelier most.

@@ -17,7 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from t2i_jax import files
+from t2i_jax import files, runs
 from t2i_jax.errors import UserError
 from t2i_jax.loop.state import State
 
@@ -34,7 +34,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, keep: int = 1):
-        self._folder, self._keep = folder / "checkpoints", keep
+        self._folder, self._keep = folder / runs.CHECKPOINTS, keep
         self._damaged: set[int] = set()  # steps that could not be restored
         self.made_from = ""
         self._orbax = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
@@ -42,9 +42,7 @@ class Checkpoints:
     @property
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, good or not, the newest first."""
-        if not self._folder.is_dir():
-            return []
-        return sorted((int(path.name) for path in self._folder.iterdir() if path.name.isdigit()), reverse=True)
+        return runs.checkpoint_steps(self._folder.parent)
 
     @property
     def latest(self) -> int | None:

@@ -1,9 +1,7 @@
 """The training state: data alone."""
 
-import zlib
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
@@ -36,9 +34,3 @@ class State:
     def eval_params(self):
         """The params to evaluate and sample with: averaged ones where there are any."""
         return self.ema_params or self.params
-
-
-def stream(seed: int, name: str, step=None):
-    """A random key of its own for each name and step: a new stream shifts no other."""
-    key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
-    return key if step is None else jax.random.fold_in(key, step)

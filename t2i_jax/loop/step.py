@@ -11,7 +11,8 @@ from jax.experimental import multihost_utils
 
 from t2i_jax.errors import UserError
 from t2i_jax.loop import sharding
-from t2i_jax.loop.state import State, stream
+from t2i_jax.loop.state import State
+from t2i_jax.random import stream
 
 
 def train_step(state: State, batch: dict, *, loss_fn, optimizer, config, axis_name=None):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
-from t2i_jax.models.layers import MLP, SelfAttention, normal_init
+from t2i_jax.nn.layers import MLP, SelfAttention, normal_init
 
 
 def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 from ml_collections import FrozenConfigDict
 
-from t2i_jax.models.layers import MLP, SelfAttention, normal_init
+from t2i_jax.nn.layers import MLP, SelfAttention, normal_init
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of the pixels CLIP was trained on: red, green, blue
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)

@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from t2i_jax.models.gpt2 import gelu, layer_norm
-from t2i_jax.models.layers import MLP, KeyValue, SelfAttention, normal_init
+from t2i_jax.nn.layers import MLP, KeyValue, SelfAttention, normal_init
 
 Cache = tuple[KeyValue, ...]
 """Keys and values, one KeyValue a layer, [B, S + N, heads, head_dim]: first the text's, zero where not written."""

@@ -15,8 +15,8 @@ from einops import rearrange, repeat
 from flax import linen as nn
 from jaxtyping import Array, Float, Int, Key
 
-from t2i_jax.models.convolutions import Same
-from t2i_jax.models.layers import grid_places
+from t2i_jax.nn.convolutions import Same
+from t2i_jax.nn.layers import grid_places
 
 EDGE = 0.1  # pixels are squeezed into [EDGE, 1 - EDGE]: the logit-Laplace density has no mass at 0 and 1
 

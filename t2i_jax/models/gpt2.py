@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
-from t2i_jax.models.layers import MLP, CrossAttention, KeyValue, SelfAttention, normal_init
+from t2i_jax.nn.layers import MLP, CrossAttention, KeyValue, SelfAttention, normal_init
 
 
 def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -23,7 +23,7 @@ from flax.core import FrozenDict
 from jaxtyping import Array, Float, Int
 from ml_collections import FrozenConfigDict
 
-from t2i_jax.models import quantizers
+from t2i_jax.nn import quantizers
 
 BLACK = 1e-6  # length of a mean colour, in pixel units, up to which it has no direction
 

@@ -24,7 +24,7 @@ from jaxtyping import Array, Bool, Float, Int, ScalarLike
 from ml_collections import FrozenConfigDict
 
 from t2i_jax.models.bert import Bert
-from t2i_jax.models.layers import CrossAttention, normal_init, read_null
+from t2i_jax.nn.layers import CrossAttention, normal_init, read_null
 
 Cache = tuple[Int[Array, "B N"], Float[Array, "B h w D"]]
 """The ids drawn so far, and what each position knows of its caption. There are no keys and values to keep."""

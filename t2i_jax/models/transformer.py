@@ -8,7 +8,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from t2i_jax.models.gpt2 import Cache, layer_norm
-from t2i_jax.models.layers import MLP, CrossAttention, KeyValue, SelfAttention, normal_init, read_null
+from t2i_jax.nn.layers import MLP, CrossAttention, KeyValue, SelfAttention, normal_init, read_null
 
 
 def sinusoids(length: int, width: int) -> Float[np.ndarray, "{length} {width}"]:

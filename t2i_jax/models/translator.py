@@ -11,7 +11,7 @@ from ml_collections import FrozenConfigDict
 
 from t2i_jax.models.bert import Bert
 from t2i_jax.models.gpt2 import GPT2, Cache
-from t2i_jax.models.layers import normal_init, read_null
+from t2i_jax.nn.layers import normal_init, read_null
 
 
 def shift_right(ids: Int[ArrayLike, "B N"], codebook_size: int) -> Int[Array, "B N"]:

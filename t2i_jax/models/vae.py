@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from ml_collections import FrozenConfigDict
 
 from t2i_jax.models.backbone import Backbone, is_frozen
-from t2i_jax.models.convolutions import Down, Up
+from t2i_jax.nn.convolutions import Down, Up
 
 SHRINK = 4  # by both convolutions together
 

@@ -16,10 +16,10 @@ from flax.core import FrozenDict
 from jaxtyping import Array, Float, Int
 from ml_collections import FrozenConfigDict
 
-from t2i_jax.models import quantizers
 from t2i_jax.models.backbone import Backbone, is_frozen
-from t2i_jax.models.convolutions import Conv, Down, Up
-from t2i_jax.models.layers import grid_places
+from t2i_jax.nn import quantizers
+from t2i_jax.nn.convolutions import Conv, Down, Up
+from t2i_jax.nn.layers import grid_places
 
 DOWNSAMPLING = (2, 4, 8, 16, 32)
 

@@ -5,11 +5,11 @@ from functools import partial
 import jax
 import numpy as np
 
-from t2i_jax.data.pictures import picture_grid
 from t2i_jax.errors import UserError
 from t2i_jax.evals import autoencoding
-from t2i_jax.generate import AutoEncoder
-from t2i_jax.loop.state import stream
+from t2i_jax.pictures import picture_grid
+from t2i_jax.pipelines import AutoEncoder
+from t2i_jax.random import stream
 from t2i_jax.stages import Stage, Train
 from t2i_jax.stages.backbone import check_backbone, find_weights, frozen_parts, load_weights
 

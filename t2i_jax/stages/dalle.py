@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from t2i_jax.generate import Translator
+from t2i_jax.pipelines import Translator
 from t2i_jax.stages import Stage, Train
 from t2i_jax.stages.drawing import draw_captions, prepare_drawing
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
+from t2i_jax import runs
 from t2i_jax.data import text, token_cache
-from t2i_jax.data.pictures import picture_grid
 from t2i_jax.evals import translation
-from t2i_jax.generate import Translator
-from t2i_jax.generate.batches import BATCH
-from t2i_jax.loop import run as runs
-from t2i_jax.loop.state import stream
+from t2i_jax.pictures import picture_grid
+from t2i_jax.pipelines import Translator
+from t2i_jax.pipelines.batches import BATCH
+from t2i_jax.random import stream
 from t2i_jax.stages import Stage, Train
 from t2i_jax.stages.tokens import copy_tokenizer, open_tokens
 from t2i_jax.tasks import tokens

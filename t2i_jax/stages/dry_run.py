@@ -11,8 +11,9 @@ from jax import ShapeDtypeStruct
 from t2i_jax import models
 from t2i_jax.errors import UserError
 from t2i_jax.loop.optimizer import make_optimizer
-from t2i_jax.loop.state import State, stream
+from t2i_jax.loop.state import State
 from t2i_jax.loop.step import JitStep, check_step
+from t2i_jax.random import stream
 from t2i_jax.stages.backbone import frozen_parts
 
 GIGA = 1e9

@@ -9,7 +9,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from t2i_jax.convert import bert, gpt2, hub
 from t2i_jax.data import text
 from t2i_jax.errors import UserError
-from t2i_jax.generate.converted import whole_model
+from t2i_jax.pipelines.converted import whole_model
 
 VOCABULARY = ("tokenizer.json", "vocab.txt")
 

@@ -13,8 +13,9 @@ from tqdm import tqdm
 from t2i_jax import models
 from t2i_jax.errors import UserError
 from t2i_jax.loop.optimizer import make_optimizer
-from t2i_jax.loop.state import State, stream
+from t2i_jax.loop.state import State
 from t2i_jax.loop.step import JitStep
+from t2i_jax.random import stream
 from t2i_jax.tasks import tokens
 
 STEPS = 600  # at most

@@ -2,7 +2,7 @@
 
 import math
 
-from t2i_jax.generate import Prior
+from t2i_jax.pipelines import Prior
 from t2i_jax.stages import Stage, Train
 from t2i_jax.stages.drawing import draw_captions, prepare_drawing
 

@@ -6,7 +6,7 @@ import jax
 
 from t2i_jax.errors import UserError
 from t2i_jax.evals import reconstruction
-from t2i_jax.loop.state import stream
+from t2i_jax.random import stream
 from t2i_jax.stages import Stage, Train
 from t2i_jax.stages.backbone import check_backbone, find_weights, frozen_parts, load_weights
 

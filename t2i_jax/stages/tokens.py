@@ -3,11 +3,10 @@
 import sys
 from pathlib import Path
 
-from t2i_jax import encode, files
+from t2i_jax import encode, files, runs
 from t2i_jax.errors import UserError
-from t2i_jax.generate import Tokenizer
-from t2i_jax.loop import run as runs
 from t2i_jax.loop.checkpoint import Checkpoints
+from t2i_jax.pipelines import Tokenizer
 from t2i_jax.stages import Train
 
 

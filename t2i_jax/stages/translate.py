@@ -2,10 +2,10 @@
 
 from functools import partial
 
+from t2i_jax import runs
 from t2i_jax.errors import UserError
-from t2i_jax.generate import Translator
-from t2i_jax.loop import run as runs
 from t2i_jax.loop.checkpoint import Checkpoints
+from t2i_jax.pipelines import Translator
 from t2i_jax.stages import Stage, Train, halves
 from t2i_jax.stages.drawing import draw_captions, prepare_drawing
 

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 
 from t2i_jax import losses, schedules
 from t2i_jax.errors import UserError
-from t2i_jax.models import codebooks, dvae
+from t2i_jax.models import dvae
+from t2i_jax.nn import codebooks
 from t2i_jax.tasks import reconstruct
 
 MARGIN = 3.0  # nats; Gumbel noise has a deviation of 1.3

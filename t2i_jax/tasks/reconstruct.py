@@ -10,7 +10,7 @@ from einops import rearrange
 from t2i_jax import losses
 from t2i_jax.data import pipeline
 from t2i_jax.errors import UserError
-from t2i_jax.models import codebooks
+from t2i_jax.nn import codebooks
 
 
 def inputs(config) -> tuple[dict, object]:

@@ -9,9 +9,8 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
-from t2i_jax import models
+from t2i_jax import models, runs
 from t2i_jax.errors import UserError
-from t2i_jax.loop import run as runs
 from t2i_jax.models.bert import Bert
 from t2i_jax.models.gpt2 import GPT2
 

@@ -1,5 +1,6 @@
 """A run folder of an autoencoder, opened: pictures <-> latent vectors, and new pictures from the prior."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -7,12 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from t2i_jax import models
+from t2i_jax import models, runs
 from t2i_jax.errors import UserError
-from t2i_jax.generate.batches import in_batches
-from t2i_jax.generate.pixels import as_floats
-from t2i_jax.loop import run as runs
-from t2i_jax.loop.state import stream
+from t2i_jax.pipelines.batches import in_batches
+from t2i_jax.pipelines.pixels import as_floats
+from t2i_jax.random import stream
 
 
 @partial(jax.jit, static_argnames=("model", "method"))
@@ -30,9 +30,9 @@ class AutoEncoder:
       latent: L.
     """
 
-    def __init__(self, run: str | Path):
+    def __init__(self, run: str | Path, recover: Callable | None = None):
         self.config = runs.read_config(run)
-        params, variables, self.step, self.digest = runs.read_weights(run)
+        params, variables, self.step, self.digest = runs.read_weights(run, recover)
         self._connect(models.build(self.config), params, variables)
 
     @classmethod

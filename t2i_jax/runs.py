@@ -15,6 +15,7 @@ import hashlib
 import json
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,10 +29,9 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from t2i_jax import files
 from t2i_jax.errors import UserError
-from t2i_jax.loop.checkpoint import Checkpoints
 
 CONFIG, WEIGHTS, SCORES = "config.json", "model.safetensors", "scores.json"
-TEXT_TOKENIZER, TOKENIZER = "text_tokenizer.json", "tokenizer"
+TEXT_TOKENIZER, TOKENIZER, CHECKPOINTS = "text_tokenizer.json", "tokenizer", "checkpoints"
 
 
 def make_folder(folder: str | Path) -> Path:
@@ -215,28 +215,33 @@ def write_scores(folder: str | Path, scores: dict) -> None:
         files.write_json(Path(folder) / SCORES, scores)
 
 
-def read_weights(folder: str | Path) -> tuple[dict, dict, int, str]:
-    """The weights of a run; where their file is damaged, those of its newest whole checkpoint, with a warning.
+def read_weights(folder: str | Path, recover: Callable | None = None) -> tuple[dict, dict, int, str]:
+    """The weights of a run.
+
+    Args:
+      folder: of the run.
+      recover: `folder -> (params, variables, step)` from the newest good checkpoint, or None where there is none;
+        used, with a warning, where the weights' file is damaged or missing.
 
     Returns:
       params, variables, the step, and the digest of all three.
 
     Raises:
-      UserError: there are none yet, or the file is damaged and there is no checkpoint.
+      UserError: there are none yet, or the file is damaged and nothing else can be had.
     """
     folder = Path(folder)
-    checkpoints = Checkpoints(folder)
     try:
         return load_weights(folder / WEIGHTS)
     except files.DamagedError as error:
-        if not checkpoints.steps:
+        found = recover(folder) if recover else None
+        if found is None:
             if not (folder / WEIGHTS).exists():
                 raise UserError(
                     f"run {folder} has no weights; train it with train.py --workdir={folder}, or restore"
                     f" {folder / WEIGHTS}"
                 ) from None
             raise UserError(f"{error}, and {folder} has no checkpoint; restore it or train the run again") from None
-        params, variables, step = checkpoints.weights()
+        params, variables, step = found
         print(f"warning: {error}; using the checkpoint of step {step}", file=sys.stderr)
     params, variables = jax.tree.map(np.asarray, (params, variables))
     return params, variables, step, _digest(_tensors(params, variables), step)
@@ -274,10 +279,18 @@ def is_finished(folder: str | Path, config: ConfigDict) -> bool:
                 files.read_json(path)
             load_weights(folder / TOKENIZER / WEIGHTS)
     except files.DamagedError as error:
-        if Checkpoints(folder).steps:
+        if checkpoint_steps(folder):
             print(f"warning: {error}", file=sys.stderr)
         return False
     return step >= config.steps
+
+
+def checkpoint_steps(folder: str | Path) -> list[int]:
+    """Steps of a run that have a checkpoint, good or not, the newest first."""
+    folder = Path(folder) / CHECKPOINTS
+    if not folder.is_dir():
+        return []
+    return sorted((int(path.name) for path in folder.iterdir() if path.name.isdigit()), reverse=True)
 
 
 def _tensors(params, variables) -> dict:

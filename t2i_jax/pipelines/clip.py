@@ -12,9 +12,9 @@ from ml_collections import FrozenConfigDict
 from t2i_jax.convert import clip, hub
 from t2i_jax.data.clip_text import TextReader
 from t2i_jax.errors import UserError
-from t2i_jax.generate.batches import in_batches
-from t2i_jax.generate.pixels import as_floats
 from t2i_jax.models.clip import Model, preprocess
+from t2i_jax.pipelines.batches import in_batches
+from t2i_jax.pipelines.pixels import as_floats
 
 
 class Clip:

@@ -12,14 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from t2i_jax import models
+from t2i_jax import models, runs
 from t2i_jax.data import text
 from t2i_jax.errors import UserError
-from t2i_jax.generate.batches import BATCH, padded
-from t2i_jax.generate.reranking import likelihood_ratio
-from t2i_jax.generate.tokenizer import Tokenizer
-from t2i_jax.loop import run as runs
-from t2i_jax.loop.state import stream
+from t2i_jax.pipelines.batches import BATCH, padded
+from t2i_jax.pipelines.reranking import likelihood_ratio
+from t2i_jax.pipelines.tokenizer import Tokenizer
+from t2i_jax.random import stream
 from t2i_jax.sampling.settings import Sampling
 from t2i_jax.tasks import tokens
 
@@ -34,9 +33,9 @@ class Translator:
       tokenizer: the picture tokenizer that lies in the run.
     """
 
-    def __init__(self, run: str | Path):
+    def __init__(self, run: str | Path, recover: Callable | None = None):
         self.config = runs.read_config(run)
-        params, _, self.step, self.digest = runs.read_weights(run)
+        params, _, self.step, self.digest = runs.read_weights(run, recover)
         self.tokenizer = Tokenizer(Path(run) / runs.TOKENIZER)
         reader = text.CaptionReader(Path(run) / runs.TEXT_TOKENIZER, self.config.data.text_len)
         self._connect(models.build(self.config), jax.tree.map(jnp.asarray, params), reader)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from t2i_jax.errors import UserError
-from t2i_jax.generate.translator import Translator
+from t2i_jax.pipelines.translator import Translator
 from t2i_jax.sampling.settings import Sampling
 
 

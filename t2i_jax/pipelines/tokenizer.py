@@ -1,5 +1,6 @@
 """A run folder of an image tokenizer, opened: pictures <-> ids."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -7,11 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from t2i_jax import models
+from t2i_jax import models, runs
 from t2i_jax.errors import UserError
-from t2i_jax.generate.batches import in_batches
-from t2i_jax.generate.pixels import as_floats
-from t2i_jax.loop import run as runs
+from t2i_jax.pipelines.batches import in_batches
+from t2i_jax.pipelines.pixels import as_floats
 
 TOKENIZERS = ("reconstruct", "dvae")  # tasks whose runs hold one
 
@@ -27,13 +27,13 @@ class Tokenizer:
       places: [N, F], where each token stands: alike rows stand for places near each other.
     """
 
-    def __init__(self, run: str | Path):
+    def __init__(self, run: str | Path, recover: Callable | None = None):
         self.config = runs.read_config(run)
         if self.config.task not in TOKENIZERS:
             raise UserError(
                 f"run {run} holds no image tokenizer; name one that --config=configs/patch_vqvae.py trained"
             )
-        params, variables, self.step, self.digest = runs.read_weights(run)
+        params, variables, self.step, self.digest = runs.read_weights(run, recover)
         self._model = models.build(self.config)
         self.codebook_size, self.num_tokens = self._model.codebook_size, self._model.num_tokens
         self.places = self._model.places

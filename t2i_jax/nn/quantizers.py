@@ -16,7 +16,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from t2i_jax.models.codebooks import codebook_of, residual_codes
+from t2i_jax.nn.codebooks import codebook_of, residual_codes
 
 TINY = 1e-6  # length up to which a vector has no direction
 
