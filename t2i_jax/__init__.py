@@ -15,9 +15,9 @@ def load(run):
     Raises:
       t2i_jax.errors.UserError: the folder is missing, is no run, or has no weights yet.
     """
-    from t2i_jax.pipelines import load  # jax takes seconds to import; `t2i --help` must not pay for it
+    from t2i_jax import tasks  # jax takes seconds to import; `t2i --help` must not pay for it
 
-    return load(run, recover=_weights_of_checkpoint)
+    return tasks.open_run(run, recover=_weights_of_checkpoint)
 
 
 def _weights_of_checkpoint(folder):

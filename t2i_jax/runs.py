@@ -67,7 +67,7 @@ def check_config_change(folder: Path, config: ConfigDict, *, accept: bool = Fals
       UserError: the configs differ, or the run's cannot be read.
     """
     path = folder / CONFIG
-    if not any((folder / name).exists() for name in (CONFIG, WEIGHTS, "checkpoints")):
+    if not ((folder / WEIGHTS).exists() or checkpoint_steps(folder)):  # nothing was trained: nothing to protect
         return False
     try:
         changes = differences(files.read_json(path), json.loads(config.to_json()))
@@ -126,7 +126,7 @@ def differences(old: dict, new: dict) -> list[str]:
     ]
 
 
-def check_same(folder: Path, config: ConfigDict, name: str, *, accept: bool = False) -> None:
+def check_same(folder: Path, config: ConfigDict, *, accept: bool = False) -> None:
     """Whether a finished run is the one that a config asks for; where its data set lies does not matter.
 
     Of a run that was converted, the task and the model alone count: it was not trained here.
@@ -134,7 +134,6 @@ def check_same(folder: Path, config: ConfigDict, name: str, *, accept: bool = Fa
     Args:
       folder: of the run.
       config: that is asked for.
-      name: of the config, for the message.
       accept: print the differences instead of raising.
 
     Raises:
@@ -147,12 +146,45 @@ def check_same(folder: Path, config: ConfigDict, name: str, *, accept: bool = Fa
         changes = [change for change in changes if change.startswith(("task:", "model_name:", "model."))]
     if changes and not accept:
         raise UserError(
-            f"{folder} was trained with another config than {name} ({'; '.join(changes)});"
-            " name another --config.tokenizer_run, change it back, or give --accept-config-change to use the run as"
-            " it is"
+            f"{folder} was trained with another config than the one named for it ({'; '.join(changes)}); name"
+            " another run, change it back, or give --accept-config-change to use the run as it is"
         )
     for change in changes:
         print(f"warning: {folder} is used as it is: {change}", file=sys.stderr)
+
+
+def parents(config) -> dict[str, tuple[ConfigDict, str]]:
+    """The runs that a run builds on: by name, the config of each and its folder."""
+    if "tokenizer_run" not in config:
+        return {}
+    return {"tokenizer": (config.tokenizer, config.tokenizer_run)}
+
+
+def copy_parent(run: Path, folder: Path, name: str) -> None:
+    """Put a copy of a parent into a run that builds on it: a run folder is self-contained.
+
+    Raises:
+      UserError: the parent's scores are damaged.
+    """
+    copied = [CONFIG, WEIGHTS]
+    if (run / SCORES).exists():
+        try:
+            files.read_json(run / SCORES)
+        except files.DamagedError as error:
+            raise UserError(f"{error}; delete it to go on without it") from None
+        copied.append(SCORES)
+    own = folder / name
+    own.mkdir(exist_ok=True)
+    for file in copied:
+        files.write_atomically(own / file, (run / file).read_bytes())
+
+
+def scored_step(folder: Path) -> int | None:
+    """The step of the scores of a run; None where there are none."""
+    try:
+        return files.read_json(folder / SCORES).get("step")
+    except files.DamagedError:
+        return None
 
 
 def read_config(folder: str | Path) -> FrozenConfigDict:
@@ -269,20 +301,20 @@ def load_weights(path: Path) -> tuple[dict, dict, int, str]:
 
 
 def is_finished(folder: str | Path, config: ConfigDict) -> bool:
-    """Whether a run has been trained to `config.steps` and all its parts are whole; says which are not."""
+    """Whether a run has been trained to `config.steps` and scored; says which of its parts are not complete."""
     folder = Path(folder)
     try:
         step = load_weights(folder / WEIGHTS)[2]
-        files.read_json(folder / CONFIG)
-        if "tokenizer_run" in config:
-            for path in (folder / TEXT_TOKENIZER, folder / TOKENIZER / CONFIG):
-                files.read_json(path)
-            load_weights(folder / TOKENIZER / WEIGHTS)
+        own = files.read_json(folder / CONFIG)
+        for name in parents(config):
+            files.read_json(folder / TEXT_TOKENIZER)
+            files.read_json(folder / name / CONFIG)
+            load_weights(folder / name / WEIGHTS)
     except files.DamagedError as error:
         if checkpoint_steps(folder):
             print(f"warning: {error}", file=sys.stderr)
         return False
-    return step >= config.steps
+    return step >= config.steps and ("converted_from" in own or (scored_step(folder) or 0) >= config.steps)
 
 
 def checkpoint_steps(folder: str | Path) -> list[int]:

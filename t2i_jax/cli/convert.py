@@ -56,7 +56,6 @@ def _run_encoder_decoder(args):
     from t2i_jax.convert import encoder_decoder
     from t2i_jax.data import text
     from t2i_jax.pipelines import converted
-    from t2i_jax.stages.tokens import copy_tokenizer
 
     converted.check_free(Path(args.out))
     config, params = encoder_decoder.load(args.folder)
@@ -69,7 +68,7 @@ def _run_encoder_decoder(args):
         if pieces:
             text.write_word_pieces(folder / runs.TEXT_TOKENIZER, pieces)
         if args.tokenizer_run:
-            copy_tokenizer(Path(args.tokenizer_run), folder)
+            runs.copy_parent(Path(args.tokenizer_run), folder, runs.TOKENIZER)
 
     converted.write_run(args.out, config.to_dict(), params, add)
     lacking = {"text tokenizer (tokenizer.json or vocab.txt in the folder)": pieces}

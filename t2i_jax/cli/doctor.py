@@ -75,8 +75,8 @@ def run(args) -> None:
 
 
 def _examine_config(args):
+    from t2i_jax.loop import dry_run, overfit
     from t2i_jax.loop.command_line import load_config
-    from t2i_jax.stages import dry_run, overfit
 
     config = load_config(args.config, args.overrides)
     print(dry_run.report(config) if args.dry_run else overfit.report(config, args.overfit))

@@ -30,13 +30,13 @@ class Checkpoints:
       keep: how many `save` leaves, at least 1.
 
     Attributes:
-      made_from: digest of what the run builds on (a translator's tokenizer), sealed into what is saved.
+      parents: digests of the runs that this one builds on, by name, sealed into what is saved.
     """
 
     def __init__(self, folder: Path, keep: int = 1):
         self._folder, self._keep = folder / runs.CHECKPOINTS, keep
         self._damaged: set[int] = set()  # steps that could not be restored
-        self.made_from = ""
+        self.parents: dict[str, str] = {}
         self._orbax = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
 
     @property
@@ -54,22 +54,27 @@ class Checkpoints:
         """The step of the newest checkpoint that is not known to be damaged."""
         return next((step for step in self.steps if step not in self._damaged), None)
 
-    def check_made_from(self, digest: str, name: str) -> None:
-        """Whether the newest checkpoint that has a whole manifest builds on the same; says nothing where none has.
+    def check_parents(self, parents: dict[str, tuple[str, str]]) -> None:
+        """Whether the newest checkpoint with a complete manifest builds on these parents; seal them from now on.
+
+        Args:
+          parents: by name, the digest and the run of each.
 
         Raises:
-          UserError: it builds on something else than what `digest` is of and `name` names.
+          UserError: it builds on others.
         """
+        self.parents = {name: digest for name, (digest, _) in parents.items()}
         for step in self.steps:
             try:
-                made_from = files.read_json(self._folder / str(step) / files.MANIFEST).get("made_from")
+                before = files.read_json(self._folder / str(step) / files.MANIFEST).get("parents", {})
             except files.DamagedError:
                 continue
-            if made_from != digest:
-                raise UserError(
-                    f"{self._folder.parent} was trained on the tokens of another tokenizer than {name} holds now;"
-                    " choose another --workdir"
-                )
+            for name, (digest, run) in parents.items():
+                if before.get(name) != digest:
+                    raise UserError(
+                        f"{self._folder.parent} was trained on another {name} than {run} holds now; choose another"
+                        " --workdir"
+                    )
             return
 
     def save(self, state: State, stream: grain.DatasetIterator) -> None:
@@ -88,7 +93,7 @@ class Checkpoints:
             _check_equal(state, self._read(partial, ocp.args.StandardRestore(_shapes(state)))["state"])
             _check_place(stream, partial / "data")
             if jax.process_index() == 0:
-                files.seal(partial, step=step, made_from=self.made_from)
+                files.seal(partial, step=step, parents=self.parents)
                 if final.exists():  # one that could not be read, and has been trained again
                     final.rename(final.with_suffix(".old"))
                 partial.rename(final)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 BATCH = 64  # most pictures drawn or decoded at a time
 
@@ -27,3 +28,19 @@ def in_batches(apply: Callable, rows: np.ndarray) -> np.ndarray:
         shape = jax.eval_shape(apply, jnp.zeros((1, *rows.shape[1:]), rows.dtype))
         return np.zeros((0, *shape.shape[1:]), shape.dtype)
     return np.concatenate([np.asarray(apply(part))[:count] for part, count in padded(rows)])
+
+
+def place_like(params, batch):
+    """A batch split along its leading axis over the devices that hold `params`; as it is on a single device.
+
+    Without it, a compiled function of replicated params would compute the whole batch on every device.
+
+    Args:
+      params: tree of arrays.
+      batch: tree of arrays [B, ...]; where the devices do not divide B, it is returned as it is.
+    """
+    sharding = jax.tree.leaves(params)[0].sharding
+    rows = len(jax.tree.leaves(batch)[0])
+    if not isinstance(sharding, NamedSharding) or sharding.mesh.size == 1 or rows % sharding.mesh.size:
+        return batch
+    return jax.device_put(batch, NamedSharding(sharding.mesh, PartitionSpec(sharding.mesh.axis_names)))

@@ -4,7 +4,6 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from importlib import import_module
 from numbers import Real
 from pathlib import Path
 
@@ -16,11 +15,11 @@ from t2i_jax import models, runs
 from t2i_jax.data import text
 from t2i_jax.errors import UserError
 from t2i_jax.pipelines.batches import BATCH, padded
+from t2i_jax.pipelines.drawing import sample
 from t2i_jax.pipelines.reranking import likelihood_ratio
 from t2i_jax.pipelines.tokenizer import Tokenizer
 from t2i_jax.random import stream
 from t2i_jax.sampling.settings import Sampling
-from t2i_jax.tasks import tokens
 
 
 class Translator:
@@ -155,7 +154,9 @@ class Translator:
         """
         self._check_null()
         text_ids, text_mask, _ = self._reader.encode_prompts(prompts)
-        task = import_module(f"t2i_jax.tasks.{self.config.task}")
+        from t2i_jax import tasks
+
+        task = tasks.find(self.config.task)
         ratios = []
         for rows, count in padded(np.arange(len(ids))):
             batch = {"ids": ids[rows], "text_ids": text_ids[rows], "text_mask": text_mask[rows]}
@@ -182,7 +183,7 @@ class Translator:
         if seed < 0:
             raise UserError(f"seed {seed} is below 0; give a whole number from 0 up")
         keys = jax.vmap(partial(jax.random.fold_in, stream(seed, "sample")))(jnp.asarray(numbers))
-        draw = partial(tokens.sample, self._model, self._params, settings=asdict(sampling), guided=guided)
+        draw = partial(sample, self._model, self._params, settings=asdict(sampling), guided=guided)
         drawn = []
         for rows, count in padded(np.arange(len(text_ids))):
             ids = draw(text_ids[rows], text_mask[rows], keys[rows], null=np.full(len(rows), null))

@@ -1,1 +1,178 @@
-"""What a batch means for a model: one file per objective."""
+"""Objectives, one file each: it exports `Task`, and its name is what `config.task` says."""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from t2i_jax import models, runs
+from t2i_jax.errors import UserError
+
+
+class Phase(NamedTuple):
+    """One part of a training step: a loss, the parameters that it trains, and the optimizer's settings.
+
+    Ordinary training has one phase, a GAN two.
+
+    Attributes:
+      loss_fn: `(params, variables, batch, *, step, rngs, train) -> loss, (variables, metrics)`; `rngs` has the
+        streams "dropout" and "noise".
+      optim: settings such as `config.optim`.
+      name: of its optimizer state, and of its metrics where there are several phases.
+      trains: regular expression; the parameters in whose paths ("a/b/kernel") it is found are trained, and no
+        others get a gradient. "" trains all.
+    """
+
+    loss_fn: Callable
+    optim: ConfigDict
+    name: str = "train"
+    trains: str = ""
+
+
+class Data(NamedTuple):
+    """What a run is trained and scored on.
+
+    Attributes:
+      splits: Grain datasets "train" and "validation".
+      transform: `(example, numpy Generator) -> {name: array}`.
+    """
+
+    splits: dict
+    transform: Callable
+
+
+class Task:
+    """One objective for one config: what a batch means, its phases, its evaluators and how its runs are opened.
+
+    Attributes:
+      config: of the run.
+      model: that `config` names.
+
+    Raises:
+      UserError: no such model, or fields that it does not have.
+    """
+
+    def __init__(self, config):
+        self.config = config
+        self.model = models.build(config)
+
+    def check(self, folder: Path) -> None:
+        """Find mistakes before minutes of preparation.
+
+        Args:
+          folder: of the run that is to be trained.
+
+        Raises:
+          UserError: a setting out of its range, or a file that is needed and missing.
+        """
+
+    def batch_spec(self, size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes and types of a batch of so many examples, by name."""
+        raise NotImplementedError
+
+    def init(self, key, batch: dict) -> dict:
+        """Freshly initialised variables, "params" among them; of the batch only shapes and types count."""
+        raise NotImplementedError
+
+    def phases(self) -> tuple[Phase, ...]:
+        """The parts of a training step, in order."""
+        raise NotImplementedError
+
+    def prepare(self, folder: Path, parents: dict[str, Any]) -> Data:
+        """The data; called once, before training.
+
+        Args:
+          folder: of the run; what sampling will need beside the weights is put there.
+          parents: runs that this one builds on, opened, by name.
+
+        Raises:
+          UserError: the data cannot be had, or do not fit the config.
+        """
+        raise NotImplementedError
+
+    def warm_start(self, params: dict, variables: dict, key) -> tuple[dict, dict]:
+        """Params and variables to start from: released weights, k-means codebooks. After `prepare`."""
+        del key
+        return params, variables
+
+    between_steps: Callable | None = None
+    """`(params, variables, batch, key) -> (params, variables)`, called every `config.upkeep_every` steps."""
+
+    def evaluators(self) -> dict[str, Callable]:
+        """`(params, variables) -> (scores, image grids)`, both by name. After `prepare`."""
+        raise NotImplementedError
+
+    def recall(self, params: dict, batch: dict, key) -> float:
+        """Fraction of a batch's tokens that greedy sampling gives back, in [0, 1].
+
+        Raises:
+          UserError: the objective has nothing that could be given back.
+        """
+        del params, batch, key
+        raise UserError(
+            f"--overfit of {self.config.name}: give the config of a model that is sampled from captions"
+        )
+
+    @classmethod
+    def open(cls, run: str | Path, recover: Callable | None = None) -> Any:
+        """A run folder, opened for use.
+
+        Args:
+          run: its folder.
+          recover: see `runs.read_weights`.
+
+        Raises:
+          UserError: it has no weights, or they do not fit this version.
+        """
+        raise NotImplementedError
+
+    def loss(self, loss_fn: Callable) -> Callable:
+        """`loss_fn(model, ...)` with this model and the settings of `config.loss`.
+
+        Raises:
+          UserError: a setting that the loss does not have, or one that it lacks.
+        """
+        settings = dict(self.config.loss)
+        parameters = inspect.signature(loss_fn).parameters
+        given = {"params", "variables", "batch", "model", "step", "rngs", "train"}
+        known = [name for name in parameters if name not in given]
+        if unknown := sorted(settings.keys() - set(known)):
+            raise UserError(f"config.loss has no field {unknown[0]!r}; it has {', '.join(known) or 'none'}")
+        for name in known:
+            if name not in settings and parameters[name].default is inspect.Parameter.empty:
+                raise UserError(f"config.loss.{name} is missing; set it in the config's file")
+        return partial(loss_fn, self.model, **settings)
+
+
+def find(name: str) -> type[Task]:
+    """The class of an objective.
+
+    Raises:
+      UserError: there is no such file in tasks/.
+    """
+    path = Path(__file__).with_name(f"{name}.py")
+    if not (name.isidentifier() and path.is_file() and "\nclass Task(" in path.read_text()):
+        known = sorted(
+            p.stem for p in path.parent.glob("*.py") if "\nclass Task(" in p.read_text() and p.stem[0] != "_"
+        )
+        raise UserError(f"task {name!r} is unknown to this version; it has {', '.join(known)}")
+    return import_module(f"t2i_jax.tasks.{name}").Task
+
+
+def make(config) -> Task:
+    """The objective of a config.
+
+    Raises:
+      UserError: no such task or model, or fields that do not fit.
+    """
+    return find(config.task)(config)
+
+
+def open_run(run: str | Path, recover: Callable | None = None) -> Any:
+    """A run folder of any objective, opened for use; see `Task.open`."""
+    return find(runs.read_config(run).task).open(run, recover)

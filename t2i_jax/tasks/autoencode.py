@@ -1,32 +1,82 @@
-"""Reconstruct pictures through one continuous vector each: an autoencoder, plain or variational."""
+"""Reconstruct images through one continuous vector each: an autoencoder, plain or variational."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
 from jaxtyping import Array, Float
 
 from t2i_jax import losses
-from t2i_jax.tasks import reconstruct
-
-# The same pictures as a tokenizer's.
-inputs, transform, init = reconstruct.inputs, reconstruct.transform, reconstruct.init
+from t2i_jax.errors import UserError
+from t2i_jax.pictures import picture_grid
+from t2i_jax.pipelines.autoencoder import AutoEncoder
+from t2i_jax.pipelines.batches import place_like
+from t2i_jax.random import stream
+from t2i_jax.tasks import Phase
+from t2i_jax.tasks.images import ImageTask
 
 LIKELIHOODS = ("bernoulli", "gaussian")
-LATENT = 1  # folded into the step's dropout key, for the draw of latent vectors
+PAIRS, STEPS = 8, 9  # interpolations shown: pairs of images, and images from one to the other
+NEW = 64  # new images shown
 
 
-def kl_weight(step, beta: float, warmup: int):
-    """Weight of the KL term at a step: from 0 up in a line, `beta` from step `warmup` on.
+class Task(ImageTask):
+    """The negative ELBO of an autoencoder."""
 
-    Units that cost nothing at first are used; with the whole KL from the start they may never be
-    (Bowman et al. 2016, section 3.1; Sønderby et al. 2016).
-    """
-    return beta * jnp.minimum(1.0, step / warmup) if warmup else jnp.float32(beta)
+    def check(self, folder: Path) -> None:
+        """See `Task.check`; the loss has a known likelihood and numbers in their ranges."""
+        super().check(folder)
+        loss = self.config.loss
+        if loss.likelihood not in LIKELIHOODS:
+            raise UserError(
+                f"config.loss.likelihood {loss.likelihood!r} is unknown; choose {', '.join(LIKELIHOODS)}"
+            )
+        if not loss.sigma > 0:
+            raise UserError(
+                f"config.loss.sigma {loss.sigma} is not above 0; give a standard deviation in pixel units, say 0.1"
+            )
+        for name in ("beta", "kl_warmup"):
+            if not loss[name] >= 0:
+                raise UserError(f"config.loss.{name} {loss[name]} is below 0; give a number >= 0")
+
+    def phases(self) -> tuple[Phase, ...]:
+        return (Phase(self.loss(loss_fn), self.config.optim, trains=self.trains),)
+
+    def evaluators(self) -> dict[str, Callable]:
+        from t2i_jax.evals import autoencoding
+
+        loss, validation = self.config.loss, self.data.splits["validation"]
+        compiled = jax.jit(partial(predict, self.model, likelihood=loss.likelihood, sigma=loss.sigma))
+        pairs = np.stack([validation[i]["image"] for i in range(2 * PAIRS)])
+
+        def evaluate(params, variables):
+            def predict_batch(batch, number):
+                key = stream(self.config.seed, "evaluate", number)
+                return compiled(params, variables, place_like(params, batch), key)
+
+            scores, grids = autoencoding.evaluate(predict_batch, validation, self.data.transform)
+            opened = AutoEncoder.of_parts(self.config, self.model, params, variables)
+            between = opened.interpolate(pairs[:PAIRS], pairs[PAIRS:], STEPS)
+            grids["interpolations"] = picture_grid(between.reshape(-1, *between.shape[2:]), STEPS)
+            if self.model.variational:
+                grids["samples"] = picture_grid(opened.sample(NEW, seed=self.config.seed), columns=16)
+            return scores, grids
+
+        return {"autoencoding": evaluate}
+
+    @classmethod
+    def open(cls, run, recover=None) -> AutoEncoder:
+        return AutoEncoder(run, recover)
 
 
 def log_likelihood(
     logits: Float[Array, "B H W C"], images: Float[Array, "B H W C"], likelihood: str, sigma: float
 ) -> Float[Array, " B"]:
-    """Nats a picture.
+    """Nats an image.
 
     Raises:
       ValueError: an unknown likelihood.
@@ -52,25 +102,24 @@ def loss_fn(
     beta: float,
     kl_warmup: int,
 ):
-    """The negative ELBO (Kingma & Welling 2014, eq. 10, one draw a picture), its KL term weighted.
+    """The negative ELBO (Kingma & Welling 2014, eq. 10, one draw an image), its KL term weighted.
 
     A plain autoencoder has no KL term and draws nothing: minus the log likelihood alone.
 
     Args:
       batch: `{"image": [B, H, W, C]}` in [0, 1].
       likelihood: "bernoulli" or "gaussian".
-      sigma: fixed deviation of a Gaussian pixel.
+      sigma: fixed standard deviation of a Gaussian pixel.
       beta: weight of the KL term (Higgins et al. 2017); 1 is the ELBO.
-      kl_warmup: steps over which that weight grows from 0.
+      kl_warmup: steps over which that weight grows from 0 along a line; 0 for none. Units that cost nothing at
+        first are used; with the whole KL from the start they may never be (Bowman et al. 2016, section 3.1).
 
     Returns:
-      loss in nats per pixel value, so that learning rates hold for any size; (variables, metrics in nats a
-      picture).
+      loss in nats per pixel value, so that learning rates hold for any size; (variables, metrics in nats an image).
     """
     images = batch["image"]
-    key = jax.random.fold_in(rngs["dropout"], LATENT)
     (logits, mu, logvar), variables = model.apply(
-        {"params": params, **variables}, images, key, train=train, mutable=list(variables)
+        {"params": params, **variables}, images, rngs["noise"], train=train, mutable=list(variables)
     )
     likelihoods = jnp.mean(log_likelihood(logits, images, likelihood, sigma))
     metrics = {
@@ -79,10 +128,8 @@ def loss_fn(
     }
     loss = -likelihoods
     if logvar is not None:
-        kl, weight = (
-            jnp.mean(jnp.sum(losses.kl_to_standard_normal(mu, logvar), -1)),
-            kl_weight(step, beta, kl_warmup),
-        )
+        kl = jnp.mean(jnp.sum(losses.kl_to_standard_normal(mu, logvar), -1))
+        weight = optax.linear_schedule(0.0, beta, kl_warmup)(step) if kl_warmup else jnp.float32(beta)
         loss += weight * kl
         metrics |= {"kl": kl, "kl_weight": weight, "elbo": likelihoods - kl}
     loss /= images[0].size
@@ -90,7 +137,7 @@ def loss_fn(
 
 
 def predict(model, params, variables, batch, key, *, likelihood: str, sigma: float) -> dict:
-    """What an evaluation reads of each picture.
+    """What an evaluation reads of each image.
 
     Returns:
       `image` [B, H, W, C], the reconstruction of the latent mean; `mu` [B, L]; and, in a variational model, `kl`

@@ -4,29 +4,38 @@ import jax.numpy as jnp
 import numpy as np
 
 from t2i_jax import losses
-from t2i_jax.tasks.tokens import prediction_loss, project
-from t2i_jax.tasks.translate import init, inputs, predict
-
-__all__ = ["init", "inputs", "loss_fn", "predict", "start"]
+from t2i_jax.tasks import Phase, translate
+from t2i_jax.tasks.tokens import TokenTask, prediction_loss, project
 
 
-def start(model, params, codebook: np.ndarray, places: np.ndarray, key) -> dict:
-    """Params whose image tokens begin as one random projection of the codebook [K, C], in table and head.
+class Task(TokenTask):
+    """Cross entropy of word pieces and image tokens."""
 
-    As `translate.start` does. Rows and columns are embeddings of places by themselves.
-    """
-    del places
-    table, head = params["token_embed"]["embedding"], params["head"]
-    codes = 0.02 * project((codebook - codebook.mean(0)) / codebook.std(), model.width, key)
-    own = slice(model.text_vocab_size, model.text_vocab_size + model.codebook_size)
-    return {**params, "token_embed": {"embedding": table.at[own].set(codes)}, "head": head.at[:, own].set(codes.T)}
+    def phases(self) -> tuple[Phase, ...]:
+        return (Phase(self.loss(loss_fn), self.config.optim),)
+
+    def from_tokenizer(self, params: dict, codebook: np.ndarray, positions: np.ndarray, key) -> dict:
+        """Image tokens begin as one random projection of the codebook, in table and head.
+
+        Rows and columns are embeddings of positions by themselves.
+        """
+        table, head = params["token_embed"]["embedding"], params["head"]
+        codes = 0.02 * project((codebook - codebook.mean(0)) / codebook.std(), self.model.width, key)
+        own = slice(self.model.text_vocab_size, self.model.text_vocab_size + self.model.codebook_size)
+        return {
+            **params,
+            "token_embed": {"embedding": table.at[own].set(codes)},
+            "head": head.at[:, own].set(codes.T),
+        }
+
+    predict = staticmethod(translate.Task.predict)
 
 
 def loss_fn(model, params, variables, batch, *, step, rngs, train, text_weight):
     """Cross entropy of word pieces and image tokens, a mean of each kind (Ramesh et al. 2021, section 2.2).
 
     Args:
-      batch: see `translate.transform`.
+      batch: see `TokenTask.transform`.
       text_weight: share of the text in the loss, 1/8 in the paper; the image has the rest.
 
     Returns:

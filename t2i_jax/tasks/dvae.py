@@ -1,4 +1,4 @@
-"""Reconstruct pictures through relaxed codes: the training of a dVAE (Ramesh et al. 2021, section 2.1)."""
+"""Reconstruct images through relaxed codes: the training of a dVAE (Ramesh et al. 2021, section 2.1)."""
 
 import jax
 import jax.numpy as jnp
@@ -7,31 +7,48 @@ from t2i_jax import losses, schedules
 from t2i_jax.errors import UserError
 from t2i_jax.models import dvae
 from t2i_jax.nn import codebooks
-from t2i_jax.tasks import reconstruct
+from t2i_jax.tasks import Phase
+from t2i_jax.tasks.reconstruct import TokenizerTask
 
-MARGIN = 3.0  # nats; Gumbel noise has a deviation of 1.3
-
-inputs = reconstruct.inputs
-init = reconstruct.init
+MARGIN = 3.0  # nats; Gumbel noise has a standard deviation of 1.3
 
 
-def start(model, params, config, key) -> dict:
+class Task(TokenizerTask):
+    """The negative evidence lower bound of relaxed codes."""
+
+    def phases(self) -> tuple[Phase, ...]:
+        return (Phase(self.loss(loss_fn), self.config.optim),)
+
+    def warm_start(self, params: dict, variables: dict, key) -> tuple[dict, dict]:
+        """See `kmeans_codes`; `config.kmeans_examples` says of how many images, 0 switches it off."""
+        if self.config.kmeans_examples:
+            params = kmeans_codes(self.model, params, self.kmeans_images(), key)
+        return params, variables
+
+    @staticmethod
+    def predict(model, params, variables, batch) -> dict:
+        """Reconstructions `image` from the likeliest codes, and their `ids`."""
+        ids = model.apply({"params": params, **variables}, batch["image"], method="tokenize")
+        image = model.apply({"params": params, **variables}, ids, method="detokenize")
+        return {"image": image, "ids": ids}
+
+
+def kmeans_codes(model, params, images, key) -> dict:
     """Params whose logits are minus the squared distances to k-means centres of the encoder's own features.
 
     So all codes are in use from the first step, and a code already tells the decoder what its features were: it is
     a random projection of its centre. The distances are scaled until at half the places the likeliest code leads
-    the next one by MARGIN. `config.kmeans_examples` says of how many pictures; 0 switches it off.
+    the next one by MARGIN.
+
+    Args:
+      images: [n, H, W, C] in [0, 1].
 
     Raises:
-      UserError: so few pictures that there are fewer features than codes.
+      UserError: so few images that there are fewer features than codes.
     """
-    if not config.kmeans_examples:
-        return params
-    count, size = config.kmeans_examples * model.num_tokens, model.codebook_size
+    count, size = len(images) * model.num_tokens, model.codebook_size
     if count < size:
-        raise UserError(
-            f"config.kmeans_examples {config.kmeans_examples} gives {count} features, {size} codes; raise it"
-        )
+        raise UserError(f"config.kmeans_examples {len(images)} gives {count} features, {size} codes; raise it")
 
     def features(images):
         kept = model.apply({"params": params}, images, method="encode", mutable=["intermediates"])[1]
@@ -52,7 +69,7 @@ def start(model, params, config, key) -> dict:
         output = {"kernel": 2 * scale * centres.T[None, None], "bias": -scale * norms}
         return output, codes / codes.std()
 
-    output, codes = fit(reconstruct.pictures(config), key)
+    output, codes = fit(images, key)
     return {**params, "codes": codes, "encoder": {**params["encoder"], "output": output}}
 
 
@@ -86,7 +103,7 @@ def loss_fn(
     images = batch["image"]
     tau = schedules.cosine(step, 1.0, temperature, temperature_steps)
     beta = schedules.linear(step, 0.0, kl_weight, kl_steps)
-    noise = jax.random.fold_in(rngs["dropout"], 1) if train else None
+    noise = rngs["noise"] if train else None
     logits, _, outputs = model.apply({"params": params, **variables}, images, temperature=tau, noise=noise)
     mean, log_scale = jnp.split(outputs, 2, axis=-1)
     likelihood = losses.logit_laplace(mean, log_scale, dvae.map_pixels(images))
@@ -102,10 +119,3 @@ def loss_fn(
         "psnr": jnp.mean(losses.psnr(dvae.pixels_of(outputs), images)),
     }
     return loss, (variables, metrics)
-
-
-def predict(model, params, variables, batch) -> dict:
-    """Reconstructions `image` from the likeliest codes, and their `ids`."""
-    ids = model.apply({"params": params, **variables}, batch["image"], method="tokenize")
-    image = model.apply({"params": params, **variables}, ids, method="detokenize")
-    return {"image": image, "ids": ids}

@@ -1,34 +1,56 @@
-"""Learn which image tokens go together: a prior over a tokenizer's codes, given a caption or nothing."""
+"""Learn the distribution of a tokenizer's codes, given a caption or nothing."""
 
-from functools import partial
+import math
+from collections.abc import Callable
 
 import numpy as np
 
-from t2i_jax.tasks.tokens import open_splits, prediction_loss, project, read_caption
-
-inputs = partial(open_splits, read_caption)
-
-
-def init(model, key, batch: dict) -> dict:
-    """Freshly initialised variables."""
-    return model.init(key, batch["text_ids"], batch["text_mask"], batch["ids"], batch["null"])
+from t2i_jax.pipelines.prior import Prior
+from t2i_jax.tasks import Phase
+from t2i_jax.tasks.tokens import TokenTask, prediction_loss, project
 
 
-def start(model, params, codebook: np.ndarray, places: np.ndarray, key) -> dict:
-    """Params whose token embedding begins as a random projection of the codebook [K, C].
+class Task(TokenTask):
+    """Cross entropy of the image tokens, each predicted from those before it."""
 
-    Convolutions know places by themselves.
-    """
-    del places
-    rows = project((codebook - codebook.mean(0)) / codebook.std(), model.width, key)
-    return {**params, "token_embed": {"embedding": rows}}
+    pipeline = Prior
+
+    def init(self, key, batch: dict) -> dict:
+        return self.model.init(key, batch["text_ids"], batch["text_mask"], batch["ids"], batch["null"])
+
+    def phases(self) -> tuple[Phase, ...]:
+        return (Phase(self.loss(loss_fn), self.config.optim),)
+
+    def from_tokenizer(self, params: dict, codebook: np.ndarray, positions: np.ndarray, key) -> dict:
+        """The token embedding begins as a random projection of the codebook; convolutions know positions."""
+        rows = project((codebook - codebook.mean(0)) / codebook.std(), self.model.width, key)
+        return {**params, "token_embed": {"embedding": rows}}
+
+    @staticmethod
+    def predict(model, params, variables, batch, null=None) -> dict:
+        """See `TokenTask.predict`."""
+        texts = batch["text_ids"], batch["text_mask"]
+        return {"logits": model.apply({"params": params}, *texts, batch["ids"], null)}
+
+    def evaluators(self) -> dict[str, Callable]:
+        """The scores of all token tasks, and `bits`, the cross entropy in bits a code."""
+        translation = super().evaluators()["translation"]
+
+        def evaluate(params, variables):
+            scores, grids = translation(params, variables)
+            return {"bits": scores["nats"] / math.log(2), **scores}, grids
+
+        return {"translation": evaluate}
+
+    def show(self, pipe) -> np.ndarray:
+        return super().show(pipe) if pipe.conditional else pipe.sample(16, self.config.seed)
 
 
 def loss_fn(model, params, variables, batch, *, step, rngs, train):
     """Cross entropy of the image tokens, each predicted from those before it, in nats a token.
 
     Args:
-      batch: see `tokens.read_caption`.
+      batch: see `TokenTask.transform`.
 
     Returns:
       loss, (variables, metrics).
@@ -44,8 +66,3 @@ def loss_fn(model, params, variables, batch, *, step, rngs, train):
     )
     loss, metrics = prediction_loss(logits, batch["ids"])
     return loss, (variables, metrics)
-
-
-def predict(model, params, variables, batch, null=None) -> dict:
-    """`logits` [B, N, K] of each position, captions intact but in rows of `null` [B]."""
-    return {"logits": model.apply({"params": params}, batch["text_ids"], batch["text_mask"], batch["ids"], null)}

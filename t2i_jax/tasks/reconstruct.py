@@ -1,65 +1,98 @@
-"""Reconstruct pictures through a discrete bottleneck (an image tokenizer)."""
+"""Reconstruct images through a discrete bottleneck (an image tokenizer)."""
 
 import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from einops import rearrange
 
 from t2i_jax import losses
-from t2i_jax.data import pipeline
 from t2i_jax.errors import UserError
 from t2i_jax.nn import codebooks
+from t2i_jax.pipelines.batches import place_like
+from t2i_jax.pipelines.tokenizer import Tokenizer
+from t2i_jax.tasks import Phase
+from t2i_jax.tasks.images import ImageTask
 
 
-def inputs(config) -> tuple[dict, object]:
-    """Datasets by split, and the transform from an example to `{"image": float32 [H, W, C] in [0, 1]}`.
+class TokenizerTask(ImageTask):
+    """What all image tokenizers share: k-means over training images, scores, how a run is opened."""
+
+    def check(self, folder: Path) -> None:
+        """See `Task.check`; `config.kmeans_examples` is at least 0."""
+        super().check(folder)
+        if self.config.kmeans_examples < 0:
+            raise UserError(
+                f"config.kmeans_examples {self.config.kmeans_examples} is below 0; 0 switches k-means off"
+            )
+
+    def kmeans_images(self):
+        """[config.kmeans_examples, H, W, C] in [0, 1] of the training split."""
+        count = self.config.kmeans_examples
+        print(f"k-means over the features of {count} images", file=sys.stderr)
+        return self.training_images(count)
+
+    predict: Callable
+    """`(model, params, variables, batch) -> {"image": [B, H, W, C] in [0, 1], "ids": [B, N]}`."""
+
+    def evaluators(self) -> dict[str, Callable]:
+        from t2i_jax.evals import reconstruction
+
+        compiled = jax.jit(partial(self.predict, self.model))
+
+        def evaluate(params, variables):
+            def predict_batch(batch):
+                return compiled(params, variables, place_like(params, batch))
+
+            validation = self.data.splits["validation"]
+            return reconstruction.evaluate(predict_batch, validation, self.data.transform, self.model.codebook_size)
+
+        return {"reconstruction": evaluate}
+
+    @classmethod
+    def open(cls, run, recover=None) -> Tokenizer:
+        return Tokenizer(run, recover)
+
+
+class Task(TokenizerTask):
+    """Weighted squared error and the quantizer's loss."""
+
+    def phases(self) -> tuple[Phase, ...]:
+        return (Phase(self.loss(loss_fn), self.config.optim, trains=self.trains),)
+
+    def warm_start(self, params: dict, variables: dict, key) -> tuple[dict, dict]:
+        """Released ResNet weights, and codebooks, where there are any, by k-means over features of training images.
+
+        `config.kmeans_examples` says of how many; 0 switches it off.
+
+        Raises:
+          UserError: so few images that there are fewer features than codes.
+        """
+        params, variables = super().warm_start(params, variables, key)
+        if not (self.config.kmeans_examples and variables.get("codebook")):
+            return params, variables
+        return kmeans_codebooks(self.model, params, variables, self.kmeans_images(), key)
+
+    def between_steps(self, params: dict, variables: dict, batch: dict, key) -> tuple[dict, dict]:
+        """See `restart_dead_codes`."""
+        return restart_dead_codes(self.model, params, variables, batch, key)
+
+    @staticmethod
+    def predict(model, params, variables, batch) -> dict:
+        """Clipped reconstructions `image` and their `ids`."""
+        images, _, ids = model.apply({"params": params, **variables}, batch["image"])
+        return {"image": jnp.clip(images, 0.0, 1.0), "ids": ids}
+
+
+def kmeans_codebooks(model, params, variables: dict, images, key) -> tuple[dict, dict]:
+    """Params and variables whose codebooks are k-means centres of the features of images [n, H, W, C].
 
     Raises:
-      UserError: the data set cannot be opened, or its pictures have another shape than the config says.
+      UserError: so few images that there are fewer features than codes.
     """
-    data = config.data
-    splits = {
-        split: pipeline.open_split(data.name, data.data_dir, data[split], data.damaged)
-        for split in ("train", "validation")
-    }
-    shape, asked = splits["train"][0]["image"].shape, (data.image_size, data.image_size, data.channels)
-    if shape != asked:
-        raise UserError(
-            f"{data.name} has pictures {shape}, not {asked}; set config.data.image_size and config.data.channels"
-        )
-    return splits, transform
-
-
-def transform(example: dict, rng: np.random.Generator | None) -> dict:
-    """uint8 pixels -> float32 in [0, 1]; draws nothing."""
-    return {"image": example["image"].astype(np.float32) / 255}
-
-
-def init(model, key, batch: dict) -> dict:
-    """Freshly initialised variables."""
-    return model.init(key, batch["image"])
-
-
-def pictures(config) -> np.ndarray:
-    """[config.kmeans_examples, H, W, C] in [0, 1] of the training split, for a start by k-means."""
-    print(f"k-means over the features of {config.kmeans_examples} pictures", file=sys.stderr)
-    dataset = inputs(config)[0]["train"].seed(config.seed).shuffle()
-    return np.stack([transform(dataset[i], None)["image"] for i in range(config.kmeans_examples)])
-
-
-def start(model, params, variables: dict, config, key) -> tuple[dict, dict]:
-    """Start the codebooks, where there are any, by k-means over features of training pictures.
-
-    `config.kmeans_examples` says of how many; 0 switches it off.
-
-    Raises:
-      UserError: so few pictures that there are fewer features than codes.
-    """
-    if not (config.kmeans_examples and variables.get("codebook")):
-        return params, variables
-    images = pictures(config)
 
     def lookup(images):
         return model.apply({"params": params, **variables}, images, method="lookup")
@@ -67,9 +100,7 @@ def start(model, params, variables: dict, config, key) -> tuple[dict, dict]:
     for name, features in jax.eval_shape(lookup, images).items():
         count, codes = features.shape[0] * features.shape[1], len(variables["codebook"][name]["frequency"])
         if count * model.depths[name] < codes:
-            raise UserError(
-                f"config.kmeans_examples {config.kmeans_examples} gives {count} features, {codes} codes; raise it"
-            )
+            raise UserError(f"config.kmeans_examples {len(images)} gives {count} features, {codes} codes; raise it")
 
     @jax.jit
     def fit(images, key):
@@ -107,7 +138,7 @@ def loss_fn(model, params, variables, batch, *, step, rngs, train, foreground_we
     return loss, (variables, metrics)
 
 
-def upkeep(model, params, variables: dict, batch: dict, key) -> tuple[dict, dict]:
+def restart_dead_codes(model, params, variables: dict, batch: dict, key) -> tuple[dict, dict]:
     """Params and variables with dead codes re-seeded from the batch."""
     if not variables.get("codebook"):
         return params, variables
@@ -132,9 +163,3 @@ def _replaced(params, variables, codes) -> tuple[dict, dict]:
         if own:
             params[name] = own
     return params, {**variables, "codebook": all_averages}
-
-
-def predict(model, params, variables, batch) -> dict:
-    """Clipped reconstructions `image` and their `ids`."""
-    images, _, ids = model.apply({"params": params, **variables}, batch["image"])
-    return {"image": jnp.clip(images, 0.0, 1.0), "ids": ids}

@@ -1,55 +1,168 @@
-"""What tasks over image tokens share: datasets, captions, the loss of predicted ids, and drawing them."""
+"""What objectives over image tokens share: tokens of a tokenizer, captions, the loss of predicted ids, scores."""
 
 from collections.abc import Callable
-from functools import partial
 from itertools import chain
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import ShapeDtypeStruct
 
-from t2i_jax import losses
-from t2i_jax.data import token_cache
-from t2i_jax.data.text import CaptionReader, build_word_pieces
-from t2i_jax.sampling.autoregressive import sample_tokens
+from t2i_jax import losses, runs, tasks
+from t2i_jax.pictures import picture_grid
+from t2i_jax.pipelines.batches import BATCH, place_like
+from t2i_jax.pipelines.drawing import sample
+from t2i_jax.pipelines.translator import Translator
+from t2i_jax.sampling.settings import Sampling
+from t2i_jax.tasks import Data
+
+GREEDY = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "plain_tokens": 0, "guidance_scale": 1.0}
 
 
-def word_pieces(tokens_dir, digest: str, max_size: int):
-    """A text tokenizer from the captions of the training tokens (see `build_word_pieces`)."""
-    captions = token_cache.read_tokens(tokens_dir / "train", digest)[1]
-    return build_word_pieces(chain.from_iterable(captions), max_size)
+class TokenTask(tasks.Task):
+    """A batch is what `transform` makes, stacked: image tokens [B, N] and captions [B, S].
 
-
-def open_splits(
-    transform: Callable, config, tokens_dir, digest: str, reader: CaptionReader
-) -> tuple[dict, Callable]:
-    """Token datasets by split, and the transform from an example to arrays.
-
-    Args:
-      transform: `(example, rng, *, reader, config) -> arrays`, the task's.
-      config: of the run.
-      tokens_dir: folder that holds one token cache a split.
-      digest: of the tokenizer that made them.
-      reader: of captions.
-
-    Returns:
-      `{"train": ..., "validation": ...}` and `transform(example, rng)`.
+    Attributes:
+      pipeline: class that opens such a run.
+      vocabulary: file of a released text tokenizer; None makes one of the captions.
     """
-    splits = {split: token_cache.open_tokens(tokens_dir / split, digest) for split in ("train", "validation")}
-    return splits, partial(transform, reader=reader, config=config)
 
+    pipeline = Translator
+    vocabulary: Path | None = None
 
-def read_caption(example: dict, rng: np.random.Generator, *, reader: CaptionReader, config) -> dict:
-    """The arrays of one example but for a model's own inputs; of several captions one is drawn.
+    def check(self, folder: Path) -> None:
+        """See `Task.check`; the sampler's settings are in their ranges."""
+        Sampling(**self.config.sampling)
 
-    Returns:
-      `ids` int32 [N] in [0, K), `text_ids` int32 [S], `text_mask` bool [S], `null` bool (the caption is dropped,
-      with probability `data.caption_dropout`).
-    """
-    captions = example["captions"]  # drawn only where there is a choice
-    text_ids, text_mask = reader.encode(captions[rng.integers(len(captions)) if len(captions) > 1 else 0])
-    null = rng.random() < config.data.caption_dropout
-    return {"ids": example["ids"], "text_ids": text_ids, "text_mask": text_mask, "null": null}
+    def batch_spec(self, size: int) -> dict[str, ShapeDtypeStruct]:
+        model, length = self.config.model, self.config.data.text_len
+        ids = ShapeDtypeStruct((size, model.num_tokens), jnp.int32)
+        return {
+            "ids": ids,
+            "decoder_ids": ids,
+            "text_ids": ShapeDtypeStruct((size, length), jnp.int32),
+            "text_mask": ShapeDtypeStruct((size, length), jnp.bool_),
+            "null": ShapeDtypeStruct((size,), jnp.bool_),
+        }
+
+    def init(self, key, batch: dict) -> dict:
+        return self.model.init(key, batch["text_ids"], batch["text_mask"], batch["decoder_ids"], batch["null"])
+
+    def prepare(self, folder: Path, parents: dict) -> Data:
+        """See `Task.prepare`: image tokens by the parent `tokenizer`, made once, and a text tokenizer of captions.
+
+        Raises:
+          UserError: the tokenizer's codes do not fit `config.model`, or the captions have too many words.
+        """
+        from t2i_jax import encode  # these import Grain, which takes a second; sampling does without
+        from t2i_jax.data import text, token_cache
+
+        tokenizer, path = parents["tokenizer"], folder / runs.TEXT_TOKENIZER
+        tokens_dir = encode.encode(self.config, tokenizer, runs.parents(self.config)["tokenizer"][1])
+        if not (runs.checkpoint_steps(folder) and path.exists()):
+            size = self.config.model.text_vocab_size
+            if self.vocabulary is None:
+                captions = token_cache.read_tokens(tokens_dir / "train", tokenizer.digest)[1]
+                pieces = text.build_word_pieces(chain.from_iterable(captions), size)
+            else:
+                pieces = text.read_vocabulary(self.vocabulary, size)
+            text.write_word_pieces(path, pieces)
+        self.reader = text.CaptionReader(path, self.config.data.text_len)
+        splits = {
+            split: token_cache.open_tokens(tokens_dir / split, tokenizer.digest)
+            for split in ("train", "validation")
+        }
+        self.tokenizer = tokenizer
+        self.ids = {split: token_cache.read_tokens(tokens_dir / split, tokenizer.digest)[0] for split in splits}
+        self.data = Data(splits, self.transform)
+        return self.data
+
+    def transform(self, example: dict, rng: np.random.Generator) -> dict:
+        """Arrays of one example; of several captions one is drawn.
+
+        Returns:
+          `ids` int32 [N] in [0, K), `decoder_ids` int32 [N] in [0, K] (BOS = K, then all ids but the last),
+          `text_ids` int32 [S], `text_mask` bool [S], `null` bool (the caption is dropped, with probability
+          `data.caption_dropout`).
+        """
+        captions = example["captions"]  # drawn only where there is a choice
+        text_ids, text_mask = self.reader.encode(captions[rng.integers(len(captions)) if len(captions) > 1 else 0])
+        ids = example["ids"]
+        return {
+            "ids": ids,
+            "decoder_ids": np.concatenate([[self.config.model.codebook_size], ids[:-1]]).astype(np.int32),
+            "text_ids": text_ids,
+            "text_mask": text_mask,
+            "null": rng.random() < self.config.data.caption_dropout,
+        }
+
+    def warm_start(self, params: dict, variables: dict, key) -> tuple[dict, dict]:
+        """Embeddings of image tokens from the tokenizer's codebook, where `config.tokenizer_start` says so."""
+        if self.config.tokenizer_start:
+            params = self.from_tokenizer(params, self.tokenizer.codebook, self.tokenizer.places, key)
+        return params, variables
+
+    def from_tokenizer(self, params: dict, codebook: np.ndarray, positions: np.ndarray, key) -> dict:
+        """Params that begin with what the tokenizer knows of its tokens.
+
+        Args:
+          params: freshly initialised.
+          codebook: [K, C], the tokenizer's codes.
+          positions: [N, F], features of the positions at which its tokens stand.
+          key: source of random projections.
+        """
+        raise NotImplementedError
+
+    @staticmethod
+    def predict(model, params, variables, batch, null=None) -> dict:
+        """`logits` [B, N, K] of each position under teacher forcing, captions intact but in rows of `null` [B]."""
+        raise NotImplementedError
+
+    def evaluators(self) -> dict[str, Callable]:
+        from t2i_jax.evals import translation
+
+        settings = dict(self.config.sampling)
+
+        def sample_batch(params, batch, keys):
+            batch, keys = place_like(params, (batch, keys))
+            none, guided = jnp.zeros(len(keys), bool), settings["guidance_scale"] != 1
+            texts = batch["text_ids"], batch["text_mask"]
+            return sample(self.model, params, *texts, keys, settings, guided=guided, null=none)
+
+        score = translation.TranslationEvaluator(
+            self.data.splits["validation"],
+            self.ids,
+            self.data.transform,
+            predict=lambda params, batch: self.predict(self.model, params, {}, batch),
+            sample=sample_batch,
+            codebook_size=self.model.codebook_size,
+            batch_size=BATCH,  # logits of 8,192 codes at 1,024 positions: 2 GB
+            temperature=self.config.sampling.temperature,
+        )
+
+        def evaluate(params, variables):
+            pipe = self.pipeline.of_parts(self.config, self.model, params, self.tokenizer, self.reader)
+            return score(params), {"samples": picture_grid(self.show(pipe), columns=8)}
+
+        return {"translation": evaluate}
+
+    def show(self, pipe) -> np.ndarray:
+        """Two images of each of `config.shown_captions`, uint8 [n, H, W, C]."""
+        images = pipe(self.config.shown_captions, num_images=2, seed=self.config.seed)
+        return images.reshape(-1, *images.shape[2:])
+
+    def recall(self, params: dict, batch: dict, key) -> float:
+        keys = jax.random.split(key, len(batch["ids"]))
+        null = np.zeros(len(keys), bool)
+        ids = sample(
+            self.model, params, batch["text_ids"], batch["text_mask"], keys, GREEDY, guided=False, null=null
+        )
+        return float(np.mean(np.asarray(ids) == batch["ids"]))
+
+    @classmethod
+    def open(cls, run, recover=None):
+        return cls.pipeline(run, recover)
 
 
 def project(rows: np.ndarray, width: int, key) -> jax.Array:
@@ -61,38 +174,3 @@ def prediction_loss(logits, ids) -> tuple[jax.Array, dict]:
     """Cross entropy of ids [B, N] in nats a token, and the share that is the likeliest, from logits [B, N, K]."""
     loss = jnp.mean(losses.cross_entropy(logits, ids))
     return loss, {"loss": loss, "accuracy": jnp.mean(jnp.argmax(logits, -1) == ids)}
-
-
-@partial(jax.jit, static_argnames=("model", "guided"))
-def sample(model, params, text_ids, text_mask, keys, settings: dict, *, guided: bool, null):
-    """Draw the image tokens of captions: one compiled function, whatever the settings.
-
-    Args:
-      model: with `encode`, `init_cache` and `decode_step`, such as a `models.translator.Model`.
-      params: its parameters.
-      text_ids: [B, S] in [0, V).
-      text_mask: [B, S].
-      keys: [B], one random key a picture.
-      settings: the fields of `sampling.settings.Sampling`.
-      guided: False leaves out the unconditional half of the batch; for guidance scale 1.
-      null: [B], True for pictures of no caption; guidance does not change those.
-
-    Returns:
-      int32 ids [B, N] in [0, K).
-    """
-    bound = partial(model.apply, {"params": params})
-    settings = dict(settings)
-    if guided:
-        text_ids, text_mask = jnp.tile(text_ids, (2, 1)), jnp.tile(text_mask, (2, 1))
-        null = jnp.concatenate([null, jnp.ones_like(null)])
-    else:
-        del settings["guidance_scale"]
-    memory, memory_mask = bound(text_ids, text_mask, null, method="encode")
-    return sample_tokens(
-        partial(bound, method="decode_step"),
-        bound(memory, memory_mask, method="init_cache"),
-        keys,
-        length=model.num_tokens,
-        start_id=model.codebook_size,
-        **settings,
-    )

@@ -1,4 +1,4 @@
-"""Released weights for the two halves of a translator."""
+"""Released weights for the encoder and the decoder of a translator."""
 
 import sys
 from pathlib import Path
@@ -9,9 +9,15 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from t2i_jax.convert import bert, gpt2, hub
 from t2i_jax.data import text
 from t2i_jax.errors import UserError
+from t2i_jax.models.translator import Model
 from t2i_jax.pipelines.converted import whole_model
 
 VOCABULARY = ("tokenizer.json", "vocab.txt")
+
+
+def fits(model) -> bool:
+    """Whether a model has the encoder and decoder that released weights are for."""
+    return isinstance(model, Model)
 
 
 def load_weights(config) -> tuple[dict, Path | None]:

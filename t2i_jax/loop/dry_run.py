@@ -1,0 +1,71 @@
+"""What a config would cost, without data and without a step: parameters, memory, arithmetic, checkpoints."""
+
+import jax
+import numpy as np
+
+from t2i_jax import tasks
+from t2i_jax.loop import setup
+
+GIGA = 1e9
+
+
+def measure(config) -> dict:
+    """Compile a step of one micro-batch and read what it takes.
+
+    Args:
+      config: of any task; its weights, data and runs need not be there.
+
+    Returns:
+      `parameters` by part, `checkpoint` (bytes of the state), `state` and `scratch` (bytes on each device, resident
+      and while a step runs; on CPU, where XLA widens bfloat16, more than elsewhere), `flops` (of a step, all
+      micro-batches, as XLA counts them on each device) and `devices`.
+
+    Raises:
+      UserError: fields of the model that do not fit each other, or a batch that these devices cannot share.
+    """
+    setup.check_batch(config)
+    once = config.copy_and_resolve_references()
+    once.unlock()
+    once.accumulate, once.batch_size = 1, config.batch_size // config.accumulate
+    built = setup.Setup(tasks.make(once))
+    step, state = built.lower(once.batch_size).compile(), built.shapes
+    memory, flops = step.memory_analysis(), step.cost_analysis()["flops"]
+    if config.accumulate > 1:  # one update, however many micro-batches
+        for name, optimizer in built.optimizers.items():
+            update = jax.jit(optimizer.update).lower(state.params, state.opt_state[name], state.params).compile()
+            flops += (config.accumulate - 1) * (flops - update.cost_analysis()["flops"])
+    return {
+        "parameters": {part: _count(tree) for part, tree in state.params.items()},
+        "checkpoint": _bytes(state),
+        "state": memory.argument_size_in_bytes,
+        "scratch": memory.temp_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + (_bytes(state.params) if config.accumulate > 1 else 0),  # summed gradients
+        "flops": flops,
+        "devices": jax.device_count(),
+    }
+
+
+def report(config) -> str:
+    """`measure` as text, one line a quantity."""
+    found = measure(config)
+    parts = ", ".join(f"{part} {count:,}" for part, count in found["parameters"].items())
+    devices = f"each of {found['devices']} {jax.devices()[0].platform} device(s)"
+    lines = {
+        "parameters": f"{sum(found['parameters'].values()):,} ({parts})",
+        "memory": f"{found['state'] / GIGA:.2f} GB of state and batch, {found['scratch'] / GIGA:.2f} GB while a"
+        f" step runs, on {devices}",
+        "a step": f"{found['flops'] / GIGA:,.1f} GFLOP on {devices}, {config.accumulate} x"
+        f" {config.batch_size // config.accumulate} examples",
+        "a checkpoint": f"{found['checkpoint'] / GIGA:.2f} GB, of which {config.keep_checkpoints} are kept",
+    }
+    return "\n".join(f"{name:<14}{line}" for name, line in lines.items())
+
+
+def _count(tree) -> int:
+    return int(sum(np.prod(leaf.shape, dtype=np.int64) for leaf in jax.tree.leaves(tree)))
+
+
+def _bytes(tree) -> int:
+    return int(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)))

@@ -1,0 +1,198 @@
+"""The training loop, top to bottom."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from t2i_jax import files, runs, tasks
+from t2i_jax.data import pipeline
+from t2i_jax.errors import UserError
+from t2i_jax.loop import setup, sharding
+from t2i_jax.loop.checkpoint import Checkpoints
+from t2i_jax.loop.metrics import Metrics
+from t2i_jax.loop.optimizer import make_optimizer
+from t2i_jax.loop.stop import Stop, Stopped
+from t2i_jax.tasks import Task
+
+
+def train(config, workdir: str | Path, *, accept_config_change: bool = False) -> None:
+    """Train to `config.steps`, from the newest checkpoint where there is one; parents that are not finished first.
+
+    Args:
+      config: an experiment of configs/.
+      workdir: run folder.
+      accept_config_change: continue a run that was started with another config.
+
+    Raises:
+      UserError: bad config, a folder that cannot be used, or a loss that is not finite.
+      SystemExit: Ctrl-C or SIGTERM, after saving.
+    """
+    plan = list(_parents_first(config, Path(workdir)))
+    planned = []
+    for config, folder in plan:
+        check_config(config)
+        task = tasks.make(config)
+        task.check(folder)
+        planned.append((task, folder))
+    for number, (task, folder) in enumerate(planned):
+        last = number == len(planned) - 1
+        if not last and runs.is_finished(folder, task.config):
+            runs.check_same(folder, task.config, accept=accept_config_change)
+            continue
+        if not last:
+            print(f"{folder} has no finished run yet; training it first", file=sys.stderr)
+        _train_run(task, folder, accept_config_change)
+
+
+def _parents_first(config, folder: Path) -> Iterator[tuple]:
+    """`(config, folder)` of every run that a run builds on, parents first, and of the run itself."""
+    for parent, run in runs.parents(config).values():
+        yield from _parents_first(parent, Path(run))
+    yield config, folder
+
+
+def _train_run(task: Task, workdir: Path, accept: bool) -> None:
+    config, folder = task.config, runs.make_folder(workdir)
+    with files.lock(folder) if jax.process_index() == 0 else nullcontext():
+        changed = runs.check_config_change(folder, config, accept=accept)
+        if runs.is_finished(folder, config):
+            if changed:
+                runs.write_config(folder, config)
+            print(f"{folder} is finished", file=sys.stderr)
+            return
+        print(f"training {config.name} in {folder}", file=sys.stderr)
+        line, warning = sharding.describe_devices()
+        print(line + (f"\nwarning: {warning}" if warning else ""), file=sys.stderr)
+        built_on = runs.parents(config)
+        parents = {name: tasks.open_run(run) for name, (_, run) in built_on.items()}
+        checkpoints = Checkpoints(folder, config.keep_checkpoints)
+        checkpoints.check_parents({name: (parent.digest, built_on[name][1]) for name, parent in parents.items()})
+        if checkpoints.latest is None:
+            runs.check_new(folder)
+        data = task.prepare(folder, parents)
+        for name, (_, run) in built_on.items():
+            runs.copy_parent(Path(run), folder, name)
+        batches = pipeline.train_stream(
+            data.splits["train"],
+            data.transform,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            host=jax.process_index(),
+            hosts=jax.process_count(),
+        )
+        _loop(task, folder, checkpoints, batches)
+
+
+def _loop(task: Task, folder: Path, checkpoints: Checkpoints, batches) -> None:
+    config, built = task.config, setup.make(task)
+    evaluators = task.evaluators()
+
+    if checkpoints.latest is None:
+        state = built.start()
+    else:
+        state, batches = checkpoints.restore(built.shapes, batches)
+        print(f"continuing from step {int(state.step)}", file=sys.stderr)
+    runs.write_config(folder, config)
+    first = int(state.step)
+    if first:
+        # Whatever became of the weights' file since: it follows the checkpoint.
+        runs.warn_of_newer_weights(folder, first)
+        runs.write_weights(folder, state.eval_params, state.variables, first)
+    state = built.place(state)
+
+    with Metrics(folder, first) as metrics, Stop() as stop, progress(config, first) as bar:
+
+        def flush():
+            means = metrics.flush(checkpoints.good)
+            bar.set_postfix(loss=f"{means['loss']:.4f}", refresh=False)
+
+        def save(state):
+            flush()
+            complete = built.gather(state)
+            checkpoints.save(complete, batches)
+            runs.write_weights(folder, complete.eval_params, complete.variables, int(complete.step))
+
+        def evaluate(state, number, saved=True):
+            scores, grids, complete = {}, {}, built.gather(state)
+            try:
+                with stop.at_once():
+                    for evaluator in evaluators.values():
+                        own_scores, own_grids = evaluator(complete.eval_params, complete.variables)
+                        scores, grids = scores | own_scores, grids | own_grids
+            except Stopped:
+                return saved or save(state)
+            metrics.scalars(number, {f"validation/{name}": score for name, score in scores.items()})
+            metrics.pictures(number, grids)
+            runs.write_scores(folder, {"step": number, **scores})
+            single = {name: score for name, score in scores.items() if np.ndim(score) == 0}
+            shown = "  ".join(f"{name} {score:.3g}" for name, score in single.items())
+            bar.write(f"step {number}: {shown}", file=sys.stderr)
+
+        def due(number):
+            return number == config.steps or number % config.eval_every == 0
+
+        if first and due(first) and runs.scored_step(folder) != first:  # stopped between save and scores
+            evaluate(state, first)
+        number = first
+        while number < config.steps and not stop.requested:
+            number += 1
+            batch = next(batches)
+            if task.between_steps and config.upkeep_every and number % config.upkeep_every == 0:
+                state = built.between_steps(state, batch, number)
+            state, values = built.step(state, batch)
+            metrics.push(number, values)
+            bar.update(config.batch_size)
+            last = number == config.steps or bool(stop.requested)
+            saved = last or number % config.checkpoint_every == 0
+            if saved:
+                save(state)
+            elif number % config.log_every == 0:
+                flush()
+            if last and stop.requested:
+                break
+            if due(number):
+                evaluate(state, number, saved)
+    if stop.requested:
+        print(f"stopped: saved step {number} in {folder}; the same command continues", file=sys.stderr)
+        sys.exit(128 + stop.requested)
+
+
+def check_config(config) -> None:
+    """Find mistakes before minutes of preparation.
+
+    Raises:
+      UserError: a number out of its range, or a schedule or batch that cannot be.
+    """
+    positive = (
+        "steps",
+        "batch_size",
+        "accumulate",
+        "log_every",
+        "eval_every",
+        "checkpoint_every",
+        "keep_checkpoints",
+    )
+    for name, least in [("seed", 0), ("upkeep_every", 0), *((name, 1) for name in positive)]:
+        if config[name] < least:
+            raise UserError(f"config.{name} {config[name]} is below {least}; give a whole number >= {least}")
+    make_optimizer(config.optim, config.steps)
+    setup.check_batch(config)
+    setup.kind(config)
+
+
+def progress(config, first: int) -> tqdm:
+    """A bar that counts examples and shows loss, rate and time left."""
+    size = config.batch_size
+    return tqdm(
+        total=config.steps * size,
+        initial=first * size,
+        desc=config.name,
+        unit="items",
+        unit_scale=True,
+        disable=jax.process_index() > 0,
+    )
