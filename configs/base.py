@@ -11,7 +11,7 @@ def base() -> ml_collections.ConfigDict:
     config.batch_size = 64  # examples an optimizer step, over all devices
     config.accumulate = 1  # micro-batches that batch_size is cut into
     config.parallel = "jit"  # "jit" over a mesh of all devices, or "pmap"
-    # Devices along each axis of the mesh; -1 takes what is left. `fsdp` splits parameters too, `tensor` by the rules.
+    # Devices along each mesh axis; -1 takes what is left. `fsdp` splits parameters too, `tensor` as rules say.
     config.mesh = {"data": -1, "fsdp": 1, "tensor": 1}
     config.sharding_rules = ()  # (regular expression of a parameter's path, mesh axes of its last axes)
 

@@ -16,7 +16,6 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import jax
@@ -52,105 +51,10 @@ def make_folder(folder: str | Path) -> Path:
     return folder
 
 
-def check_config_change(folder: Path, config: ConfigDict, *, accept: bool = False) -> bool:
-    """Compare the config a run is to be trained with to the one it was started with, if it was.
-
-    Args:
-      folder: of the run.
-      config: that it is to be trained with.
-      accept: print the differences instead of raising.
-
-    Returns:
-      Whether differences were accepted.
-
-    Raises:
-      UserError: the configs differ, or the run's cannot be read.
-    """
-    path = folder / CONFIG
-    if not ((folder / WEIGHTS).exists() or checkpoint_steps(folder)):  # nothing was trained: nothing to protect
-        return False
-    try:
-        changes = differences(files.read_json(path), json.loads(config.to_json()))
-    except files.DamagedError as error:
-        if not accept:
-            raise UserError(f"{error}; give --accept-config-change to go on with the config named now") from None
-        changes = [str(error)]
-    if changes and not accept:
-        raise UserError(
-            f"{folder} was started with another config ({'; '.join(changes)});"
-            " choose another --workdir, or give --accept-config-change to go on with the new one"
-        )
-    for change in changes:
-        print(f"warning: accepted config change: {change}", file=sys.stderr)
-    return bool(changes)
-
-
-def check_new(folder: Path) -> None:
-    """Whether a run without a checkpoint has never been trained: a checkpoint is written before weights are.
-
-    Raises:
-      UserError: it has weights.
-    """
-    if (folder / WEIGHTS).exists():
-        raise UserError(
-            f"{folder / WEIGHTS} is there, but no checkpoint to continue from; restore {folder / 'checkpoints'}, or"
-            f" delete {folder} or choose another --workdir to train from the start"
-        )
-
-
-def warn_of_newer_weights(folder: Path, step: int) -> None:
-    """Say so where the weights have seen more steps than the checkpoint that a run continues from."""
-    with suppress(files.DamagedError):
-        newer = load_weights(folder / WEIGHTS)[2]
-        if newer > step:
-            print(
-                f"warning: the weights are of step {newer}, the newest good checkpoint is of step {step}; the steps"
-                " between are trained again",
-                file=sys.stderr,
-            )
-
-
 def write_config(folder: Path, config: ConfigDict) -> None:
     """Keep the config that the run is trained with from here on."""
     if jax.process_index() == 0:
         files.write_json(folder / CONFIG, json.loads(config.to_json()))
-
-
-def differences(old: dict, new: dict) -> list[str]:
-    """`field: old -> new` for every field in which two configs differ."""
-    old, new = (flatten_dict(config, sep=".") for config in (old, new))
-    return [
-        f"{name}: {old.get(name, 'absent')} -> {new.get(name, 'absent')}"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name, "absent") != new.get(name, "absent")
-    ]
-
-
-def check_same(folder: Path, config: ConfigDict, *, accept: bool = False) -> None:
-    """Whether a finished run is the one that a config asks for; where its data set lies does not matter.
-
-    Of a run that was converted, the task and the model alone count: it was not trained here.
-
-    Args:
-      folder: of the run.
-      config: that is asked for.
-      accept: print the differences instead of raising.
-
-    Raises:
-      UserError: it was trained with another config.
-    """
-    own = _read_config(folder / CONFIG)
-    changes = differences(own, json.loads(config.to_json()))
-    changes = [change for change in changes if not change.startswith("data.data_dir:")]
-    if "converted_from" in own:
-        changes = [change for change in changes if change.startswith(("task:", "model_name:", "model."))]
-    if changes and not accept:
-        raise UserError(
-            f"{folder} was trained with another config than the one named for it ({'; '.join(changes)}); name"
-            " another run, change it back, or give --accept-config-change to use the run as it is"
-        )
-    for change in changes:
-        print(f"warning: {folder} is used as it is: {change}", file=sys.stderr)
 
 
 def parents(config) -> dict[str, tuple[ConfigDict, str]]:
@@ -198,14 +102,19 @@ def read_config(folder: str | Path) -> FrozenConfigDict:
         raise UserError(f"run {folder} does not exist; train one with train.py --workdir={folder}")
     if not path.exists():
         raise UserError(f"{folder} is no run folder: {path} is missing; name the --workdir of a run")
-    config = FrozenConfigDict(_read_config(path))
+    config = FrozenConfigDict(read_written_config(path))
     missing = [name for name in ("task", "model_name", "model", "data", "steps", "sampling") if name not in config]
     if missing:
         raise UserError(f"{path} has no field {missing[0]!r}; it is no config that train.py wrote")
     return config
 
 
-def _read_config(path: Path) -> dict:
+def read_written_config(path: Path) -> dict:
+    """The content of a run's config file, as `write_config` wrote it.
+
+    Raises:
+      UserError: it is damaged.
+    """
     try:
         return files.read_json(path)
     except files.DamagedError as error:
@@ -298,23 +207,6 @@ def load_weights(path: Path) -> tuple[dict, dict, int, str]:
         raise files.DamagedError(f"{path} is damaged (its digest does not fit)")
     tree = unflatten_dict(tensors, sep="/")
     return tree.get("params", {}), tree.get("variables", {}), step, expected
-
-
-def is_finished(folder: str | Path, config: ConfigDict) -> bool:
-    """Whether a run has been trained to `config.steps` and scored; says which of its parts are not complete."""
-    folder = Path(folder)
-    try:
-        step = load_weights(folder / WEIGHTS)[2]
-        own = files.read_json(folder / CONFIG)
-        for name in parents(config):
-            files.read_json(folder / TEXT_TOKENIZER)
-            files.read_json(folder / name / CONFIG)
-            load_weights(folder / name / WEIGHTS)
-    except files.DamagedError as error:
-        if checkpoint_steps(folder):
-            print(f"warning: {error}", file=sys.stderr)
-        return False
-    return step >= config.steps and ("converted_from" in own or (scored_step(folder) or 0) >= config.steps)
 
 
 def checkpoint_steps(folder: str | Path) -> list[int]:

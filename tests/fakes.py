@@ -4,22 +4,23 @@ import jax
 import numpy as np
 
 
-def fake_batch(config, size: int) -> dict:
-    """What `config.task` hands to its model, made up: arrays [size, ...]."""
-    rng, model = np.random.default_rng(0), config.model
-    if config.task in ("reconstruct", "autoencode", "dvae"):
-        side, channels = config.data.image_size, config.data.channels
-        return {"image": rng.random((size, side, side, channels), np.float32)}
-    assert config.task in ("translate", "dalle", "prior"), f"say here what a batch of {config.task} is"
-    ids = rng.integers(0, model.codebook_size, (size, model.num_tokens), np.int32)
-    lengths = rng.integers(1, config.data.text_len + 1, (size, 1))
-    return {
-        "ids": ids,
-        "decoder_ids": np.pad(ids[:, :-1], ((0, 0), (1, 0)), constant_values=model.codebook_size),
-        "text_ids": rng.integers(0, model.text_vocab_size, (size, config.data.text_len), np.int32),
-        "text_mask": np.arange(config.data.text_len) < lengths,
-        "null": np.arange(size) % 4 == 3,
-    }
+def fake_batch(task, size: int, seed: int = 0) -> dict:
+    """What a task hands to its model, made up: arrays [size, ...] of the shapes that it names."""
+    rng, spec, model = np.random.default_rng(seed), task.batch_spec(size), task.config.model
+    batch = {}
+    for name, x in spec.items():
+        if name == "decoder_ids":
+            batch[name] = np.pad(batch["ids"][:, :-1], ((0, 0), (1, 0)), constant_values=model.codebook_size)
+        elif name == "text_mask":
+            batch[name] = np.arange(x.shape[1]) < rng.integers(1, x.shape[1] + 1, (size, 1))
+        elif name == "null":
+            batch[name] = np.arange(size) % 4 == 3
+        elif x.dtype == np.int32:
+            rows = {"ids": "codebook_size", "text_ids": "text_vocab_size"}[name]
+            batch[name] = rng.integers(0, model[rows], x.shape, np.int32)
+        else:
+            batch[name] = rng.random(x.shape, np.float32)
+    return batch
 
 
 def fake_variables(shapes: dict) -> dict:

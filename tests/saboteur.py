@@ -17,6 +17,7 @@ import numpy as np
 from absl import app
 
 import train
+from t2i_jax.loop import setup
 
 
 def ends(*ending):
@@ -52,7 +53,7 @@ AFTER, BEFORE = True, False
 MOMENTS = {  # what is called; which calls count; the number of the one that is meant; after it or before it
     "preparing data": ("t2i_jax.data.scenes:render", always, 300, BEFORE),
     "data prepared, not sealed": ("t2i_jax.files:seal", ends("tiny", "1.1.0"), 1, BEFORE),
-    "k-means": ("t2i_jax.tasks.reconstruct:start", always, 1, BEFORE),
+    "k-means": ("t2i_jax.tasks.reconstruct:kmeans_codebooks", always, 1, BEFORE),
     "step 1": ("__main__:take", step(1), 1, BEFORE),
     "step 5": ("__main__:take", step(5), 1, BEFORE),
     "translator's step 1": ("__main__:take", step(1, "translator"), 1, BEFORE),
@@ -152,30 +153,26 @@ def take(run, step):
     """A step is about to be taken."""
 
 
-class Witness:
-    """A step that writes down what it is given."""
+def watch(setup):
+    """Write down what each step is given."""
+    original = setup.Setup.step
 
-    def __init__(self, step, name):
-        self._step, self._name = step, name
-
-    def __getattr__(self, name):
-        return getattr(self._step, name)
-
-    def __call__(self, state, batch):
+    def step(self, state, batch):
         digest = hashlib.sha256(repr(sorted((name, value.shape) for name, value in batch.items())).encode())
         for name in sorted(batch):
             digest.update(np.ascontiguousarray(batch[name]).tobytes())
-        number = int(state.step) + 1
+        name, number = self.config.name, int(state.step) + 1
         with open("batches", "a") as file:
-            file.write(f"{self._name} {number} {digest.hexdigest()}\n")
-        take(self._name, number)
-        return self._step(state, batch)
+            file.write(f"{name} {number} {digest.hexdigest()}\n")
+        take(name, number)
+        return original(self, state, batch)
+
+    setup.Setup.step = step
 
 
 def main():
     faults = json.loads(sys.argv.pop(1))
-    make_step = train.make_step
-    train.make_step = lambda state, **options: Witness(make_step(state, **options), options["config"].name)
+    watch(setup)
     for action, moment in faults:
         plant(action, moment)
     sys.argv[0] = "train.py"

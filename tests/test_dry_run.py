@@ -3,9 +3,9 @@
 import pytest
 from fakes import fake_batch
 
-from t2i_jax import cli
+from t2i_jax import cli, tasks
+from t2i_jax.loop import dry_run
 from t2i_jax.loop.command_line import load_config
-from t2i_jax.stages import dry_run
 
 
 def test_counts_by_hand():
@@ -45,9 +45,9 @@ def test_micro_batches_save_scratch_and_no_arithmetic():
 
 @pytest.mark.parametrize("name", ["vqvae", "dvae", "prior", "translator", "dalle", "vae", "patch_vqvae"])
 def test_batches_have_the_shapes_of_the_tasks(name):
-    config = load_config(f"configs/{name}.py:smoke")
-    shapes, arrays = dry_run.batch_of(config, 8), fake_batch(config, 8)
-    assert {key: (x.shape, x.dtype) for key, x in shapes.items()} == {
+    task = tasks.make(load_config(f"configs/{name}.py:smoke"))
+    arrays = fake_batch(task, 8)
+    assert {key: (x.shape, x.dtype) for key, x in task.batch_spec(8).items()} == {
         key: (x.shape, x.dtype) for key, x in arrays.items()
     }
 

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from t2i_jax.stages.tokens import open_tokens
 from torch_files import saved
 
 import t2i_jax
@@ -12,8 +13,8 @@ from configs import dvae, translator
 from t2i_jax import cli, files, runs
 from t2i_jax.convert import openai_dvae
 from t2i_jax.errors import UserError
+from t2i_jax.loop import continuing
 from t2i_jax.pipelines import converted
-from t2i_jax.stages.tokens import open_tokens
 
 K, WIDTH, CODE_WIDTH = 24, 8, 5
 
@@ -191,7 +192,7 @@ def never(*_):
 def test_a_translator_may_name_it(small, data_dir, tmp_path):
     run, config = small
     config.data.data_dir = str(data_dir)
-    assert runs.is_finished(run, config.tokenizer)
+    assert continuing.is_finished(run, config.tokenizer)
     folder = tmp_path / "translator"
     folder.mkdir()
     tokenizer, tokens = open_tokens(config, folder, train_first=never, accept=False)
@@ -202,10 +203,10 @@ def test_a_translator_may_name_it(small, data_dir, tmp_path):
 def test_of_a_converted_run_its_model_counts_and_not_how_it_would_be_trained(small):
     run, config = small
     config.tokenizer.optim.lr, config.tokenizer.data.train = 1.0, "train[:5]"
-    runs.check_same(run, config.tokenizer, "config.tokenizer")
+    continuing.check_same(run, config.tokenizer)
     config.tokenizer.model.width = 16
     with pytest.raises(UserError, match=r"model.width: 8 -> 16"):
-        runs.check_same(run, config.tokenizer, "config.tokenizer")
+        continuing.check_same(run, config.tokenizer)
 
 
 def test_it_is_judged_on_another_set_than_its_own(small, data_dir, tmp_path, capsys):
@@ -222,7 +223,7 @@ def test_weights_that_were_damaged_later_are_seen(small):
     raw = bytearray((run / "model.safetensors").read_bytes())
     raw[-1] ^= 1
     (run / "model.safetensors").write_bytes(raw)
-    assert not runs.is_finished(run, config.tokenizer)
+    assert not continuing.is_finished(run, config.tokenizer)
     with pytest.raises(UserError, match="digest"):
         t2i_jax.load(run)
 

@@ -12,6 +12,7 @@ from configs import prior as prior_config
 from t2i_jax import cli, files, pipelines, runs
 from t2i_jax.errors import UserError
 from t2i_jax.evals import diversity, faithfulness, report, tokens
+from t2i_jax.loop import continuing
 
 PROMPTS = ["a red seven", "a blue one above a green two"]
 
@@ -105,9 +106,9 @@ def test_t2i_samples_either_kind_of_prior_without_a_prompt(run, unconditional, t
 def test_a_prior_without_its_tokenizer_is_not_finished(run, tmp_path):
     folder = shutil.copytree(run, tmp_path / "run")
     config = runs.read_config(folder)
-    assert runs.is_finished(folder, config)
+    assert continuing.is_finished(folder, config)
     (folder / runs.TEXT_TOKENIZER).unlink()
-    assert not runs.is_finished(folder, config)
+    assert not continuing.is_finished(folder, config)
 
 
 def test_a_run_that_always_read_captions_draws_none_without(pipe, run, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 from t2i_jax import files, runs
 from t2i_jax.errors import UserError
+from t2i_jax.loop import continuing
 
 PARAMS = {"dense": {"kernel": jnp.arange(6.0).reshape(2, 3), "bias": jnp.ones(3, jnp.bfloat16)}}
 VARIABLES = {"codebook": {"quantizer": {"frequency": np.full(4, 0.25, np.float32)}}}
@@ -76,7 +77,7 @@ def test_one_flipped_byte_is_noticed(run, place):
     content[at] ^= 1
     path.write_bytes(content)
     assert f"{path} is damaged" in refusal(runs.read_weights, run)
-    assert not runs.is_finished(run, make_config())
+    assert not continuing.is_finished(run, make_config())
 
 
 @pytest.mark.parametrize("size", [0, 5, 60, -1])
@@ -96,8 +97,8 @@ def test_weights_of_another_program_are_refused(run):
 def test_missing_weights_and_folders_are_named(run, tmp_path):
     (run / runs.WEIGHTS).unlink()
     assert "has no weights; train it" in refusal(runs.read_weights, run)
-    assert not runs.is_finished(run, make_config())
-    assert not runs.is_finished(tmp_path / "absent", make_config())
+    assert not continuing.is_finished(run, make_config())
+    assert not continuing.is_finished(tmp_path / "absent", make_config())
     assert "does not exist" in refusal(runs.read_config, tmp_path / "absent")
     assert "is no run folder" in refusal(runs.read_config, tmp_path)
     (tmp_path / "file").write_text("")
@@ -108,10 +109,10 @@ def test_missing_weights_and_folders_are_named(run, tmp_path):
 def test_a_broken_config_is_one_line_to_read_and_to_continue(run, content, capsys):
     (run / runs.CONFIG).write_bytes(content)
     assert "config.json" in refusal(runs.read_config, run)
-    assert "config.json" in refusal(runs.check_config_change, run, make_config())
-    assert not runs.is_finished(run, make_config())
+    assert "config.json" in refusal(continuing.check_config_change, run, make_config())
+    assert not continuing.is_finished(run, make_config())
     assert (run / runs.CONFIG).read_bytes() == content
-    runs.check_config_change(run, make_config(), accept=True)
+    continuing.check_config_change(run, make_config(), accept=True)
     assert f"accepted config change: {run / runs.CONFIG} is damaged" in capsys.readouterr().err
 
 
@@ -121,10 +122,10 @@ def test_a_config_of_someone_else_is_refused(run):
 
 
 def test_a_finished_run_must_be_the_one_that_is_named(run):
-    runs.check_same(run, make_config(data={"data_dir": "elsewhere"}), "config.tokenizer")
-    message = refusal(runs.check_same, run, make_config(steps=9), "config.tokenizer")
+    continuing.check_same(run, make_config(data={"data_dir": "elsewhere"}))
+    message = refusal(continuing.check_same, run, make_config(steps=9))
     assert "steps: 3 -> 9" in message
-    assert "config.tokenizer_run" in message
+    assert "name another run" in message
 
 
 def test_a_config_comes_back_frozen(run):
@@ -135,12 +136,12 @@ def test_a_config_comes_back_frozen(run):
 
 
 def test_the_same_config_is_taken_up_and_another_one_is_not(run, capsys):
-    runs.check_config_change(run, make_config())
-    message = refusal(runs.check_config_change, run, make_config(steps=4, optim={"lr": 0.2}))
+    continuing.check_config_change(run, make_config())
+    message = refusal(continuing.check_config_change, run, make_config(steps=4, optim={"lr": 0.2}))
     assert "optim.lr: 0.1 -> 0.2; steps: 3 -> 4" in message
     assert "--accept-config-change" in message
     assert capsys.readouterr().err == ""
-    runs.check_config_change(run, make_config(steps=4), accept=True)
+    continuing.check_config_change(run, make_config(steps=4), accept=True)
     assert capsys.readouterr().err == "warning: accepted config change: steps: 3 -> 4\n"
     assert runs.read_config(run).steps == 3  # `write_config` is called once the checkpoint is restored
 
@@ -148,32 +149,43 @@ def test_the_same_config_is_taken_up_and_another_one_is_not(run, capsys):
 def test_a_config_with_more_or_fewer_fields_is_another_config(run):
     newer = make_config()
     newer.update({"optim": {"clip": 1.0}})
-    assert "optim.clip: absent -> 1.0" in refusal(runs.check_config_change, run, newer)
+    assert "optim.clip: absent -> 1.0" in refusal(continuing.check_config_change, run, newer)
     runs.write_config(run, newer)
-    assert "optim.clip: 1.0 -> absent" in refusal(runs.check_config_change, run, make_config())
+    assert "optim.clip: 1.0 -> absent" in refusal(continuing.check_config_change, run, make_config())
+
+
+def test_where_nothing_was_trained_the_new_config_wins(tmp_path):
+    """A run that failed before its first step has left a config and has nothing to protect."""
+    runs.write_config(tmp_path, make_config())
+    (tmp_path / "checkpoints").mkdir()
+    assert not continuing.check_config_change(tmp_path, make_config(steps=9))
 
 
 @pytest.mark.parametrize("left", [runs.WEIGHTS, "checkpoints"])
 def test_a_lost_config_is_not_taken_for_a_new_run(run, left, tmp_path):
-    runs.check_config_change(tmp_path, make_config())
+    continuing.check_config_change(tmp_path, make_config())
     (run / runs.CONFIG).unlink()
     if left == "checkpoints":
         (run / runs.WEIGHTS).unlink()
-        (run / left).mkdir()
-    assert f"{run / runs.CONFIG} is missing" in refusal(runs.check_config_change, run, make_config())
+        (run / left / "3").mkdir(parents=True)
+    assert f"{run / runs.CONFIG} is missing" in refusal(continuing.check_config_change, run, make_config())
 
 
 def test_differences_are_those_fields_that_differ():
     old = {"a": 1, "b": {"c": [1, 2], "d": 1.0}, "gone": None}
-    assert runs.differences(old, old) == []
+    assert continuing.differences(old, old) == []
     new = {"a": 1, "b": {"c": [1, 3], "d": 1.0, "e": ""}}
-    assert runs.differences(old, new) == ["b.c: [1, 2] -> [1, 3]", "b.e: absent -> ", "gone: None -> absent"]
+    assert continuing.differences(old, new) == ["b.c: [1, 2] -> [1, 3]", "b.e: absent -> ", "gone: None -> absent"]
 
 
-def test_a_run_is_finished_at_its_last_step(run):
-    assert runs.is_finished(run, make_config())
+def test_a_run_is_finished_at_its_last_step_once_it_is_scored(run):
+    assert not continuing.is_finished(run, make_config())
+    runs.write_scores(run, {"step": 2})
+    assert not continuing.is_finished(run, make_config())
+    runs.write_scores(run, {"step": 3})
+    assert continuing.is_finished(run, make_config())
     runs.write_weights(run, PARAMS, VARIABLES, 2)
-    assert not runs.is_finished(run, make_config())
+    assert not continuing.is_finished(run, make_config())
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
@@ -190,21 +202,21 @@ def test_scores_are_json(run):
 
 
 def test_weights_without_a_checkpoint_are_no_new_run(run, tmp_path):
-    runs.check_new(tmp_path)
-    message = refusal(runs.check_new, run)
+    continuing.check_new(tmp_path)
+    message = refusal(continuing.check_new, run)
     assert str(run / runs.WEIGHTS) in message
     assert "restore" in message
 
 
 def test_weights_that_are_ahead_of_their_checkpoint_are_spoken_of(run, capsys):
-    runs.warn_of_newer_weights(run, 3)
+    continuing.warn_of_newer_weights(run, 3)
     assert capsys.readouterr().err == ""
-    runs.warn_of_newer_weights(run, 2)
+    continuing.warn_of_newer_weights(run, 2)
     assert "weights are of step 3, the newest good checkpoint is of step 2" in capsys.readouterr().err
     (run / runs.WEIGHTS).unlink()
-    runs.warn_of_newer_weights(run, 2)
+    continuing.warn_of_newer_weights(run, 2)
 
 
 def test_a_finished_run_of_another_config_can_be_accepted(run, capsys):
-    runs.check_same(run, make_config(steps=9), "config.tokenizer", accept=True)
+    continuing.check_same(run, make_config(steps=9), accept=True)
     assert "is used as it is: steps: 3 -> 9" in capsys.readouterr().err

@@ -16,11 +16,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from worlds import assert_same_checkpoint, checkpoint_of
 
 import t2i_jax
-import train
-from t2i_jax import files, runs
+from t2i_jax import files, runs, tasks
 from t2i_jax.data import pipeline
+from t2i_jax.loop import train
 from t2i_jax.loop.command_line import known_configs
-from t2i_jax.tasks import reconstruct
 
 REPO = Path(__file__).parents[1]
 SMOKE = [Path(known).stem for known in known_configs(REPO / "configs") if known.endswith(":smoke")]
@@ -32,11 +31,11 @@ def checkpoints_of(run):
 
 def test_one_command_trains_the_tokenizer_encodes_and_trains_the_translator(smoke_run):
     said = [
-        "training translator-smoke",
-        "devices: ",
-        f"tokenizer {smoke_run.tokenizer} has no finished run yet; training it first",
+        f"{smoke_run.tokenizer} has no finished run yet; training it first",
         "training patch_vqvae-smoke",
+        "devices: ",
         "k-means",
+        "training translator-smoke",
         "encoding train",
         "encoding validation",
     ]
@@ -48,7 +47,8 @@ def test_one_command_trains_the_tokenizer_encodes_and_trains_the_translator(smok
         assert copied.read_bytes() == (smoke_run.tokenizer / name).read_bytes()
     scores = files.read_json(smoke_run.translator / runs.SCORES)
     assert np.isfinite(list(scores.values())).all()
-    assert 0.9 * np.log(64) < scores["nats"] < 1.1 * np.log(64)
+    # Two steps are too few to learn from, but one counts: fresh logits are 4.1589 nats, to a hundredth.
+    assert np.log(64) - 0.3 < scores["nats"] < np.log(64) - 0.01
 
 
 @pytest.mark.parametrize("name", SMOKE)
@@ -161,7 +161,7 @@ def test_a_stopped_run_ends_as_the_one_that_never_stopped(
 
 def test_the_restored_iterator_gives_the_next_batch(smoke_config, smoke_run):
     config = smoke_config("patch_vqvae")
-    splits, transform = reconstruct.inputs(config)
+    splits, transform = tasks.make(config).prepare(smoke_run.tokenizer, {})
 
     def stream():
         return pipeline.train_stream(splits["train"], transform, batch_size=config.batch_size, seed=config.seed)

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from t2i_jax import files, runs, tasks
 from t2i_jax.data import pipeline
 from t2i_jax.errors import UserError
-from t2i_jax.loop import setup, sharding
+from t2i_jax.loop import continuing, setup, sharding
 from t2i_jax.loop.checkpoint import Checkpoints
 from t2i_jax.loop.metrics import Metrics
 from t2i_jax.loop.optimizer import make_optimizer
@@ -41,8 +41,8 @@ def train(config, workdir: str | Path, *, accept_config_change: bool = False) ->
         planned.append((task, folder))
     for number, (task, folder) in enumerate(planned):
         last = number == len(planned) - 1
-        if not last and runs.is_finished(folder, task.config):
-            runs.check_same(folder, task.config, accept=accept_config_change)
+        if not last and continuing.is_finished(folder, task.config):
+            continuing.check_same(folder, task.config, accept=accept_config_change)
             continue
         if not last:
             print(f"{folder} has no finished run yet; training it first", file=sys.stderr)
@@ -59,8 +59,8 @@ def _parents_first(config, folder: Path) -> Iterator[tuple]:
 def _train_run(task: Task, workdir: Path, accept: bool) -> None:
     config, folder = task.config, runs.make_folder(workdir)
     with files.lock(folder) if jax.process_index() == 0 else nullcontext():
-        changed = runs.check_config_change(folder, config, accept=accept)
-        if runs.is_finished(folder, config):
+        changed = continuing.check_config_change(folder, config, accept=accept)
+        if continuing.is_finished(folder, config):
             if changed:
                 runs.write_config(folder, config)
             print(f"{folder} is finished", file=sys.stderr)
@@ -73,7 +73,7 @@ def _train_run(task: Task, workdir: Path, accept: bool) -> None:
         checkpoints = Checkpoints(folder, config.keep_checkpoints)
         checkpoints.check_parents({name: (parent.digest, built_on[name][1]) for name, parent in parents.items()})
         if checkpoints.latest is None:
-            runs.check_new(folder)
+            continuing.check_new(folder)
         data = task.prepare(folder, parents)
         for name, (_, run) in built_on.items():
             runs.copy_parent(Path(run), folder, name)
@@ -101,7 +101,7 @@ def _loop(task: Task, folder: Path, checkpoints: Checkpoints, batches) -> None:
     first = int(state.step)
     if first:
         # Whatever became of the weights' file since: it follows the checkpoint.
-        runs.warn_of_newer_weights(folder, first)
+        continuing.warn_of_newer_weights(folder, first)
         runs.write_weights(folder, state.eval_params, state.variables, first)
     state = built.place(state)
 

@@ -3,7 +3,6 @@
 python tests/golden/regenerate.py
 """
 
-import functools
 import json
 import sys
 from importlib import import_module
@@ -22,25 +21,16 @@ STEPS = {
 
 def one_step(name: str) -> dict:
     """What one step of `configs/<name>.py:smoke` reports, with dropout, code noise and random start left out."""
-    import jax
     from fakes import fake_batch, fake_variables
 
-    from t2i_jax import models
-    from t2i_jax.loop.optimizer import make_optimizer
-    from t2i_jax.loop.state import State
-    from t2i_jax.loop.step import make_step
+    from t2i_jax import tasks
+    from t2i_jax.loop import setup
 
-    config = import_module(f"configs.{name}").get_config("smoke")
-    task, model = import_module(f"t2i_jax.tasks.{config.task}"), models.build(config)
-    batch = fake_batch(config, config.batch_size)
-    shapes = jax.eval_shape(functools.partial(task.init, model), jax.random.key(0), batch)
-    variables = fake_variables(shapes)
-    params = variables.pop("params")
-    optimizer = make_optimizer(config.optim, config.steps)
-    state = State.create(params, variables, optimizer, config.ema)
-    loss_fn = functools.partial(task.loss_fn, model, **config.loss)
-    step = make_step(state, loss_fn=loss_fn, optimizer=optimizer, config=config)
-    _, values = step(step.place(state), batch)
+    task = tasks.make(import_module(f"configs.{name}").get_config("smoke"))
+    built = setup.make(task)
+    variables = fake_variables({"params": built.shapes.params, **built.shapes.variables})
+    state = built.with_variables(built.init(), variables.pop("params"), variables)
+    _, values = built.step(built.place(state), fake_batch(task, task.config.batch_size))
     return {key: float(values[key]) for key in ("loss", "gradient_norm")}
 
 

@@ -1,0 +1,124 @@
+"""Whether a run may be trained on, and whether a finished one is what a config asks for."""
+
+import json
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
+
+from t2i_jax import files, runs
+from t2i_jax.errors import UserError
+
+
+def check_config_change(folder: Path, config: ConfigDict, *, accept: bool = False) -> bool:
+    """Compare the config a run is to be trained with to the one it was started with, if it was.
+
+    Args:
+      folder: of the run.
+      config: that it is to be trained with.
+      accept: print the differences instead of raising.
+
+    Returns:
+      Whether differences were accepted.
+
+    Raises:
+      UserError: the configs differ, or the run's cannot be read.
+    """
+    path = folder / runs.CONFIG
+    if not (runs.checkpoint_steps(folder) or (folder / runs.WEIGHTS).exists()):
+        return False  # nothing was trained, and so there is nothing to protect
+    try:
+        changes = differences(files.read_json(path), json.loads(config.to_json()))
+    except files.DamagedError as error:
+        if not accept:
+            raise UserError(f"{error}; give --accept-config-change to go on with the config named now") from None
+        changes = [str(error)]
+    if changes and not accept:
+        raise UserError(
+            f"{folder} was started with another config ({'; '.join(changes)});"
+            " choose another --workdir, or give --accept-config-change to go on with the new one"
+        )
+    for change in changes:
+        print(f"warning: accepted config change: {change}", file=sys.stderr)
+    return bool(changes)
+
+
+def check_new(folder: Path) -> None:
+    """Whether a run without a checkpoint has never been trained: a checkpoint is written before weights are.
+
+    Raises:
+      UserError: it has weights.
+    """
+    if (folder / runs.WEIGHTS).exists():
+        raise UserError(
+            f"{folder / runs.WEIGHTS} is there, but no checkpoint to continue from; restore"
+            f" {folder / runs.CHECKPOINTS}, or delete {folder} or choose another --workdir to train from the start"
+        )
+
+
+def warn_of_newer_weights(folder: Path, step: int) -> None:
+    """Say so where the weights have seen more steps than the checkpoint that a run continues from."""
+    with suppress(files.DamagedError):
+        newer = runs.load_weights(folder / runs.WEIGHTS)[2]
+        if newer > step:
+            print(
+                f"warning: the weights are of step {newer}, the newest good checkpoint is of step {step}; the steps"
+                " between are trained again",
+                file=sys.stderr,
+            )
+
+
+def differences(old: dict, new: dict) -> list[str]:
+    """`field: old -> new` for every field in which two configs differ."""
+    old, new = (flatten_dict(config, sep=".") for config in (old, new))
+    return [
+        f"{name}: {old.get(name, 'absent')} -> {new.get(name, 'absent')}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name, "absent") != new.get(name, "absent")
+    ]
+
+
+def check_same(folder: Path, config: ConfigDict, *, accept: bool = False) -> None:
+    """Whether a finished run is the one that a config asks for; where its data set lies does not matter.
+
+    Of a run that was converted, the task and the model alone count: it was not trained here.
+
+    Args:
+      folder: of the run.
+      config: that is asked for.
+      accept: print the differences instead of raising.
+
+    Raises:
+      UserError: it was trained with another config.
+    """
+    own = runs.read_written_config(folder / runs.CONFIG)
+    changes = differences(own, json.loads(config.to_json()))
+    changes = [change for change in changes if not change.startswith("data.data_dir:")]
+    if "converted_from" in own:
+        changes = [change for change in changes if change.startswith(("task:", "model_name:", "model."))]
+    if changes and not accept:
+        raise UserError(
+            f"{folder} was trained with another config than the one named for it ({'; '.join(changes)}); name"
+            " another run, change it back, or give --accept-config-change to use the run as it is"
+        )
+    for change in changes:
+        print(f"warning: {folder} is used as it is: {change}", file=sys.stderr)
+
+
+def is_finished(folder: str | Path, config: ConfigDict) -> bool:
+    """Whether a run has been trained to `config.steps` and scored; says which of its parts are not complete."""
+    folder = Path(folder)
+    try:
+        step = runs.load_weights(folder / runs.WEIGHTS)[2]
+        own = files.read_json(folder / runs.CONFIG)
+        for name in runs.parents(config):
+            files.read_json(folder / runs.TEXT_TOKENIZER)
+            files.read_json(folder / name / runs.CONFIG)
+            runs.load_weights(folder / name / runs.WEIGHTS)
+    except files.DamagedError as error:
+        if runs.checkpoint_steps(folder):
+            print(f"warning: {error}", file=sys.stderr)
+        return False
+    return step >= config.steps and ("converted_from" in own or (runs.scored_step(folder) or 0) >= config.steps)
