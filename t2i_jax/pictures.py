@@ -13,6 +13,11 @@ FONT = 15
 INK, PAPER = (30, 30, 30), (255, 255, 255)
 
 
+def to_uint8(images: np.ndarray) -> np.ndarray:
+    """Pixels in [0, 1] as uint8, rounded to the nearest of 256 values."""
+    return np.uint8(np.asarray(images) * 255 + 0.5)
+
+
 def labelled_grid(images: UInt8[np.ndarray, "P n H W C"], captions) -> Image.Image:
     """Pictures with their caption under them, dark on white.
 

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from t2i_jax import losses
 from t2i_jax.data import pipeline
-from t2i_jax.pictures import picture_grid
+from t2i_jax.pictures import picture_grid, to_uint8
 
 ACTIVE = 0.01  # variance over pictures above which the mean of a unit is active
 SHOWN = 16  # pictures in the grid
@@ -44,7 +44,7 @@ def evaluate(predict: Callable, dataset: grain.MapDataset, transform: Callable, 
         if grid is None:
             shown = min(SHOWN, count)
             pairs = np.concatenate([batch["image"][:shown], images[:shown]])
-            grid = picture_grid(np.uint8(pairs * 255 + 0.5), columns=shown)
+            grid = picture_grid(to_uint8(pairs), columns=shown)
     whole = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
     scores = {name: float(np.mean(whole[name])) for name in ("psnr", "log_likelihood")}
     if "kl" in whole:

@@ -13,6 +13,7 @@ from jaxtyping import Float, Float32
 from scipy.spatial.distance import cdist, pdist
 
 from t2i_jax.data.scenes import CANVAS, DIGITS, JITTER, RELATIONS, Scene, caption, draw_scene
+from t2i_jax.evals import tables
 from t2i_jax.evals.detector import UNKNOWN, Reading, centred_handwriting
 from t2i_jax.evals.faithfulness import Prompt, judge, relation_of
 
@@ -152,9 +153,8 @@ def _flat(inks) -> Float[np.ndarray, "n 256"]:
 
 def format_table(columns: dict[str, dict[str, float]]) -> str:
     """A plain table: one row a measure, one column a name, and what the measure should be."""
-    width = max(len(words) for words, _ in MEASURES.values())
-    lines = ["  ".join(["diversity".ljust(width), *columns, "should be"])]
-    for name, (words, limit) in MEASURES.items():
-        cells = (f"{scores[name]:.3f}".rjust(len(column)) for column, scores in columns.items())
-        lines.append("  ".join([words.ljust(width), *cells, limit.rjust(9)]))
-    return "\n".join(lines)
+    rows = {
+        words: [*(f"{scores[name]:.3f}" for scores in columns.values()), limit]
+        for name, (words, limit) in MEASURES.items()
+    }
+    return tables.format_table("diversity", [*columns, "should be"], rows)

@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 
 from t2i_jax.data.scenes import CANVAS, Scene, caption, draw_scene, render
 from t2i_jax.errors import UserError
+from t2i_jax.evals import tables
 from t2i_jax.evals.detector import Reading
 
 CATEGORIES = {
@@ -150,14 +151,8 @@ def real_scenes(
 
 def format_table(columns: dict[str, dict[str, float]]) -> str:
     """A plain table: one row for each category and for overall, one column a name; "-" where unscored."""
-    rows = [*CATEGORIES, "overall"]
-    width = max(len(row) for row in rows)
-    lines = ["  ".join([" " * width, *(name.rjust(5) for name in columns)])]
-    for row in rows:
-        cells = [
-            (f"{scores[row]:.3f}" if row in scores else "-").rjust(max(len(name), 5))
-            for name, scores in columns.items()
-        ]
-        lines.append("  ".join([row.ljust(width), *cells]))
-    rule = "-" * len(lines[0])
-    return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+    rows = {
+        row: [f"{scores[row]:.3f}" if row in scores else "-" for scores in columns.values()]
+        for row in (*CATEGORIES, "overall")
+    }
+    return tables.format_table("", list(columns), rows, rules=(0, len(CATEGORIES)))

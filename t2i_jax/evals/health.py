@@ -10,7 +10,7 @@ from t2i_jax import losses
 from t2i_jax.data import pipeline
 from t2i_jax.errors import UserError
 from t2i_jax.evals.reconstruction import codebook_health
-from t2i_jax.pictures import picture_grid
+from t2i_jax.pictures import picture_grid, to_uint8
 
 THRESHOLDS = {"usage": 0.5, "psnr": 20.0, "ssim": 0.7}
 """Least values of a tokenizer that a translator can be built on. Collapsed codebooks use 2 to 4% of their codes,
@@ -69,7 +69,7 @@ def examine(
     }
     results["fit"] = not failing(results)
     rows = np.stack([image for place in (1, 2) for image in (pair[place] for pair in worst)])
-    return format_report(results), results, picture_grid(np.uint8(rows * 255 + 0.5), columns=len(worst))
+    return format_report(results), results, picture_grid(to_uint8(rows), columns=len(worst))
 
 
 def _pixels(example, rng, *, side):

@@ -5,6 +5,7 @@ from jaxtyping import Int, UInt8
 from numpy.lib.stride_tricks import sliding_window_view
 
 from t2i_jax.data.captioned_photos import PHOTOGRAPHS, SIDE, photograph
+from t2i_jax.evals import tables
 
 PICTURES = 16  # drawn for each caption
 STRIDE = 2  # pixels between the crops that a picture is compared with
@@ -31,10 +32,5 @@ def score(images: UInt8[np.ndarray, "P n 64 64 3"]) -> dict[str, float]:
 
 def format_table(columns: dict[str, dict[str, float]]) -> str:
     """A plain table: one row a caption and overall, one column a name."""
-    rows = [*PHOTOGRAPHS, "overall"]
-    width = max(map(len, rows))
-    lines = ["  ".join(["nearest photograph is the right one".ljust(width), *columns])]
-    for row in rows:
-        cells = (f"{scores[row]:.3f}".rjust(len(name)) for name, scores in columns.items())
-        lines.append("  ".join([row.ljust(width), *cells]))
-    return "\n".join(lines)
+    rows = {row: [f"{scores[row]:.3f}" for scores in columns.values()] for row in (*PHOTOGRAPHS, "overall")}
+    return tables.format_table("nearest photograph is the right one", list(columns), rows)

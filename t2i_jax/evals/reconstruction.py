@@ -7,7 +7,7 @@ import numpy as np
 
 from t2i_jax import losses
 from t2i_jax.data import pipeline
-from t2i_jax.pictures import picture_grid
+from t2i_jax.pictures import picture_grid, to_uint8
 
 
 def codebook_health(ids: np.ndarray, codebook_size: int) -> dict:
@@ -52,6 +52,6 @@ def evaluate(
         ids.append(np.asarray(predicted["ids"])[:count])
         if grid is None:
             rows = np.concatenate([batch["image"][:16], np.asarray(predicted["image"])[:16]])
-            grid = picture_grid(np.uint8(rows * 255 + 0.5), columns=min(16, len(rows) // 2))
+            grid = picture_grid(to_uint8(rows), columns=min(16, len(rows) // 2))
     scores = {"psnr": float(np.mean(np.concatenate(decibels)))}
     return scores | codebook_health(np.concatenate(ids), codebook_size), {"reconstructions": grid}

@@ -1,16 +1,14 @@
 """The evaluation of a translator's run: pictures judged against captions, with ceilings in the same table."""
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
-import numpy as np
-
-from t2i_jax import files
+from t2i_jax import files, runs
 from t2i_jax.errors import UserError
-from t2i_jax.evals import diversity, faithfulness, tokens
-from t2i_jax.evals.detector import Detector
+from t2i_jax.evals import judges
 
-PICTURES = 4  # a prompt
 _DRAWS, _STATISTICS = ("data", "teacher_forced", "free_running"), ("entropy", "longest_run", "distinct")
 _TOKENIZER_SCORES = ("psnr", "usage", "perplexity")
 _TRANSLATOR_SCORES = (
@@ -34,15 +32,15 @@ def evaluate_run(translator, run: str | Path, *, seed: int = 0, candidates: int 
     Raises:
       UserError: there is no judge for the run's data set.
     """
-    judges = {"captioned_digits": _judge_digits, "captioned_photos": _judge_photos}
     name = translator.config.data.name.partition("/")[0]
-    if name not in judges:
-        raise UserError(f"run {run} draws {name}; only {' and '.join(judges)} have a judge of pictures")
+    known = [module.name for module in iter_modules(judges.__path__)]
+    if name not in known:
+        raise UserError(f"run {run} draws {name}; only {' and '.join(known)} have a judge of pictures")
     scores = {  # before the minutes that judging takes
-        "tokenizer": read_scores(Path(run) / "tokenizer", _TOKENIZER_SCORES),
+        "tokenizer": read_scores(Path(run) / runs.TOKENIZER, _TOKENIZER_SCORES),
         "translator": read_scores(Path(run), _TRANSLATOR_SCORES),
     }
-    text, judged = judges[name](translator, seed, candidates)
+    text, judged = import_module(f"{judges.__name__}.{name}").judge(translator, seed, candidates)
     results = {
         "run": str(run),
         "step": translator.step,
@@ -56,72 +54,6 @@ def evaluate_run(translator, run: str | Path, *, seed: int = 0, candidates: int 
     return "\n".join([text, "", *_format_training(results)]), results
 
 
-def _judge_digits(translator, seed: int, candidates: int) -> tuple[str, dict]:
-    fine = translator.config.data.name.endswith("/fine")
-    detector, columns = Detector(), {}
-    for held_out in (False, True):
-        prompts = faithfulness.make_prompts(seed, held_out=held_out, exclude=translator.config.shown_captions)
-        real = faithfulness.real_scenes(prompts, PICTURES, seed, fine=fine)
-        captions = [prompt.caption for prompt in prompts for _ in range(PICTURES)]
-        pictures = {
-            "generated": _draw(translator, captions, seed, candidates).reshape(real.shape),
-            "reconstructed": _reconstruct(translator.tokenizer, real),
-            "real": real,
-        }
-        if translator.config.task == "prior":
-            pictures["uniform"] = _draw_uniform(translator.tokenizer, len(captions), seed).reshape(real.shape)
-        for kind, images in pictures.items():
-            column = f"held-out {kind}" if held_out else kind
-            columns[column] = faithfulness.score(prompts, images, detector)
-    prompts = diversity.make_open_prompts(seed)
-    pictures = {
-        "generated": _draw(translator, [prompt.caption for prompt in prompts], seed, candidates),
-        "real": faithfulness.real_scenes(prompts, 1, seed, fine=fine)[:, 0],
-    }
-    varied = {kind: diversity.measure(prompts, detector(images), fine=fine) for kind, images in pictures.items()}
-    text = f"{faithfulness.format_table(columns)}\n\n{diversity.format_table(varied)}"
-    return text, {"faithfulness": columns, "diversity": varied}
-
-
-def _judge_photos(translator, seed: int, candidates: int) -> tuple[str, dict]:
-    from t2i_jax.data.captioned_photos import PHOTOGRAPHS, random_crops
-    from t2i_jax.evals import photographs  # only here, because it asks for the extra `photos`
-
-    prompts = [words for words in PHOTOGRAPHS for _ in range(photographs.PICTURES)]
-    real = random_crops(photographs.PICTURES, seed)
-    pictures = {
-        "generated": _draw(translator, prompts, seed, candidates).reshape(real.shape),
-        "reconstructed": _reconstruct(translator.tokenizer, real),
-        "real": real,
-    }
-    columns = {kind: photographs.score(images) for kind, images in pictures.items()}
-    return photographs.format_table(columns), {"nearest_photograph": columns}
-
-
-def _draw(translator, captions: Sequence[str], seed: int, candidates: int) -> np.ndarray:
-    """One picture after another, each with numbers of its own: where captions repeat, pictures do not."""
-    repeated = [caption for caption in captions for _ in range(candidates)]
-    ids = translator.draw_ids(repeated, np.arange(len(repeated)), seed, translator.sampling)
-    if candidates > 1:
-        ratios = translator.likelihood_ratios(repeated, ids).reshape(-1, candidates)
-        ids = ids.reshape(*ratios.shape, -1)[np.arange(len(captions)), ratios.argmax(1)]
-    return _pictures(translator.tokenizer, ids)
-
-
-def _draw_uniform(tokenizer, count: int, seed: int) -> np.ndarray:
-    """What the codes are worth without a prior: the floor, as reconstructions are the ceiling."""
-    return _pictures(tokenizer, tokens.uniform_ids(count, tokenizer.num_tokens, tokenizer.codebook_size, seed))
-
-
-def _reconstruct(tokenizer, images: np.ndarray) -> np.ndarray:
-    flat = images.reshape(-1, *images.shape[2:])
-    return _pictures(tokenizer, tokenizer.tokenize(flat)).reshape(images.shape)
-
-
-def _pictures(tokenizer, ids: np.ndarray) -> np.ndarray:
-    return np.uint8(tokenizer.detokenize(ids) * 255 + 0.5)
-
-
 def read_scores(folder: Path, names: Sequence[str]) -> dict:
     """The validation scores that training left in a run folder; empty where it has not come to any.
 
@@ -132,7 +64,7 @@ def read_scores(folder: Path, names: Sequence[str]) -> dict:
     Raises:
       UserError: they are damaged, or others.
     """
-    path = folder / "scores.json"
+    path = folder / runs.SCORES
     if not path.exists():
         return {}
     try:

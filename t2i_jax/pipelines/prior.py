@@ -17,6 +17,8 @@ class Prior(Translator):
       conditional: False for a run that was trained without captions, and reads no prompt.
     """
 
+    beside_uniform = True
+
     @property
     def conditional(self) -> bool:
         return self._model.conditional

@@ -30,7 +30,10 @@ class Translator:
       sampling: the run's defaults.
       digest: of its weights.
       tokenizer: the picture tokenizer that lies in the run.
+      beside_uniform: whether pictures of uniform ids are judged beside its own.
     """
+
+    beside_uniform = False
 
     def __init__(self, run: str | Path, recover: Callable | None = None):
         self.config = runs.read_config(run)
