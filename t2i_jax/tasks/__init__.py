@@ -155,13 +155,11 @@ def find(name: str) -> type[Task]:
     Raises:
       UserError: there is no such file in tasks/.
     """
-    path = Path(__file__).with_name(f"{name}.py")
-    if not (name.isidentifier() and path.is_file() and "\nclass Task(" in path.read_text()):
-        known = sorted(
-            p.stem for p in path.parent.glob("*.py") if "\nclass Task(" in p.read_text() and p.stem[0] != "_"
-        )
+    files = [path for folder in __path__ for path in Path(folder).glob("[!_]*.py")]
+    known = sorted(path.stem for path in files if "\nclass Task(" in path.read_text())
+    if name not in known:
         raise UserError(f"task {name!r} is unknown to this version; it has {', '.join(known)}")
-    return import_module(f"t2i_jax.tasks.{name}").Task
+    return import_module(f"{__name__}.{name}").Task
 
 
 def make(config) -> Task:
