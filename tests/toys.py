@@ -1,5 +1,6 @@
 """A task of one parameter, without data or a model: what the loop does, without the time that models take."""
 
+import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -67,3 +68,53 @@ BATCH = {
     "x": np.array([[1.0], [1.0], [2.0], [2.0]], np.float32),
     "y": np.array([[1.0], [2.0], [1.0], [4.0]], np.float32),
 }
+
+
+def loop_config(**changes) -> ConfigDict:
+    """The fields that the loop reads."""
+    fields = {
+        "task": "toy",
+        "model_name": "toy",
+        "model": {},
+        "data": {},
+        "sampling": {},
+        "log_every": 1,
+        "eval_every": 3,
+        "checkpoint_every": 2,
+        "keep_checkpoints": 2,
+        "upkeep_every": 0,
+        "optim": {
+            "lr": 0.1,
+            "warmup": 1,
+            "schedule": "cosine",
+            "b1": 0.9,
+            "b2": 0.999,
+            "weight_decay": 0.0,
+            "clip": 1.0,
+            "restarts": (),
+            "factors": {},
+            "muon": 0.0,
+        },
+    }
+    return config(**(fields | changes))
+
+
+class LoopToy(Toy):
+    """A line, 16 points of data, and an evaluator that calls `during`."""
+
+    def __init__(self, config, during=lambda step: None):
+        super().__init__(config, (line,), {"weight": np.zeros(1, np.float32)})
+        self._during, self.evaluated = during, []
+
+    def prepare(self, folder, parents):
+        points = [{"x": np.float32([i]), "y": np.float32([2 * i])} for i in range(16)]
+        dataset = grain.MapDataset.source(points)
+        return tasks.Data({"train": dataset, "validation": dataset}, lambda example, rng: example)
+
+    def evaluators(self):
+        def evaluate(params, variables):
+            self._during(float(params["weight"][0]))
+            self.evaluated.append(float(params["weight"][0]))
+            return {"weight": float(params["weight"][0])}, {}
+
+        return {"toy": evaluate}

@@ -24,15 +24,16 @@ def add(commands) -> None:
 def run(args) -> None:
     """Write what `args` say; the folder is there whole or not at all."""
     check_run(args.run)
-    from t2i_jax import files, runs
+    from t2i_jax import files, models, runs
     from t2i_jax.convert import encoder_decoder
     from t2i_jax.data import text
     from t2i_jax.pipelines import converted
+    from t2i_jax.tasks import pretrained
 
     out = Path(args.out)
     converted.check_free(out)
     config = runs.read_config(args.run)
-    if config.model_name != "translator":
+    if not pretrained.fits(models.build(config)):
         raise UserError(
             f"--run {args.run} holds no BERT and GPT-2 ({config.model_name}); only those have this format"
         )

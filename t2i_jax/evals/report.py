@@ -38,7 +38,7 @@ def evaluate_run(translator, run: str | Path, *, seed: int = 0, candidates: int 
         raise UserError(f"run {run} draws {name}; only {' and '.join(known)} have a judge of pictures")
     scores = {  # before the minutes that judging takes
         "tokenizer": read_scores(Path(run) / runs.TOKENIZER, _TOKENIZER_SCORES),
-        "translator": read_scores(Path(run), _TRANSLATOR_SCORES),
+        "training": read_scores(Path(run), _TRANSLATOR_SCORES),
     }
     text, judged = import_module(f"{judges.__name__}.{name}").judge(translator, seed, candidates)
     results = {
@@ -78,7 +78,7 @@ def read_scores(folder: Path, names: Sequence[str]) -> dict:
 
 
 def _format_training(results: dict) -> list[str]:
-    lines, tokenizer, scores = [], results["tokenizer"], results["translator"]
+    lines, tokenizer, scores = [], results["tokenizer"], results["training"]
     if tokenizer:
         lines.append(
             f"tokenizer, whole validation split: PSNR {tokenizer['psnr']:.2f} dB, codebook usage"

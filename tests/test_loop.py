@@ -1,0 +1,102 @@
+"""The loop on a toy task: what is saved when, and what a signal or a failing evaluation leaves."""
+
+import os
+import signal
+
+import pytest
+import toys
+
+from t2i_jax import files, runs, tasks
+from t2i_jax.errors import UserError
+from t2i_jax.loop import train
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """`run(during, **changes)` trains in `tmp_path / "run"` and returns the task."""
+
+    def call(during=lambda weight: None, folder="run", **changes):
+        made = []
+        monkeypatch.setattr(tasks, "make", lambda config: made.append(toys.LoopToy(config, during)) or made[-1])
+        train.train(toys.loop_config(**changes), tmp_path / folder)
+        return made[-1]
+
+    return call
+
+
+def state_of(folder):
+    return {name: (folder / name).read_bytes() for name in (runs.WEIGHTS, runs.SCORES, runs.CONFIG)}
+
+
+def test_it_trains_saves_and_scores(run, tmp_path):
+    task = run()
+    assert len(task.evaluated) == 2  # at steps 3 and 6
+    assert runs.checkpoint_steps(tmp_path / "run") == [6, 4]
+    assert files.read_json(tmp_path / "run" / runs.SCORES)["step"] == 6
+    assert run().evaluated == []  # finished
+
+
+def test_an_evaluation_that_fails_loses_nothing(run, tmp_path):
+    """The state is saved first; the same command then evaluates, and trains no step again."""
+    seen = []
+
+    def fail(weight):
+        seen.append(weight)
+        if len(seen) == 2:
+            raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run(fail)
+    assert runs.checkpoint_steps(tmp_path / "run") == [6, 4]
+    assert run().evaluated == seen[1:]
+    run(folder="whole")
+    assert state_of(tmp_path / "run") == state_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("at", [1, 2], ids=["not saved yet", "saved"])
+def test_a_signal_in_an_evaluation_stops_at_once(run, tmp_path, at, capfd):
+    """After saving, where the step was not saved yet; and the run ends as if it had never been stopped."""
+    seen, after = [], []
+
+    def stop(weight):
+        seen.append(weight)
+        if len(seen) == at:
+            signal.raise_signal(signal.SIGTERM)
+            after.append(weight)
+
+    with pytest.raises(SystemExit) as stopped:
+        run(stop)
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert not after  # the evaluation was left where it stood
+    said = capfd.readouterr().err
+    assert "stopping: saving after this step" in said
+    assert f"stopped: saved step {3 * at} in {tmp_path / 'run'}; the same command continues" in said
+    assert runs.checkpoint_steps(tmp_path / "run")[0] == 3 * at
+    run()
+    run(folder="whole")
+    assert state_of(tmp_path / "run") == state_of(tmp_path / "whole")
+
+
+def test_a_run_that_failed_before_its_first_step_takes_the_corrected_config(run, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(toys.LoopToy, "init", refuse)
+        with pytest.raises(UserError, match="no room"):
+            run(steps=9)
+    run()
+    assert runs.read_config(tmp_path / "run").steps == 6
+    with pytest.raises(UserError, match="was started with another config"):
+        run(steps=9)
+
+
+def refuse(self, key, batch):
+    raise UserError("no room")
+
+
+def test_a_second_signal_stops_at_once(run):
+    def stop(weight):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        run(stop)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
