@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 import t2i_jax
-import train
 from t2i_jax import cli, files, pipelines, runs
 from t2i_jax.errors import UserError
+from t2i_jax.loop.train import train
 from t2i_jax.pipelines import batches
 
 SHAPE = (32, 32, 3)
@@ -25,7 +25,7 @@ def run(once, data_dir):
 
         config = vae.get_config("smoke")
         config.data.data_dir = str(data_dir)
-        train.train(config.lock(), folder)
+        train(config.lock(), folder)
 
     return once("autoencoder", make)
 
@@ -39,7 +39,7 @@ def plain(once, data_dir):
 
         config = vae.get_config("smoke")
         config.data.data_dir, config.model.variational, config.steps = str(data_dir), False, 1
-        train.train(config.lock(), folder)
+        train(config.lock(), folder)
 
     return once("plain-autoencoder", make)
 
@@ -79,8 +79,8 @@ def test_a_run_continues(run, plain, data_dir, tmp_path):
     config = vae.get_config("smoke")
     config.data.data_dir, config.model.variational = str(data_dir), False
     whole, folder = tmp_path / "whole", shutil.copytree(plain, tmp_path / "run")
-    train.train(config.lock(), folder, accept_config_change=True)
-    train.train(config, whole)
+    train(config.lock(), folder, accept_config_change=True)
+    train(config, whole)
     assert runs.read_weights(folder)[2:] == runs.read_weights(whole)[2:]
 
 
@@ -131,7 +131,7 @@ def test_bad_input_is_refused(opened, plain, pictures):
         ("loss.sigma", 0.0, "config.loss.sigma 0.0 is not above 0"),
         ("loss.beta", -1.0, "config.loss.beta -1.0 is below 0"),
         ("model.encoder", "eye", "config.model: encoder 'eye' is unknown"),
-        ("model.image_size", 30, "has pictures (32, 32, 3), not (30, 30, 3); set config.data.image_size and"),
+        ("model.image_size", 30, "has images (32, 32, 3), not (30, 30, 3); set config.data.image_size and"),
     ],
 )
 def test_a_bad_config_is_one_line(field, value, said, command, data_dir, tmp_path):

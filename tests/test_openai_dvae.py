@@ -9,11 +9,10 @@ from torch_files import saved
 
 import t2i_jax
 from configs import dvae, translator
-from t2i_jax import cli, files, runs
+from t2i_jax import cli, files, runs, tasks
 from t2i_jax.convert import openai_dvae
 from t2i_jax.errors import UserError
 from t2i_jax.pipelines import converted
-from t2i_jax.stages.tokens import open_tokens
 
 K, WIDTH, CODE_WIDTH = 24, 8, 5
 
@@ -184,28 +183,25 @@ def small(write, tmp_path):
     return run, asked
 
 
-def never(*_):
-    raise AssertionError("a converted run is finished; nothing is to be trained")
-
-
 def test_a_translator_may_name_it(small, data_dir, tmp_path):
     run, config = small
     config.data.data_dir = str(data_dir)
-    assert runs.is_finished(run, config.tokenizer)
+    assert runs.is_finished(run, config.tokenizer)  # nothing is to be trained
+    runs.check_same(run, config.tokenizer)
     folder = tmp_path / "translator"
     folder.mkdir()
-    tokenizer, tokens = open_tokens(config, folder, train_first=never, accept=False)
-    assert tokenizer.num_tokens == 16
-    assert (tokens / "train").is_dir()
+    data = tasks.make(config).prepare(folder, {"tokenizer": t2i_jax.load(run)})
+    assert data.splits["train"][0]["ids"].shape == (16,)
+    assert (run / "tokens" / "captioned_digits-tiny" / "train").is_dir()
 
 
 def test_of_a_converted_run_its_model_counts_and_not_how_it_would_be_trained(small):
     run, config = small
     config.tokenizer.optim.lr, config.tokenizer.data.train = 1.0, "train[:5]"
-    runs.check_same(run, config.tokenizer, "config.tokenizer")
+    runs.check_same(run, config.tokenizer)
     config.tokenizer.model.width = 16
     with pytest.raises(UserError, match=r"model.width: 8 -> 16"):
-        runs.check_same(run, config.tokenizer, "config.tokenizer")
+        runs.check_same(run, config.tokenizer)
 
 
 def test_it_is_judged_on_another_set_than_its_own(small, data_dir, tmp_path, capsys):
