@@ -14,6 +14,7 @@ from configs import patch_vqvae, vae, vqvae
 from t2i_jax import tasks
 from t2i_jax.convert import resnet
 from t2i_jax.errors import UserError
+from t2i_jax.loop import dry_run
 from t2i_jax.loop.state import split
 from t2i_jax.models.backbone import Backbone
 from t2i_jax.models.vqvae import Model
@@ -171,3 +172,18 @@ def test_pmap_trains_no_resnet(tmp_path):
     config.model.pretrained, config.parallel = False, "pmap"
     with pytest.raises(UserError, match=r"^config.parallel 'pmap' normalises each device's images apart"):
         tasks.make(config).check(tmp_path)
+
+
+def test_what_a_frozen_resnet_would_cost_is_known_with_micro_batches_too():
+    """No optimizer holds anything for it."""
+    config = vqvae.get_config("mnist")
+    config.model.update({"width": 16, "code_width": 8, "residual_blocks": 0, "codebook_size": 16})
+    config.model.backbone.depth = 50
+    config.batch_size = 4
+    whole = dry_run.measure(config)
+    config.accumulate, config.batch_size = 2, 8
+    parts = dry_run.measure(config)
+    frozen = whole["parameters"]["features"]
+    assert parts["checkpoint"] == whole["checkpoint"]
+    assert 4 * frozen < whole["checkpoint"] < 5 * frozen + 3 * 4 * (sum(whole["parameters"].values()) - frozen)
+    assert parts["flops"] == pytest.approx(2 * whole["flops"], rel=0.01)

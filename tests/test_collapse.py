@@ -25,7 +25,7 @@ def images(data_dir):
     """Middles of training pictures."""
     config = vqvae.get_config("smoke")
     config.data.data_dir = str(data_dir)
-    train = tasks.make(config).prepare(None, {}).splits["train"]
+    train = tasks.make(config).prepare(data_dir, {}).splits["train"]
     return jnp.stack([train[i]["image"][8 : 8 + SIDE, 8 : 8 + SIDE] for i in range(256)]).astype(jnp.float32) / 255
 
 

@@ -29,7 +29,7 @@ def pictures(data_dir):
     config = configs.get_config("smoke")
     config.data.data_dir, config.kmeans_examples = str(data_dir), 32
     task = tasks.make(config)
-    task.prepare(None, {})
+    task.prepare(data_dir, {})
     return jnp.asarray(task.kmeans_images())
 
 

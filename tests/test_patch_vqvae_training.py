@@ -105,7 +105,7 @@ def test_after_kmeans_it_is_a_tokenizer_that_works_for_unseen_pictures(depth, da
     config = patch_vqvae.get_config("smoke")
     config.data.data_dir, config.model.depth, config.model.decoder_layers = str(data_dir), depth, 0
     task = tasks.make(config)
-    model, validation = task.model, task.prepare(None, {}).splits["validation"]
+    model, validation = task.model, task.prepare(data_dir, {}).splits["validation"]
     images = jnp.stack([validation[i]["image"] for i in range(32)]).astype(jnp.float32) / 255
     variables = fake_variables(jax.eval_shape(model.init, jax.random.key(0), images))
     params, started = task.warm_start({}, variables, jax.random.key(0))
