@@ -108,8 +108,8 @@ def _loop(task: Task, folder: Path, checkpoints: Checkpoints, batches) -> None:
     with Metrics(folder, first) as metrics, Stop() as stop, progress(config, first) as bar:
 
         def flush():
-            means = metrics.flush(checkpoints.good)
-            bar.set_postfix(loss=f"{means['loss']:.4f}", refresh=False)
+            if means := metrics.flush(checkpoints.good):
+                bar.set_postfix(loss=f"{means['loss']:.4f}", refresh=False)
 
         def save(state):
             flush()
