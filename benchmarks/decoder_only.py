@@ -25,13 +25,12 @@ import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import t2i_jax
-import train
 from configs import dalle, translator
-from t2i_jax import files
+from t2i_jax import encode, files, runs
 from t2i_jax.evals import faithfulness
 from t2i_jax.evals.detector import Detector
-from t2i_jax.stages import dry_run
-from t2i_jax.stages.tokens import open_tokens
+from t2i_jax.loop import dry_run
+from t2i_jax.loop.train import train
 
 NAMES = {"dalle": "decoder only", "translator": "encoder-decoder"}
 LOOKS = 5  # at the validation split, over each training
@@ -110,7 +109,11 @@ def begin(arguments) -> dict:
     if results["runs"] and results["steps"] != arguments.steps:
         sys.exit(f"{path} is of --steps {results['steps']}, not {arguments.steps}; name another --out")
     config = configs(arguments)["dalle"].lock()
-    open_tokens(config, arguments.out, train_first=train.train, accept=False)
+    run = Path(config.tokenizer_run)
+    if not runs.is_finished(run, config.tokenizer):
+        train(config.tokenizer, run)
+    runs.check_same(run, config.tokenizer)
+    encode.encode(config, t2i_jax.load(run), run)
     results["steps"] = arguments.steps
     files.write_json(path, results)
     return results
@@ -130,7 +133,7 @@ def compare(arguments, results: dict):
             config.eval_every = max(1, config.steps // LOOKS)
             config.optim.warmup = min(config.optim.warmup, config.steps)
             folder, start = out / f"{name}-{seed}", time.monotonic()
-            train.train(config.lock(), folder)
+            train(config.lock(), folder)
             trained, start = time.monotonic() - start, time.monotonic()
             pipe = t2i_jax.load(folder)
             run = {

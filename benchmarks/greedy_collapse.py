@@ -162,7 +162,7 @@ def teacher_forced(folder: Path, config, captions, true: np.ndarray) -> dict[str
         captions
     )
     batch = {"ids": true, "text_ids": text_ids, "text_mask": text_mask}
-    logits = jax.jit(partial(translate.predict, models.build(config)))(params, {}, batch)["logits"]
+    logits = jax.jit(partial(translate.Task.predict, models.build(config)))(params, {}, batch)["logits"]
     drawn = jax.random.categorical(jax.random.key(0), logits)
     return {"forward": np.asarray(logits.argmax(-1)), "forward, drawn": np.asarray(drawn)}
 

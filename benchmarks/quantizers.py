@@ -12,13 +12,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import train
 from configs import vqvae
 from t2i_jax import files
+from t2i_jax.loop.train import train
 from t2i_jax.nn.quantizers import KINDS
 
 ROWS = {kind: {} for kind in KINDS}
-ROWS["gradient, no k-means start, no revival"] = {"quantizer": "gradient", "kmeans_examples": 0, "upkeep_every": 0}
+ROWS["gradient, no k-means, no restarts"] = {
+    "quantizer": "gradient",
+    "kmeans_examples": 0,
+    "upkeep_every": 0,
+}
 
 
 def main():
@@ -37,7 +41,7 @@ def main():
         config.update(changes)
         folder = arguments.workdir / name.replace(", ", "-").replace(" ", "-")
         start = time.monotonic()
-        train.train(config, folder)
+        train(config, folder)
         scores, seconds = files.read_json(folder / "scores.json"), time.monotonic() - start
         cells = [name, f"{scores['usage']:.1%}", f"{scores['perplexity']:.0f}", f"{scores['psnr']:.2f}"]
         print("|", " | ".join([*cells, f"{seconds:.0f}"]), "|", flush=True)

@@ -21,15 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from t2i_jax import models
-from t2i_jax.loop import sharding
-from t2i_jax.loop.optimizer import make_optimizer
-from t2i_jax.loop.state import State
-from t2i_jax.loop.step import JitStep
+from t2i_jax import tasks
+from t2i_jax.loop.setup import Setup
+from t2i_jax.pipelines.drawing import sample as sample_tokens
 from t2i_jax.sampling.settings import Sampling
-from t2i_jax.stages.backbone import frozen_parts
-from t2i_jax.stages.dry_run import batch_of
-from t2i_jax.tasks import tokens
 
 
 def make_up(shapes: dict) -> dict:
@@ -45,17 +40,10 @@ def make_up(shapes: dict) -> dict:
 
 def train(config, steps: int) -> tuple:
     """Examples a second, and megabytes of the state and of what a step needs beside it; and the trained state."""
-    task, model = import_module(f"t2i_jax.tasks.{config.task}"), models.build(config)
-    batch = make_up(batch_of(config, config.batch_size))
-    first = {name: value[:1] for name, value in batch.items()}
-    variables = jax.jit(partial(task.init, model))(jax.random.key(0), first)
-    optimizer = make_optimizer(config.optim, config.steps, frozen_parts(config.model))
-    state = State.create(variables.pop("params"), variables, optimizer, config.ema)
-    loss_fn = partial(task.loss_fn, model, **config.loss)
-    step = JitStep(state, loss_fn=loss_fn, optimizer=optimizer, config=config)
-    compiled = step.lower(state, batch).compile()  # once: a jitted call would do so again
+    built = Setup(tasks.make(config))
+    compiled = built.lower(config.batch_size).compile()  # once: a jitted call would do so again
     memory = compiled.memory_analysis()
-    state, batch = step.place(state), jax.device_put(batch, sharding.batch(step.mesh))
+    state, batch = built.init(), built.split_batch(make_up(built.task.batch_spec(config.batch_size)))
     state, _ = jax.block_until_ready(compiled(state, batch))
     start = time.perf_counter()
     for _ in range(steps):
@@ -67,12 +55,12 @@ def train(config, steps: int) -> tuple:
 
 def sample(config, params, count: int) -> float:
     """Seconds to draw `count` pictures' tokens at once with the config's own settings."""
-    model, settings = models.build(config), Sampling(**config.sampling)
-    batch = make_up(batch_of(config, count))
+    task, settings = tasks.make(config), Sampling(**config.sampling)
+    batch = make_up(task.batch_spec(count))
     keys = jax.random.split(jax.random.key(0), count)
     draw = partial(
-        tokens.sample,
-        model,
+        sample_tokens,
+        task.model,
         params,
         batch["text_ids"],
         batch["text_mask"],

@@ -2,46 +2,40 @@
 
 import dataclasses
 import shutil
+import signal
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import t2i_jax
-import train
+from configs import vae
 from t2i_jax import cli, files, pipelines, runs
 from t2i_jax.errors import UserError
+from t2i_jax.evals import autoencoding
+from t2i_jax.loop.train import train
 from t2i_jax.pipelines import batches
 
 SHAPE = (32, 32, 3)
 
 
+def smoke(data_dir, **changes):
+    config = vae.get_config("smoke")
+    config.update_from_flattened_dict({"data.data_dir": str(data_dir), **changes})
+    return config.lock()
+
+
 @pytest.fixture(scope="module")
 def run(once, data_dir):
     """The smoke run, for reading only."""
-
-    def make(folder):
-        from configs import vae
-
-        config = vae.get_config("smoke")
-        config.data.data_dir = str(data_dir)
-        train.train(config.lock(), folder)
-
-    return once("autoencoder", make)
+    return once("autoencoder", lambda folder: train(smoke(data_dir), folder))
 
 
 @pytest.fixture(scope="module")
 def plain(once, data_dir):
     """A plain autoencoder's run of one step."""
-
-    def make(folder):
-        from configs import vae
-
-        config = vae.get_config("smoke")
-        config.data.data_dir, config.model.variational, config.steps = str(data_dir), False, 1
-        train.train(config.lock(), folder)
-
-    return once("plain-autoencoder", make)
+    changes = {"model.variational": False, "steps": 1}
+    return once("plain-autoencoder", lambda folder: train(smoke(data_dir, **changes), folder))
 
 
 @pytest.fixture(scope="module")
@@ -74,14 +68,22 @@ def test_a_run_holds_its_scores_and_pictures(run, plain):
 
 def test_a_run_continues(run, plain, data_dir, tmp_path):
     """One step in `plain`; a second gives what two in one go would have."""
-    from configs import vae
-
-    config = vae.get_config("smoke")
-    config.data.data_dir, config.model.variational = str(data_dir), False
+    config = smoke(data_dir, **{"model.variational": False})
     whole, folder = tmp_path / "whole", shutil.copytree(plain, tmp_path / "run")
-    train.train(config.lock(), folder, accept_config_change=True)
-    train.train(config, whole)
+    train(config, folder, accept_config_change=True)
+    train(config, whole)
     assert runs.read_weights(folder)[2:] == runs.read_weights(whole)[2:]
+
+
+def test_a_stop_during_an_evaluation_is_at_once_and_saves(data_dir, tmp_path, monkeypatch):
+    """At a step that is logged and scored, but has no checkpoint yet."""
+    monkeypatch.setattr(autoencoding, "evaluate", lambda *_: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(SystemExit) as stop:
+        train(smoke(data_dir, **{"model.variational": False, "checkpoint_every": 2}), tmp_path)
+    assert stop.value.code == 128 + signal.SIGTERM
+    assert runs.checkpoint_steps(tmp_path) == [1]
+    assert runs.read_weights(tmp_path)[2] == 1
+    assert not (tmp_path / runs.SCORES).exists()
 
 
 def test_encode_and_decode(opened, pictures, monkeypatch):
@@ -131,7 +133,7 @@ def test_bad_input_is_refused(opened, plain, pictures):
         ("loss.sigma", 0.0, "config.loss.sigma 0.0 is not above 0"),
         ("loss.beta", -1.0, "config.loss.beta -1.0 is below 0"),
         ("model.encoder", "eye", "config.model: encoder 'eye' is unknown"),
-        ("model.image_size", 30, "has pictures (32, 32, 3), not (30, 30, 3); set config.data.image_size and"),
+        ("model.image_size", 30, "has images (32, 32, 3), not (30, 30, 3); set config.data.image_size and"),
     ],
 )
 def test_a_bad_config_is_one_line(field, value, said, command, data_dir, tmp_path):

@@ -11,11 +11,13 @@ from fakes import fake_variables
 from flax.core import FrozenDict
 
 from configs import patch_vqvae, vae, vqvae
+from t2i_jax import tasks
 from t2i_jax.convert import resnet
 from t2i_jax.errors import UserError
+from t2i_jax.loop import dry_run
+from t2i_jax.loop.state import split
 from t2i_jax.models.backbone import Backbone
 from t2i_jax.models.vqvae import Model
-from t2i_jax.stages import backbone as weights_of
 from t2i_jax.tasks import reconstruct
 
 
@@ -88,11 +90,10 @@ def released(tmp_path):
 
 def test_released_weights_replace_the_backbone_and_nothing_else(released):
     config = vqvae.get_config("mnist")
-    config.backbone_weights = str(released)
-    path = weights_of.find_weights(config)
+    config.backbone_weights, config.kmeans_examples = str(released), 0
     before = variables_of()
     rest = {name: tree for name, tree in before.items() if name != "params"}
-    params, variables = weights_of.load_weights(path, before["params"], rest)
+    params, variables = tasks.make(config).warm_start(before["params"], rest, jax.random.key(0))
     assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, before["params"])
     assert all((x == 0.25).all() for x in jax.tree.leaves((params["features"], variables["batch_stats"])))
     assert params["to_codes"] is before["params"]["to_codes"]
@@ -105,22 +106,28 @@ def test_without_weights_the_way_out_is_training_from_scratch(monkeypatch, tmp_p
     with pytest.raises(
         UserError, match=r"holds no model.safetensors.*train from scratch: config.model.pretrained=F"
     ):
-        weights_of.find_weights(config)
+        tasks.make(config).check(tmp_path)
     config.model.pretrained = False
-    assert weights_of.find_weights(config) is None
-    assert weights_of.load_weights(None, {"a": 1}, {}) == ({"a": 1}, {})
+    tasks.make(config).check(tmp_path)
+    assert tasks.make(config).warm_start({"a": 1}, {}, jax.random.key(0)) == ({"a": 1}, {})
 
 
 def test_only_a_resnet_that_starts_from_released_weights_is_frozen():
+    params = {"features": {"resnet": {"kernel": 1}}, "decoder": {"features": 2}}
+
+    def trained(config):
+        (phase,) = tasks.make(config).phases()
+        return split(params, phase.trains)[0]
+
     for config in (vqvae.get_config("mnist"), vae.get_config("cifar10_resnet")):
-        assert weights_of.frozen_parts(config.model) == ("features",)
+        assert trained(config) == {"decoder": {"features": 2}}
         config.model.pretrained = False
-        assert weights_of.frozen_parts(config.model) == ()
+        assert trained(config) == params
         config.model.pretrained, config.model.backbone.frozen = True, False
-        assert weights_of.frozen_parts(config.model) == ()
+        assert trained(config) == params
         config.model.encoder, config.model.backbone.frozen = "conv", True
-        assert weights_of.frozen_parts(config.model) == ()
-    assert weights_of.frozen_parts(patch_vqvae.get_config().model) == ()
+        assert trained(config) == params
+    assert trained(patch_vqvae.get_config()) == params
 
 
 def test_a_resnet_from_scratch_is_trained():
@@ -147,21 +154,36 @@ def test_a_resnet_from_scratch_is_trained():
 def test_the_plain_encoder_needs_no_released_weights(variant, tmp_path):
     config = vqvae.get_config(variant)
     config.backbone_weights, config.model.encoder = str(tmp_path), "conv"
-    assert weights_of.find_weights(config) is None
-    weights_of.check_backbone(config, tmp_path)
+    tasks.make(config).check(tmp_path)
+    assert tasks.make(config).find_weights() is None
 
 
 def test_a_run_with_a_checkpoint_asks_for_no_released_weights(tmp_path):
     config = vqvae.get_config("mnist")
     config.backbone_weights = str(tmp_path / "pruned")
     with pytest.raises(UserError, match="pruned"):
-        weights_of.check_backbone(config, tmp_path)
+        tasks.make(config).check(tmp_path)
     (tmp_path / "checkpoints").mkdir()
-    weights_of.check_backbone(config, tmp_path)
+    tasks.make(config).check(tmp_path)
 
 
 def test_pmap_trains_no_resnet(tmp_path):
     config = vqvae.get_config("mnist")
     config.model.pretrained, config.parallel = False, "pmap"
-    with pytest.raises(UserError, match=r"^config.parallel 'pmap' normalises each device's pictures apart"):
-        weights_of.check_backbone(config, tmp_path)
+    with pytest.raises(UserError, match=r"^config.parallel 'pmap' normalises each device's images apart"):
+        tasks.make(config).check(tmp_path)
+
+
+def test_what_a_frozen_resnet_would_cost_is_known_with_micro_batches_too():
+    """No optimizer holds anything for it."""
+    config = vqvae.get_config("mnist")
+    config.model.update({"width": 16, "code_width": 8, "residual_blocks": 0, "codebook_size": 16})
+    config.model.backbone.depth = 50
+    config.batch_size = 4
+    whole = dry_run.measure(config)
+    config.accumulate, config.batch_size = 2, 8
+    parts = dry_run.measure(config)
+    frozen = whole["parameters"]["features"]
+    assert parts["checkpoint"] == whole["checkpoint"]
+    assert 4 * frozen < whole["checkpoint"] < 5 * frozen + 3 * 4 * (sum(whole["parameters"].values()) - frozen)
+    assert parts["flops"] == pytest.approx(2 * whole["flops"], rel=0.01)

@@ -8,18 +8,16 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-import ml_collections
 import numpy as np
 import pytest
 from coco import GOOD, LEFT_OUT, captions_of, jpeg, write_coco
 from PIL import Image
 from tensorflow_datasets.core import shuffle
 
-from t2i_jax import encode, files
-from t2i_jax.data import coco_captions_2017, left_out, pipeline, text, token_cache
+from configs import translator
+from t2i_jax import encode, files, tasks
+from t2i_jax.data import coco_captions_2017, left_out, pipeline, token_cache
 from t2i_jax.errors import UserError
-from t2i_jax.tasks import translate
-from t2i_jax.tasks.tokens import word_pieces
 
 NAME = "coco_captions_2017/tiny"
 
@@ -226,33 +224,33 @@ class FakeTokenizer:
 
 
 @pytest.fixture
-def tokens(manual, tmp_path):
-    """The toy's tokens, as a translator finds them; its config and its reader."""
-    data = {
-        "name": NAME,
-        "data_dir": str(tmp_path),
-        "train": "train",
-        "validation": "validation",
-        "damaged": "skip",
-    }
-    data |= {"caption_dropout": 0.0, "code_noise": 0.0}
-    config = ml_collections.ConfigDict({"data": data, "model": {"codebook_size": 64, "num_tokens": 4}})
-    (tmp_path / "run").mkdir()
-    folder = encode.encode(config, FakeTokenizer(), tmp_path / "run")
-    text.write_word_pieces(tmp_path / "words.json", word_pieces(folder, "digest", 64))
-    return folder, config, text.CaptionReader(tmp_path / "words.json", 12)
+def task(manual, tmp_path):
+    """A translator's, prepared on the toy."""
+    config = translator.get_config("smoke")
+    config.data.update({"name": NAME, "data_dir": str(tmp_path), "caption_dropout": 0.0, "code_noise": 0.0})
+    config.model.codebook_size, config.model.num_tokens = 64, 4
+    config.tokenizer_run = str(tmp_path / "tokenizer")
+    made = tasks.make(config)
+    for folder in ("tokenizer", "run"):
+        (tmp_path / folder).mkdir()
+    made.prepare(tmp_path / "run", {"tokenizer": FakeTokenizer()})
+    return made
+
+
+@pytest.fixture
+def tokens(task, tmp_path):
+    """The folder of its tokens, made before."""
+    return encode.encode(task.config, FakeTokenizer(), tmp_path / "tokenizer")
 
 
 def test_tokens_keep_every_caption(tokens):
-    ids, captions = token_cache.read_tokens(tokens[0] / "train", "digest")
+    ids, captions = token_cache.read_tokens(tokens / "train", "digest")
     assert ids.shape == (len(GOOD), 4)
     assert captions == [[words.decode() for words in captions_of(number)] for number in GOOD]
 
 
-def test_each_epoch_draws_a_caption_anew(tokens):
-    folder, config, reader = tokens
-    splits, transform = translate.inputs(config, folder, "digest", reader)
-    stream = partial(pipeline.train_stream, splits["train"], transform, batch_size=1)
+def test_each_epoch_draws_a_caption_anew(task):
+    stream = partial(pipeline.train_stream, task.data.splits["train"], task.data.transform, batch_size=1)
 
     def drawn(batches, count):
         """(picture, caption) of each example."""
@@ -274,20 +272,18 @@ def test_each_epoch_draws_a_caption_anew(tokens):
     assert drawn(resumed, 13) == again[7:]
 
 
-def test_parts_of_a_split_have_tokens_of_their_own(tokens, tmp_path):
-    folder, config, _ = tokens
-    config.data.train = "train[:2]"
-    part = encode.encode(config, FakeTokenizer(), tmp_path / "run")
-    assert (folder.name, part.name) == ("coco_captions_2017-tiny", "coco_captions_2017-tiny-train__2_")
+def test_parts_of_a_split_have_tokens_of_their_own(task, tokens, tmp_path):
+    task.config.data.train = "train[:2]"
+    part = encode.encode(task.config, FakeTokenizer(), tmp_path / "tokenizer")
+    assert (tokens.name, part.name) == ("coco_captions_2017-tiny", "coco_captions_2017-tiny-train__2_")
     assert len(token_cache.open_tokens(part / "train", "digest")) == 2
-    assert len(token_cache.open_tokens(folder / "train", "digest")) == len(GOOD)
+    assert len(token_cache.open_tokens(tokens / "train", "digest")) == len(GOOD)
 
 
-def test_one_caption_draws_nothing(tokens):
+def test_one_caption_draws_nothing(task):
     """So what else is random about an example is the same as ever."""
-    _, config, reader = tokens
     for captions, same in ((["picture"], True), (["picture", "words"], False)):
         rng, expected = np.random.default_rng(0), np.random.default_rng(0)
-        translate.transform({"ids": np.arange(4), "captions": captions}, rng, reader=reader, config=config)
+        task.transform({"ids": np.arange(4), "captions": captions}, rng)
         expected.random(4), expected.integers(0, 64, 4), expected.random()
         assert (rng.random() == expected.random()) == same

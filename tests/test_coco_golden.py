@@ -16,10 +16,11 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from worlds import assert_same_checkpoint
 
-import train
 from configs import translator
 from t2i_jax import runs
-from t2i_jax.stages import overfit
+from t2i_jax.loop import overfit
+from t2i_jax.loop.metrics import Metrics
+from t2i_jax.loop.train import train
 
 STEPS, STOP, LAYERS = 200, 100, 1
 GOLDEN = 1.3433, 0.9416, 12.588  # loss over all steps and over the last 50, norm of the parameters
@@ -83,9 +84,9 @@ def losses_of(run):
 
 def test_it_ends_as_ever_and_as_if_never_stopped(tmp_path, monkeypatch):
     config, whole, parts = shrunk(tmp_path).lock(), tmp_path / "whole", tmp_path / "parts"
-    train.train(config, whole)
+    train(config, whole)
 
-    push = train.Metrics.push
+    push = Metrics.push
 
     def push_and_stop(self, step, metrics):
         push(self, step, metrics)
@@ -93,11 +94,11 @@ def test_it_ends_as_ever_and_as_if_never_stopped(tmp_path, monkeypatch):
             signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.Metrics, "push", push_and_stop)
+        patch.setattr(Metrics, "push", push_and_stop)
         with pytest.raises(SystemExit):
-            train.train(config, parts)
+            train(config, parts)
     assert max(losses_of(parts)) == STOP
-    train.train(config, parts)
+    train(config, parts)
 
     assert_same_checkpoint(whole, parts, STEPS)
     for name in (runs.WEIGHTS, runs.SCORES):
@@ -113,9 +114,9 @@ def test_it_ends_as_ever_and_as_if_never_stopped(tmp_path, monkeypatch):
     assert (values.mean(), values[-5:].mean(), norm) == pytest.approx(GOLDEN, rel=2e-3)
 
 
-def test_it_learns_eight_captions_by_heart(tmp_path):
+def test_it_overfits_eight_captions(tmp_path):
     """As `t2i doctor --overfit 8` does."""
     config = shrunk(tmp_path).lock()
-    train.train(config.tokenizer, config.tokenizer_run)
+    train(config.tokenizer, config.tokenizer_run)
     found = overfit.measure(config, 8)
     assert found["right"] >= 0.99

@@ -1,11 +1,10 @@
-"""From a codebook whose codes are all equal: k-means start or revival ends the collapse, and nothing else does.
+"""From a codebook whose codes are all equal: k-means or random restarts end the collapse, and nothing else does.
 
-With the parts that train.py calls: the task's start, loss and upkeep, on the embedded digits.
+With the functions that the task is made of, on the embedded digits.
 """
 
 import functools
 
-import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +12,7 @@ import optax
 import pytest
 
 from configs import vqvae
-from t2i_jax import models
+from t2i_jax import tasks
 from t2i_jax.evals.reconstruction import codebook_health
 from t2i_jax.nn import codebooks
 from t2i_jax.tasks import reconstruct
@@ -26,7 +25,7 @@ def images(data_dir):
     """Middles of training pictures."""
     config = vqvae.get_config("smoke")
     config.data.data_dir = str(data_dir)
-    train = reconstruct.inputs(config)[0]["train"]
+    train = tasks.make(config).prepare(data_dir, {}).splits["train"]
     return jnp.stack([train[i]["image"][8 : 8 + SIDE, 8 : 8 + SIDE] for i in range(256)]).astype(jnp.float32) / 255
 
 
@@ -36,18 +35,18 @@ def build(kind):
     config.model.update({"codebook_size": K, "quantizer": kind, "image_size": SIDE, "residual_blocks": 0})
     config.model.downsampling = 2
     config.model.quantizer_options[kind].decay = 0.9  # a run of so few steps forgets faster
-    model = models.build(config)
+    model = tasks.make(config).model
     optimizer = optax.adam(1e-3)
 
     @jax.jit
-    def train(params, variables, images, revive):
+    def train(params, variables, images, restart):
         def step(state, number):
             params, variables, moments = state
             key = jax.random.fold_in(jax.random.key(0), number)
             batch = {"image": jax.random.choice(key, images, (16,))}
             params, variables = jax.lax.cond(
-                revive & (number % EVERY == 0),
-                lambda p, v: reconstruct.upkeep(model, p, v, batch, key),
+                restart & (number % EVERY == 0),
+                lambda p, v: reconstruct.restart_dead_codes(model, p, v, batch, key),
                 lambda p, v: (p, v),
                 *(params, variables),
             )
@@ -64,12 +63,12 @@ def build(kind):
         (params, variables, _), _ = jax.lax.scan(step, state, jnp.arange(1, STEPS + 1))
         return model.apply({"params": params, **variables}, images, method="tokenize")
 
-    return config, model, train
+    return model, train
 
 
 @pytest.mark.parametrize("kind", ["ema", "gradient", "l2"])
-def test_either_remedy_ends_a_collapse_and_without_one_it_stays(kind, images, monkeypatch):
-    config, model, train = build(kind)
+def test_either_remedy_ends_a_collapse_and_without_one_it_stays(kind, images):
+    model, train = build(kind)
     variables = jax.jit(model.init)(jax.random.key(0), images[:1])
     params = variables.pop("params")
     averages, width = variables["codebook"]["code"], model.apply({"params": params, **variables}, method="tables")
@@ -77,13 +76,10 @@ def test_either_remedy_ends_a_collapse_and_without_one_it_stays(kind, images, mo
     own, averages = codebooks.place(params.get("code", {}), averages, equal, jnp.full(K, 1 / K))
     params, variables = {**params, "code": own} if own else params, {"codebook": {"code": averages}}
 
-    pictures = [{"image": image} for image in np.uint8(images * 255 + 0.5)]
-    monkeypatch.setattr(reconstruct, "inputs", lambda config: ({"train": grain.MapDataset.source(pictures)}, None))
-    config.kmeans_examples = 64
-    started = reconstruct.start(model, params, variables, config, jax.random.key(1))
+    started = reconstruct.kmeans_codebooks(model, params, variables, images[:64], jax.random.key(1))
 
-    def usage(state, revive):
-        return codebook_health(np.asarray(train(*state, images, revive)), K)["usage"]
+    def usage(state, restart):
+        return codebook_health(np.asarray(train(*state, images, restart)), K)["usage"]
 
     assert usage((params, variables), False) < 0.1
     assert usage((params, variables), True) > 0.9

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import pytest
 from fakes import fake_batch
 
-from t2i_jax import models
+from t2i_jax import models, tasks
 from t2i_jax.loop.command_line import known_configs
 from t2i_jax.loop.optimizer import make_schedule
 from t2i_jax.nn import quantizers
@@ -50,9 +50,9 @@ def test_every_experiment_has_what_the_loop_reads(name, variant):
     make_schedule(config.optim, config.steps)
     settings = asdict(Sampling(**config.sampling))
     assert dict(config.sampling) == (settings if "tokenizer" in config else {})  # so that flags find them
-    task = import_module(f"t2i_jax.tasks.{config.task}")
-    assert callable(task.loss_fn)
-    assert not config.upkeep_every or callable(task.upkeep)
+    task = tasks.make(config)
+    assert task.phases()  # the loss has what it reads of the config
+    assert not config.upkeep_every or callable(task.between_steps)
     assert json.loads(config.to_json())["model"] == json.loads(config.model.to_json())
     if "codebook_size" in config.model:
         assert json.loads(config.to_json())["model"]["codebook_size"] == config.model.codebook_size
@@ -63,10 +63,9 @@ def test_every_experiment_has_what_the_loop_reads(name, variant):
 @pytest.mark.parametrize(("name", "variant"), EXPERIMENTS)
 def test_every_model_builds_and_initialises(name, variant):
     config = build(name, variant)
-    model = models.build(config)
-    hash(model)  # jit takes it as static
-    init = functools.partial(import_module(f"t2i_jax.tasks.{config.task}").init, model)
-    shapes = jax.eval_shape(init, jax.random.key(0), fake_batch(config, 2))
+    task = tasks.make(config)
+    hash(task.model)  # jit takes it as static
+    shapes = jax.eval_shape(task.init, jax.random.key(0), fake_batch(config, 2))
     assert all(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
     assert variant == "smoke" or config.model.get("codebook_size", 256) >= 256
 

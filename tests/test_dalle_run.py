@@ -1,4 +1,4 @@
-"""The decoder-only model as a run: loss, start, and a run trained, drawn from and judged by the usual commands."""
+"""The decoder-only model: its loss, its first embeddings, and a run trained, sampled and judged as others are."""
 
 import jax
 import jax.numpy as jnp
@@ -7,13 +7,13 @@ import pytest
 from dalles import K, N, S, V, batch, build, forward, model_and_params
 
 import t2i_jax
-import train
 from configs import dalle as dalle_config
 from configs import patch_vqvae
-from t2i_jax import cli, files
+from t2i_jax import cli, files, tasks
 from t2i_jax.evals import diversity, faithfulness
+from t2i_jax.loop import overfit
+from t2i_jax.loop.train import train
 from t2i_jax.models.translator import shift_right
-from t2i_jax.stages import overfit
 from t2i_jax.tasks import dalle
 
 
@@ -42,7 +42,9 @@ def test_codes_that_are_alike_begin_alike():
         lambda x: jnp.full(x.shape, 7.0), jax.eval_shape(model.init, jax.random.key(0), *batch(1))
     )
     before, codebook = before["params"], rng.normal(3, 2, (K, 6))
-    after = dalle.start(model, before, codebook, np.zeros((N, 3)), jax.random.key(1))
+    task = tasks.make(dalle_config.get_config("smoke"))
+    task.model = model
+    after = task.from_tokenizer(before, codebook, np.zeros((N, 3)), jax.random.key(1))
     table, head = after["token_embed"]["embedding"], after["head"]
 
     def cosines(rows):
@@ -71,7 +73,7 @@ def fields(smoke_run, data_dir):
 @pytest.fixture(scope="module")
 def run(once, smoke_run, data_dir):
     def make(folder):
-        train.train(smoke(smoke_run, data_dir), folder)
+        train(smoke(smoke_run, data_dir), folder)
 
     return once("dalle", make)
 
@@ -118,7 +120,7 @@ def test_the_usual_commands_take_such_a_run(run, tmp_path, capsys, monkeypatch):
     assert "holds no BERT and GPT-2 (dalle)" in capsys.readouterr().err
 
 
-def test_captions_can_be_learned_by_heart(smoke_run, data_dir, monkeypatch):
+def test_it_overfits_a_few_captions(smoke_run, data_dir, monkeypatch):
     monkeypatch.setattr(overfit, "STEPS", 50)
     config = smoke(smoke_run, data_dir).unlock()
     config.optim.lr = 5e-3

@@ -166,7 +166,7 @@ def loss_of(model, variables, step, *, train=True, seed=5):
     return jax.jit(
         lambda params: dvae.loss_fn(
             model, params, {}, {"image": pictures()}, step=step,
-            rngs={"dropout": jax.random.key(seed)} if train else {}, train=train, **LOSS,
+            rngs={"noise": jax.random.key(seed)} if train else {}, train=train, **LOSS,
         )
     )(variables["params"])  # fmt: skip
 
@@ -203,7 +203,7 @@ def test_gradients_reach_every_parameter():
         jax.grad(
             lambda params: dvae.loss_fn(
                 model, params, {}, {"image": pictures()}, step=2,
-                rngs={"dropout": jax.random.key(0)}, train=True, **LOSS,
+                rngs={"noise": jax.random.key(0)}, train=True, **LOSS,
             )[0]
         )
     )(variables["params"])  # fmt: skip
@@ -215,7 +215,7 @@ def test_gradients_reach_every_parameter():
 def test_predictions_are_reconstructions_from_tokens():
     model, images = build(), pictures()
     variables = start(model)
-    predicted = dvae.predict(model, variables["params"], {}, {"image": images})
+    predicted = dvae.Task.predict(model, variables["params"], {}, {"image": images})
     ids = apply(model, variables, images, method="tokenize")
     np.testing.assert_array_equal(predicted["ids"], ids)
     np.testing.assert_allclose(predicted["image"], apply(model, variables, ids, method="detokenize"), atol=1e-6)
@@ -240,7 +240,7 @@ def test_gradients_are_numbers():
 
     def loss_fn(params):
         batch = {"image": jnp.array(np.random.default_rng(0).random((4, 16, 16, 3), np.float32))}
-        rngs = {"dropout": jax.random.key(0)}
+        rngs = {"noise": jax.random.key(0)}
         return dvae.loss_fn(model, params, {}, batch, step=0, rngs=rngs, train=True, **config.loss)[0]
 
     params = jax.jit(model.init)(jax.random.key(0), pictures())["params"]

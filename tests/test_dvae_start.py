@@ -8,27 +8,29 @@ import numpy as np
 import pytest
 
 from configs import dvae as configs
-from t2i_jax import models
+from t2i_jax import tasks
 from t2i_jax.errors import UserError
 from t2i_jax.evals.reconstruction import codebook_health
 from t2i_jax.nn import codebooks
-from t2i_jax.tasks import dvae, reconstruct
+from t2i_jax.tasks import dvae
 
 K = 64
 
 
 @functools.cache
 def built():
-    config = configs.get_config("smoke")
-    model = models.build(config)
-    return config, model, jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
+    task = tasks.make(configs.get_config("smoke"))
+    params = jax.jit(task.model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
+    return task, task.model, params
 
 
 @pytest.fixture(scope="module")
 def pictures(data_dir):
     config = configs.get_config("smoke")
     config.data.data_dir, config.kmeans_examples = str(data_dir), 32
-    return jnp.asarray(reconstruct.pictures(config))
+    task = tasks.make(config)
+    task.prepare(data_dir, {})
+    return jnp.asarray(task.kmeans_images())
 
 
 def features(model, params, images):
@@ -36,11 +38,9 @@ def features(model, params, images):
     return kept["intermediates"]["encoder"]["features"][0].reshape(-1, 2 ** (model.groups - 1) * model.width)
 
 
-def test_codes_are_nearest_centres_and_all_in_use(pictures, monkeypatch):
-    config, model, params = built()
-    config.kmeans_examples = len(pictures)
-    monkeypatch.setattr(reconstruct, "pictures", lambda config: pictures)
-    started = dvae.start(model, params, config, jax.random.key(1))
+def test_codes_are_nearest_centres_and_all_in_use(pictures):
+    _, model, params = built()
+    started = dvae.kmeans_codes(model, params, pictures, jax.random.key(1))
 
     tokenize = jax.jit(functools.partial(model.apply, method="tokenize"))
     before, after = (np.asarray(tokenize({"params": each}, pictures)) for each in (params, started))
@@ -60,10 +60,10 @@ def test_codes_are_nearest_centres_and_all_in_use(pictures, monkeypatch):
     np.testing.assert_allclose(started["codes"].std(), 1, rtol=1e-3)
 
 
-def test_it_can_be_switched_off_and_asks_for_enough_pictures():
-    config, model, params = built()
-    config.kmeans_examples = 0
-    assert dvae.start(model, params, config, jax.random.key(1)) is params
-    config.kmeans_examples, bigger = 1, model.clone(codebook_size=1000)
+def test_it_can_be_switched_off_and_asks_for_enough_pictures(pictures):
+    task, model, params = built()
+    task.config.kmeans_examples = 0
+    assert task.warm_start(params, {}, jax.random.key(1)) == (params, {})
+    bigger = model.clone(codebook_size=1000)
     with pytest.raises(UserError, match=r"config\.kmeans_examples 1 gives 64 features, 1000 codes; raise it"):
-        dvae.start(bigger, params, config, jax.random.key(1))
+        dvae.kmeans_codes(bigger, params, pictures[:1], jax.random.key(1))

@@ -14,7 +14,7 @@ import t2i_jax
 from t2i_jax import cli, models, runs
 from t2i_jax.convert import encoder_decoder
 from t2i_jax.errors import UserError
-from t2i_jax.tasks import tokens
+from t2i_jax.pipelines import drawing as tokens
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "seven", *(f"word{i}" for i in range(V - 7))]
 

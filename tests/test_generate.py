@@ -12,9 +12,9 @@ import t2i_jax
 from t2i_jax import files, pipelines, runs
 from t2i_jax.errors import UserError
 from t2i_jax.pipelines import batches
+from t2i_jax.pipelines import drawing as tokens
 from t2i_jax.random import stream
 from t2i_jax.sampling.settings import Sampling
-from t2i_jax.tasks import tokens
 
 PROMPTS = [
     "a red seven",

@@ -5,12 +5,11 @@ import json
 
 import numpy as np
 import pytest
-from t2i_jax.stages.tokens import open_tokens
 from torch_files import saved
 
 import t2i_jax
 from configs import dvae, translator
-from t2i_jax import cli, files, runs
+from t2i_jax import cli, files, runs, tasks
 from t2i_jax.convert import openai_dvae
 from t2i_jax.errors import UserError
 from t2i_jax.loop import continuing
@@ -185,19 +184,16 @@ def small(write, tmp_path):
     return run, asked
 
 
-def never(*_):
-    raise AssertionError("a converted run is finished; nothing is to be trained")
-
-
 def test_a_translator_may_name_it(small, data_dir, tmp_path):
     run, config = small
     config.data.data_dir = str(data_dir)
-    assert continuing.is_finished(run, config.tokenizer)
+    assert continuing.is_finished(run, config.tokenizer)  # nothing is to be trained
+    continuing.check_same(run, config.tokenizer)
     folder = tmp_path / "translator"
     folder.mkdir()
-    tokenizer, tokens = open_tokens(config, folder, train_first=never, accept=False)
-    assert tokenizer.num_tokens == 16
-    assert (tokens / "train").is_dir()
+    data = tasks.make(config).prepare(folder, {"tokenizer": t2i_jax.load(run)})
+    assert data.splits["train"][0]["ids"].shape == (16,)
+    assert (run / "tokens" / "captioned_digits-tiny" / "train").is_dir()
 
 
 def test_of_a_converted_run_its_model_counts_and_not_how_it_would_be_trained(small):

@@ -1,11 +1,11 @@
-"""A handful of captions by heart, and a config that cannot."""
+"""The overfit check: eight captions come back, and a config that cannot learn them is told."""
 
 import pytest
 
 from t2i_jax import cli
 from t2i_jax.errors import UserError
+from t2i_jax.loop import overfit
 from t2i_jax.loop.command_line import load_config
-from t2i_jax.stages import overfit
 
 
 @pytest.fixture
@@ -28,16 +28,16 @@ def test_what_cannot_learn_is_told_and_the_learning_rate_suspected_first(argumen
     monkeypatch.setattr(overfit, "STEPS", 50)
     config = load_config("configs/translator.py:smoke", ["--config.optim.lr=1e-7", *arguments])
     text = overfit.report(config, 3)
-    assert (
-        "verdict: it cannot learn these by heart; suspect the learning rate first (config.optim.lr 1e-07;" in text
-    )
+    assert "verdict: it cannot learn these; suspect the learning rate first (config.optim.lr 1e-07;" in text
 
 
 def test_what_cannot_be_tried(arguments, tmp_path):
     config = load_config("configs/translator.py:smoke", [f"--config.tokenizer_run={tmp_path}", *arguments[1:]])
     with pytest.raises(UserError, match="is not trained; train it first, or name another"):
         overfit.measure(config, 8)
-    with pytest.raises(UserError, match="give a number from 1 up, and the config of a translator"):
+    with pytest.raises(UserError, match="--overfit 0 is below 1"):
+        overfit.measure(config, 0)
+    with pytest.raises(UserError, match="give the config of a model that is sampled from captions"):
         overfit.measure(load_config("configs/vae.py:smoke"), 8)
     with pytest.raises(UserError, match=r"^--overfit 5000: the data has \d+ different captions"):
         overfit.measure(load_config("configs/translator.py:smoke", arguments), 5000)

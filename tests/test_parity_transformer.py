@@ -15,7 +15,7 @@ from torch_pairs import assert_same_tree, torch
 
 from t2i_jax.models.transformer import Model
 from t2i_jax.models.translator import shift_right
-from t2i_jax.tasks import tokens
+from t2i_jax.pipelines import drawing as tokens
 
 K, V, S, N = 211, 31, 9, 256
 LENGTHS = (9, 4, 1, 6)  # of the texts

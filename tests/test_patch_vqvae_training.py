@@ -1,4 +1,4 @@
-"""How a VQ-VAE trains: its codebooks, its loss, its start, its upkeep, and sizes too large to run here."""
+"""How a VQ-VAE trains: its codebooks, its loss, k-means, random restarts, and sizes too large to run here."""
 
 import functools
 
@@ -11,7 +11,7 @@ from flax.core import FrozenDict
 from patch_vqvaes import FIRST, apply, brute_force, build, codebooks_of, encode, pictures, start, trained_like
 
 from configs import patch_vqvae
-from t2i_jax import losses, models
+from t2i_jax import losses, tasks
 from t2i_jax.models.patch_vqvae import Model
 from t2i_jax.nn.codebooks import averages_of, codebook_of
 from t2i_jax.nn.quantizers import CodebookQuantizer
@@ -101,13 +101,14 @@ def test_the_loss_adds_the_commitment_to_each_codebook():
 
 
 @pytest.mark.parametrize("depth", [1, 2])
-def test_the_start_is_a_tokenizer_that_works_for_unseen_pictures(depth, data_dir):
+def test_after_kmeans_it_is_a_tokenizer_that_works_for_unseen_pictures(depth, data_dir):
     config = patch_vqvae.get_config("smoke")
     config.data.data_dir, config.model.depth, config.model.decoder_layers = str(data_dir), depth, 0
-    model, splits = models.build(config), reconstruct.inputs(config)[0]
-    images = jnp.stack([splits["validation"][i]["image"] for i in range(32)]).astype(jnp.float32) / 255
+    task = tasks.make(config)
+    model, validation = task.model, task.prepare(data_dir, {}).splits["validation"]
+    images = jnp.stack([validation[i]["image"] for i in range(32)]).astype(jnp.float32) / 255
     variables = fake_variables(jax.eval_shape(model.init, jax.random.key(0), images))
-    params, started = reconstruct.start(model, {}, variables, config, jax.random.key(0))
+    params, started = task.warm_start({}, variables, jax.random.key(0))
     assert params == {}
     assert jax.tree.map(jnp.shape, started) == jax.tree.map(jnp.shape, variables)
     for name, averages in started["codebook"].items():
@@ -120,7 +121,7 @@ def test_the_start_is_a_tokenizer_that_works_for_unseen_pictures(depth, data_dir
     assert after > max(19, before + 4)
 
 
-def test_upkeep_revives_the_dead_of_each_codebook_from_its_own_features():
+def test_dead_codes_of_each_codebook_restart_from_its_own_features():
     """Depth 2: a dead pattern may come back as what a first pattern left over."""
     model, images = build(depth=2), pictures()
     variables = start(model)
@@ -131,7 +132,7 @@ def test_upkeep_revives_the_dead_of_each_codebook_from_its_own_features():
         variables["codebook"][name] = averages_of(
             codebook_of(averages) + 50 * (frequency < 1e-3)[:, None], frequency
         )
-    params, after = jax.jit(functools.partial(reconstruct.upkeep, model, {}))(
+    params, after = jax.jit(functools.partial(reconstruct.restart_dead_codes, model, {}))(
         variables, {"image": images}, jax.random.key(3)
     )
     assert params == {}

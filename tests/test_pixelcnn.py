@@ -13,8 +13,9 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from t2i_jax.evals import tokens as baselines
 from t2i_jax.losses import cross_entropy
 from t2i_jax.models.pixelcnn import Model
+from t2i_jax.pipelines import drawing as tokens
 from t2i_jax.sampling.settings import Sampling
-from t2i_jax.tasks import prior, tokens
+from t2i_jax.tasks import prior
 
 V, S = 11, 5
 GRIDS = {  # with just as many layers as reach across
@@ -277,7 +278,8 @@ def test_it_learns_what_no_bigram_can():
         "text_mask": jnp.zeros((500, S), bool),
         "null": jnp.ones(500, bool),
     }
-    params = prior.init(model, jax.random.key(0), batch | {"ids": jnp.array(validation)})["params"]
+    texts = batch["text_ids"], batch["text_mask"]
+    params = model.init(jax.random.key(0), *texts, jnp.array(validation), batch["null"])["params"]
     optimizer = optax.adam(5e-3)
 
     @jax.jit
@@ -293,7 +295,7 @@ def test_it_learns_what_no_bigram_can():
     state, rng = optimizer.init(params), np.random.default_rng(2)
     for _ in range(300):
         params, state, _ = step(params, state, jnp.array(train[rng.integers(0, len(train), 64)]))
-    logits = prior.predict(model, params, {}, batch | {"ids": jnp.array(validation)})["logits"]
+    logits = prior.Task.predict(model, params, {}, batch | {"ids": jnp.array(validation)})["logits"]
     nats = float(cross_entropy(logits, jnp.array(validation)).mean())
     others = [name(train, validation, 4) for name in (baselines.unigram_nats, baselines.bigram_nats)]
     assert nats < 0.8 * min(others), (nats, others)

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 import t2i_jax
-import train
 from configs import prior as prior_config
 from t2i_jax import cli, files, pipelines, runs
 from t2i_jax.errors import UserError
 from t2i_jax.evals import diversity, faithfulness, report, tokens
 from t2i_jax.loop import continuing
+from t2i_jax.loop.train import train
 
 PROMPTS = ["a red seven", "a blue one above a green two"]
 
@@ -25,7 +25,7 @@ def smoke(smoke_run, data_dir):
 
 @pytest.fixture(scope="module")
 def run(once, smoke_run, data_dir):
-    return once("prior", lambda folder: train.train(smoke(smoke_run, data_dir).lock(), folder))
+    return once("prior", lambda folder: train(smoke(smoke_run, data_dir).lock(), folder))
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def unconditional(once, smoke_run, data_dir):
     def make(folder):
         config = smoke(smoke_run, data_dir)
         config.model.conditional = False
-        train.train(config.lock(), folder)
+        train(config.lock(), folder)
 
     return once("unconditional", make)
 

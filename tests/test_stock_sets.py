@@ -18,14 +18,15 @@ from PIL import Image
 from tensorflow_datasets.image_classification import cifar, mnist
 
 from configs import vae
+from t2i_jax import tasks
 from t2i_jax.data import pipeline
 from t2i_jax.errors import UserError
-from t2i_jax.tasks import reconstruct
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 TRAIN, TEST = 20, 10
 READ = """
 import sys
+from t2i_jax import tasks
 from t2i_jax.data import pipeline
 for name in ("mnist", "cifar10"):
     for example in pipeline.open_split(name, sys.argv[1], "train[:3]"):
@@ -184,7 +185,7 @@ def test_made_up_examples_go_all_the_way_to_a_batch(data_dir, name):
     config = vae.get_config(name)
     config.data.update({"data_dir": str(data_dir), "train": "train[:15]", "validation": "train[15:]"})
     with tfds.testing.mock_data(num_examples=7, data_dir=str(next(data_dir.glob(f"{name}/*")))):
-        splits, transform = reconstruct.inputs(config)
+        splits, transform = tasks.make(config).prepare(data_dir, {})
         assert len(splits["train"]) == len(splits["validation"]) == 7  # and not the 15 and 5 of the files
         batch = next(pipeline.train_stream(splits["train"], transform, batch_size=4, seed=0))
         captions = {example["caption"].decode() for example in splits["train"]}

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from configs import translator as configs
+from t2i_jax import tasks
 from t2i_jax.errors import UserError
 from t2i_jax.models.transformer import Model, sinusoids
 from t2i_jax.models.translator import shift_right
-from t2i_jax.stages import translate as stage
 
 K, N, V, S = 19, 7, 31, 6
 MODEL = Model(
@@ -103,4 +103,4 @@ def test_a_start_that_it_has_no_place_for_is_refused(tmp_path, field, value):
     config = configs.get_config("transformer")
     config[field] = value
     with pytest.raises(UserError, match=rf"config\.{field} .* the model transformer starts at random"):
-        stage.prepare(config, tmp_path, None, None, train_first=print, accept=False)
+        tasks.make(config).check(tmp_path)

@@ -1,16 +1,17 @@
-"""What a translator begins with: embeddings that are alike where the tokenizer's codes and places are."""
+"""What a translator begins with: embeddings that are alike where the tokenizer's codes and positions are."""
 
 import jax
 import numpy as np
 
-from t2i_jax.tasks import translate
+from configs import translator
+from t2i_jax import tasks
 
 K, N, WIDTH = 30, 12, 512
 
 
 def started(rows=16):
     rng = np.random.default_rng(0)
-    codebook, places = rng.normal(3, 2, (K, 6)), np.eye(4)[np.arange(N) % 4]
+    codebook, positions = rng.normal(3, 2, (K, 6)), np.eye(4)[np.arange(N) % 4]
     params = {
         "head": {"kernel": np.zeros((WIDTH, K))},
         "gpt2": {
@@ -20,7 +21,8 @@ def started(rows=16):
         },
         "bert": "untouched",
     }
-    return codebook, params, translate.start(None, params, codebook, places, jax.random.key(0))
+    task = tasks.make(translator.get_config("smoke"))
+    return codebook, params, task.from_tokenizer(params, codebook, positions, jax.random.key(0))
 
 
 def cosines(rows):
@@ -37,7 +39,7 @@ def test_codes_that_are_alike_begin_alike():
 
 
 def test_positions_begin_as_what_is_written_there_and_what_was_just_read():
-    """Places come in turns of 4: a position is like those 4 and 8 further on, and position 0 has read nothing."""
+    """Features come in turns of 4: a position is like those 4 and 8 further on, and position 0 has read nothing."""
     _, before, params = started()
     table, fresh = (tree["gpt2"]["position_embed"]["embedding"] for tree in (params, before))
     alike = cosines(table[:N])

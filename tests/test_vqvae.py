@@ -83,7 +83,7 @@ def test_places_are_rows_and_columns():
 
 @pytest.mark.parametrize("kind", quantizers.KINDS)
 def test_every_kind_of_quantizer_trains(kind):
-    """Thirty steps on one batch: the loss falls, encoder and codes move, and upkeep keeps shapes."""
+    """Thirty steps on one batch: the loss falls, encoder and codes move, and restarts keep shapes."""
     model, images = build(quantizer=kind), pictures(8)
     variables = start(model)
     params, optimizer = variables.pop("params"), optax.adam(1e-2)
@@ -97,7 +97,7 @@ def test_every_kind_of_quantizer_trains(kind):
                 variables,
                 {"image": images},
                 step=number,
-                rngs={"dropout": jax.random.key(number)},
+                rngs={name: jax.random.key(number) for name in ("dropout", "noise")},
                 train=True,
                 foreground_weight=1.0,
             )
@@ -106,8 +106,8 @@ def test_every_kind_of_quantizer_trains(kind):
         updates, moments = optimizer.update(gradient, moments)
         return optax.apply_updates(params, updates), variables, moments, gradient, metrics
 
-    upkeep = jax.jit(functools.partial(reconstruct.upkeep, model))
-    params, variables = upkeep(params, variables, {"image": images}, jax.random.key(2))
+    restart = jax.jit(functools.partial(reconstruct.restart_dead_codes, model))
+    params, variables = restart(params, variables, {"image": images}, jax.random.key(2))
     before = apply(model, {"params": params, **variables}, method="codebook")
     decibels, moments = [], optimizer.init(params)
     for number in range(30):

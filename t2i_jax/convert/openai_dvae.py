@@ -79,7 +79,8 @@ def config_of(tensors: dict[str, np.ndarray], image_size: int = 256) -> dict:
         "batch_size": 512,
         "accumulate": 1,
         "parallel": "jit",
-        "fsdp": False,
+        "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
+        "sharding_rules": [],
         "optim": {
             "lr": 1e-4,
             "warmup": 0,

@@ -5,6 +5,7 @@ import numpy as np
 
 from t2i_jax import tasks
 from t2i_jax.loop import setup
+from t2i_jax.loop.state import split
 
 GIGA = 1e9
 
@@ -31,9 +32,10 @@ def measure(config) -> dict:
     step, state = built.lower(once.batch_size).compile(), built.shapes
     memory, flops = step.memory_analysis(), step.cost_analysis()["flops"]
     if config.accumulate > 1:  # one update, however many micro-batches
-        for name, optimizer in built.optimizers.items():
-            update = jax.jit(optimizer.update).lower(state.params, state.opt_state[name], state.params).compile()
-            flops += (config.accumulate - 1) * (flops - update.cost_analysis()["flops"])
+        updates = sum(_update_flops(built, phase) for phase in built.phases)
+        flops += (config.accumulate - 1) * (flops - updates)
+    # Summed over micro-batches, of one phase at a time.
+    gradients = max(_bytes(split(state.params, phase.trains)[0]) for phase in built.phases)
     return {
         "parameters": {part: _count(tree) for part, tree in state.params.items()},
         "checkpoint": _bytes(state),
@@ -41,10 +43,17 @@ def measure(config) -> dict:
         "scratch": memory.temp_size_in_bytes
         + memory.output_size_in_bytes
         - memory.alias_size_in_bytes
-        + (_bytes(state.params) if config.accumulate > 1 else 0),  # summed gradients
+        + (gradients if config.accumulate > 1 else 0),
         "flops": flops,
         "devices": jax.device_count(),
     }
+
+
+def _update_flops(built: setup.Setup, phase: tasks.Phase) -> float:
+    """Arithmetic of an update of what a phase trains."""
+    trained, moments = split(built.shapes.params, phase.trains)[0], built.shapes.opt_state[phase.name]
+    update = jax.jit(built.optimizers[phase.name].update).lower(trained, moments, trained).compile()
+    return update.cost_analysis()["flops"]
 
 
 def report(config) -> str:

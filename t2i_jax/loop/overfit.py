@@ -45,6 +45,8 @@ def measure(config, count: int) -> dict:
                 f"the {name} {run} is not trained; train it first, or name another with --config.{name}_run=RUN"
             )
     task = tasks.make(_unregularised(config, count))
+    if task.recall is None:
+        raise UserError(f"--overfit of {config.name}: give the config of a model that is sampled from captions")
     with tempfile.TemporaryDirectory() as folder:
         task.check(Path(folder))
         parents = {name: tasks.open_run(run) for name, (_, run) in runs.parents(config).items()}

@@ -107,16 +107,8 @@ class Task:
         """`(params, variables) -> (scores, image grids)`, both by name. After `prepare`."""
         raise NotImplementedError
 
-    def recall(self, params: dict, batch: dict, key) -> float:
-        """Fraction of a batch's tokens that greedy sampling gives back, in [0, 1].
-
-        Raises:
-          UserError: the objective has nothing that could be given back.
-        """
-        del params, batch, key
-        raise UserError(
-            f"--overfit of {self.config.name}: give the config of a model that is sampled from captions"
-        )
+    recall: Callable | None = None
+    """`(params, batch, key) -> fraction of a batch's tokens that greedy sampling gives back, in [0, 1]`."""
 
     @classmethod
     def open(cls, run: str | Path, recover: Callable | None = None) -> Any:

@@ -153,6 +153,7 @@ class TokenTask(tasks.Task):
         return images.reshape(-1, *images.shape[2:])
 
     def recall(self, params: dict, batch: dict, key) -> float:
+        """See `Task.recall`."""
         keys = jax.random.split(key, len(batch["ids"]))
         null = np.zeros(len(keys), bool)
         ids = sample(

@@ -1,7 +1,6 @@
 """A translator that starts from released weights: what is loaded, what starts anew, and what it refuses."""
 
 import json
-from importlib import import_module
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +9,13 @@ import pytest
 import released
 from flax.traverse_util import flatten_dict
 
-from t2i_jax import models
+import t2i_jax
+from t2i_jax import models, tasks
 from t2i_jax.convert import gpt2
 from t2i_jax.data import text
 from t2i_jax.errors import UserError
 from t2i_jax.models.gpt2 import GPT2
-from t2i_jax.stages import halves
-from t2i_jax.tasks import translate
+from t2i_jax.tasks import pretrained
 
 WORDS = ["a", "red", "seven", "blue", "one", "##s", "two", "green", "three"]
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS, *(f"[unused{i}]" for i in range(released.V - 13))]
@@ -44,25 +43,20 @@ def config(smoke_config, sources):
     return config
 
 
-def never(*_):
-    raise AssertionError("the tokenizer is trained already")
-
-
 @pytest.mark.parametrize("which", ["both", "encoder", "decoder"])
 def test_a_run_starts_from_released_weights(config, tmp_path, capsys, which):
     for half in ("encoder", "decoder"):
         if which not in (half, "both"):
             config[f"{half}_weights"] = ""
-    folder, model = tmp_path / "run", models.build(config)
+    folder, task = tmp_path / "run", tasks.make(config)
     folder.mkdir()
-    stage = import_module("t2i_jax.stages.translate").prepare(
-        config, folder, translate, model, train_first=never, accept=False
-    )
-    example = stage.transform(stage.splits["train"][0], np.random.default_rng(0))
+    task.check(folder)
+    data = task.prepare(folder, {"tokenizer": t2i_jax.load(config.tokenizer_run)})
+    example = data.transform(data.splits["train"][0], np.random.default_rng(0))
     example = {name: np.asarray(value)[None] for name, value in example.items()}
-    fresh = jax.jit(lambda key: translate.init(model, key, example))(jax.random.key(1))["params"]
+    fresh = jax.jit(task.init)(jax.random.key(1), example)["params"]
     capsys.readouterr()
-    params, _ = stage.start(fresh, {})
+    params, _ = task.warm_start(fresh, {}, jax.random.key(2))
     said = capsys.readouterr().err
     assert jax.tree.map(np.shape, params) == jax.tree.map(np.shape, fresh)
 
@@ -72,7 +66,7 @@ def test_a_run_starts_from_released_weights(config, tmp_path, capsys, which):
     assert np.allclose(embedding, expected) == (which != "decoder")
     block = params["gpt2"]["blocks_1"]
     assert np.allclose(block["mlp"]["up"]["kernel"], decoder["h.1.mlp.c_fc.weight"] / 1e4) == (which != "encoder")
-    positions = np.asarray(params["gpt2"]["position_embed"]["embedding"])  # not those of the tokenizer's places
+    positions = np.asarray(params["gpt2"]["position_embed"]["embedding"])  # not those of the tokenizer's positions
     assert np.allclose(positions[[0, -1]], decoder["wpe.weight"][[0, -1]] / 1e4) == (which != "encoder")
     assert (not np.any(block["cross_attn"]["out"]["kernel"])) == (which != "encoder")
     np.testing.assert_array_equal(
@@ -108,7 +102,7 @@ def test_the_decoder_computes_at_first_what_it_was_released_to(tmp_path):
     model = models.translator.Model(7, 11, 5, 6, {"width": 32, "layers": 1, "heads": 2, "mlp_width": 8}, size)
     text_ids, mask, ids = np.ones((2, 6), int), np.ones((2, 6), bool), np.arange(22).reshape(2, 11) % 8
     fresh = jax.jit(model.init)(jax.random.key(0), text_ids, mask, ids)["params"]
-    params = halves.put({"gpt2": gpt2.load(tmp_path, size, "")}, fresh)
+    params = pretrained.put({"gpt2": gpt2.load(tmp_path, size, "")}, fresh)
     table = params["gpt2"]["token_embed"]["embedding"]
     np.testing.assert_array_equal(table, fresh["gpt2"]["token_embed"]["embedding"])
     theirs = reference(inputs_embeds=torch.tensor(np.asarray(table)[ids])).last_hidden_state.detach().numpy()
