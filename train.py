@@ -71,7 +71,7 @@ def train_locked(config, folder, accept_config_change):
     stage = import_module(f"t2i_jax.stages.{config.task}").prepare(
         config, folder, task, model, train_first=train_first, accept=accept_config_change
     )
-    checkpoints.made_from = stage.made_from
+    checkpoints.parents = dict(stage.parents)
     batches = pipeline.train_stream(
         stage.splits["train"],
         stage.transform,

@@ -1,6 +1,7 @@
 """What a task needs around it, one file a task: data, start, evaluators, and the run that it builds on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 
@@ -12,7 +13,7 @@ class Stage(NamedTuple):
       transform: from an example and a numpy Generator to arrays.
       start: `(params, variables) -> (params, variables)`, called once before the first step.
       evaluate: `(params, variables) -> (scores, picture grids)`, by name.
-      made_from: digest of the run that this one builds on; "" for none.
+      parents: digests of the runs that this one builds on, by name.
       frozen: parts of the model, first keys of its parameters, that stay as they are.
     """
 
@@ -20,7 +21,7 @@ class Stage(NamedTuple):
     transform: Callable
     start: Callable
     evaluate: Callable
-    made_from: str = ""
+    parents: Mapping[str, str] = MappingProxyType({})
     frozen: tuple[str, ...] = ()
 
 

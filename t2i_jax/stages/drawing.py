@@ -82,7 +82,7 @@ def prepare_drawing(
         images = show(pipe.of_parts(config, model, params, tokenizer, reader))
         return score(params), {"samples": picture_grid(images, columns=8)}
 
-    return Stage(splits, transform, start, evaluate, tokenizer.digest)
+    return Stage(splits, transform, start, evaluate, {"tokenizer": tokenizer.digest})
 
 
 def draw_captions(config, pipe: Translator) -> np.ndarray:

@@ -31,7 +31,7 @@ def open_tokens(config, folder: Path, *, train_first: Train, accept: bool) -> tu
         train_first(config.tokenizer, tokenizer_run)
     runs.check_same(tokenizer_run, config.tokenizer, "config.tokenizer", accept=accept)
     tokenizer = Tokenizer(tokenizer_run)
-    Checkpoints(folder).check_made_from(tokenizer.digest, str(tokenizer_run))
+    Checkpoints(folder).check_parents({"tokenizer": (tokenizer.digest, str(tokenizer_run))})
     tokens_dir = encode.encode(config, tokenizer, tokenizer_run)
     return tokenizer, tokens_dir
 
