@@ -29,6 +29,7 @@ from t2i_jax.loop.state import State
 from t2i_jax.loop.step import check_step, make_step
 from t2i_jax.random import stream
 from t2i_jax.sampling.settings import Sampling
+from t2i_jax.stages.backbone import optim_of
 
 
 def train(config, workdir, *, accept_config_change: bool = False) -> None:
@@ -88,7 +89,7 @@ def train_locked(config, folder, accept_config_change):
     except (ValueError, TypeError) as error:  # models say so where their fields do not fit each other
         raise UserError(f"config.model: {str(error).splitlines()[0]}") from error
     params = variables.pop("params")
-    optimizer = make_optimizer(config.optim, config.steps, stage.frozen)
+    optimizer = make_optimizer(optim_of(config), config.steps)
     loss_fn = partial(task.loss_fn, model, **config.loss)
     state = State.create(params, variables, optimizer, config.ema)
     step = make_step(state, loss_fn=loss_fn, optimizer=optimizer, config=config)

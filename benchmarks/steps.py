@@ -27,7 +27,7 @@ from t2i_jax.loop.optimizer import make_optimizer
 from t2i_jax.loop.state import State
 from t2i_jax.loop.step import JitStep
 from t2i_jax.sampling.settings import Sampling
-from t2i_jax.stages.backbone import frozen_parts
+from t2i_jax.stages.backbone import optim_of
 from t2i_jax.stages.dry_run import batch_of
 from t2i_jax.tasks import tokens
 
@@ -49,7 +49,7 @@ def train(config, steps: int) -> tuple:
     batch = make_up(batch_of(config, config.batch_size))
     first = {name: value[:1] for name, value in batch.items()}
     variables = jax.jit(partial(task.init, model))(jax.random.key(0), first)
-    optimizer = make_optimizer(config.optim, config.steps, frozen_parts(config.model))
+    optimizer = make_optimizer(optim_of(config), config.steps)
     state = State.create(variables.pop("params"), variables, optimizer, config.ema)
     loss_fn = partial(task.loss_fn, model, **config.loss)
     step = JitStep(state, loss_fn=loss_fn, optimizer=optimizer, config=config)

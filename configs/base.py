@@ -1,6 +1,10 @@
 """Fields that every experiment has."""
 
+import dataclasses
+
 import ml_collections
+
+from t2i_jax.loop.optimizer import Optim
 
 
 def base() -> ml_collections.ConfigDict:
@@ -13,17 +17,7 @@ def base() -> ml_collections.ConfigDict:
     config.parallel = "jit"  # "jit" over a mesh of all devices, or "pmap"
     config.fsdp = False  # shard parameters over the mesh as well (jit only)
 
-    config.optim = ml_collections.ConfigDict()
-    config.optim.lr = 1e-3
-    config.optim.warmup = 100  # steps from 0 to lr
-    config.optim.schedule = "cosine"  # after the warm-up, down to 0: "cosine", "linear"; or "constant"
-    config.optim.b1 = 0.9
-    config.optim.b2 = 0.999
-    config.optim.weight_decay = 0.0  # on matrices only
-    config.optim.clip = 1.0  # global gradient norm
-    config.optim.restarts = ()  # (step, rate): the schedule starts again there, from that rate
-    config.optim.factors = {}  # of the learning rate, by part of the model; 0 freezes a part
-    config.optim.muon = 0.0  # of the learning rate, for kernels, which Muon then trains; 0 = AdamW for all
+    config.optim = dataclasses.asdict(Optim())
     config.ema = 0.0  # decay of the averaged parameters that are sampled from; 0 = off
 
     config.log_every = 50

@@ -18,7 +18,6 @@ FLOORS = {
     "nn": 1,
     "models": 1.5,
     "losses": 1,
-    "schedules": 1,
     "sampling": 1,
     "data": 1,
     "convert": 1,

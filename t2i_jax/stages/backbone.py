@@ -42,6 +42,12 @@ def frozen_parts(fields) -> tuple[str, ...]:
     return ("features",) if is_frozen(fields) else ()
 
 
+def optim_of(config) -> dict:
+    """`config.optim` with the frozen parts' learning rates at 0."""
+    multipliers = {**config.optim.lr_multipliers, **dict.fromkeys(frozen_parts(config.model), 0.0)}
+    return {**config.optim, "lr_multipliers": multipliers}
+
+
 def load_weights(path: Path | None, params: dict, variables: dict) -> tuple[dict, dict]:
     """Params and variables with the ResNet's replaced by those of the file; as they are for None.
 

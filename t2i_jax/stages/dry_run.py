@@ -14,7 +14,7 @@ from t2i_jax.loop.optimizer import make_optimizer
 from t2i_jax.loop.state import State
 from t2i_jax.loop.step import JitStep, check_step
 from t2i_jax.random import stream
-from t2i_jax.stages.backbone import frozen_parts
+from t2i_jax.stages.backbone import optim_of
 
 GIGA = 1e9
 
@@ -57,7 +57,7 @@ def measure(config) -> dict:
     except (ValueError, TypeError) as error:  # models say so where their fields do not fit each other
         raise UserError(f"config.model: {str(error).splitlines()[0]}") from error
     params = variables.pop("params")
-    optimizer = make_optimizer(config.optim, config.steps, frozen_parts(config.model))
+    optimizer = make_optimizer(optim_of(config), config.steps)
     state = jax.eval_shape(lambda p, v: State.create(p, v, optimizer, config.ema), params, variables)
     once = config.copy_and_resolve_references()
     once.unlock()

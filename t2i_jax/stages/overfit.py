@@ -16,6 +16,7 @@ from t2i_jax.loop.optimizer import make_optimizer
 from t2i_jax.loop.state import State
 from t2i_jax.loop.step import JitStep
 from t2i_jax.random import stream
+from t2i_jax.stages.backbone import optim_of
 from t2i_jax.tasks import tokens
 
 STEPS = 600  # at most
@@ -54,7 +55,7 @@ def measure(config, count: int) -> dict:
         batch = _examples(stage, count)
         variables = jax.jit(partial(task.init, model))(stream(config.seed, "init"), batch)
         params, variables = stage.start(variables.pop("params"), variables)
-        optimizer = make_optimizer(config.optim, config.steps, stage.frozen)
+        optimizer = make_optimizer(optim_of(config), config.steps)
         state = State.create(params, variables, optimizer, 0.0)
         step = JitStep(
             state, loss_fn=partial(task.loss_fn, model, **config.loss), optimizer=optimizer, config=config

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float
 
 from t2i_jax import losses
@@ -20,7 +21,7 @@ def kl_weight(step, beta: float, warmup: int):
     Units that cost nothing at first are used; with the whole KL from the start they may never be
     (Bowman et al. 2016, section 3.1; Sønderby et al. 2016).
     """
-    return beta * jnp.minimum(1.0, step / warmup) if warmup else jnp.float32(beta)
+    return jnp.float32(optax.linear_schedule(0.0 if warmup else beta, beta, warmup)(step))
 
 
 def log_likelihood(
