@@ -1,8 +1,7 @@
-"""Arithmetic of a program, counted in its jaxpr: XLA's own count takes the body of a loop once, however long it is."""
+"""Arithmetic of a program, counted in its jaxpr; XLA's own count takes the body of a loop once."""
 
 import math
 
-import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
@@ -11,7 +10,7 @@ def flops_of(jaxpr) -> int:
     """Multiplications and additions of the matrix products and convolutions of a program, over all devices.
 
     A product [m, k] x [k, n] has 2 m k n. Loops count as often as they run, what is recomputed in a backward pass
-    counts again, and of branches the dearest one counts. Everything else (sums, softmax, random numbers) is left out.
+    counts again, and of branches the dearest one counts. All else (sums, softmax, random numbers) is left out.
 
     Args:
       jaxpr: of `jax.make_jaxpr(f)(...)`, or of `jax.jit(f).trace(...).jaxpr`.
@@ -67,8 +66,3 @@ def _of_convolution(equation) -> int:
         there = (positions % spacing == 0) & (positions >= 0) & (positions <= spacing * (length - 1))
         pairs *= int(there.sum())
     return 2 * outputs * inputs * pairs
-
-
-def flops_of_function(function, *args) -> int:
-    """`flops_of` a function at arrays or `jax.ShapeDtypeStruct`."""
-    return flops_of(jax.make_jaxpr(function)(*args))
