@@ -1,10 +1,6 @@
 """Fields that every experiment has."""
 
-import dataclasses
-
 import ml_collections
-
-from t2i_jax.loop.optimizer import Optim
 
 
 def base() -> ml_collections.ConfigDict:
@@ -17,7 +13,18 @@ def base() -> ml_collections.ConfigDict:
     config.parallel = "jit"  # "jit" over a mesh of all devices, or "pmap"
     config.fsdp = False  # shard parameters over the mesh as well (jit only)
 
-    config.optim = dataclasses.asdict(Optim())
+    config.optim = ml_collections.ConfigDict()  # see `t2i_jax.loop.optimizer.Optim`
+    config.optim.lr = 1e-3
+    config.optim.warmup = 100  # updates from lr / warmup to lr
+    config.optim.schedule = "cosine"  # after the warm-up, down to 0: "cosine", "linear"; or "constant"
+    config.optim.b1 = 0.9
+    config.optim.b2 = 0.999
+    config.optim.weight_decay = 0.0  # on matrices only
+    config.optim.clip = 1.0  # global gradient norm; 0 = no clip
+    config.optim.restarts = ()  # (step, rate): the schedule starts again there, from that rate
+    config.optim.lr_multipliers = {}  # by part of the model; 0 freezes a part
+    config.optim.muon = 0.0  # multiplier of lr for kernels, which Muon then trains; 0 = AdamW for all
+    config.optim.muon_exclude = ("head", "output", "logits", "mu", "logvar", "to_codes", "patches")
     config.ema = 0.0  # decay of the averaged parameters that are sampled from; 0 = off
 
     config.log_every = 50

@@ -9,6 +9,7 @@ import optax
 import pytest
 from ml_collections import ConfigDict
 
+from configs.base import base
 from t2i_jax.errors import UserError
 from t2i_jax.loop.optimizer import Optim, make_optimizer, make_schedule
 
@@ -120,6 +121,10 @@ def test_gradients_are_clipped_together():
     _, state = optimizer.update(gradients, optimizer.init(gradients), gradients)
     moments = optax.tree.get(state, "mu")
     np.testing.assert_allclose([moments["a"][0], moments["b"][0, 0]], [0.6, 0.8], rtol=1e-6)
+
+
+def test_configs_start_from_its_defaults():
+    assert base().optim.to_dict() == dataclasses.asdict(Optim())
 
 
 PARTS = {name: {"kernel": jnp.ones((2, 3))} for name in ("old", "slow", "new")}
