@@ -41,7 +41,7 @@ def make_up(shapes: dict) -> dict:
 def train(config, steps: int) -> tuple:
     """Examples a second, and megabytes of the state and of what a step needs beside it; and the trained state."""
     built = Setup(tasks.make(config))
-    compiled = built.lower(config.batch_size).compile()  # once: a jitted call would do so again
+    compiled = built.trace(config.batch_size).lower().compile()  # once: a jitted call would do so again
     memory = compiled.memory_analysis()
     state, batch = built.init(), built.split_batch(make_up(built.task.batch_spec(config.batch_size)))
     state, _ = jax.block_until_ready(compiled(state, batch))

@@ -15,17 +15,18 @@ def base() -> ml_collections.ConfigDict:
     config.mesh = {"data": -1, "fsdp": 1, "tensor": 1}
     config.sharding_rules = ()  # (regular expression of a parameter's path, mesh axes of its last axes)
 
-    config.optim = ml_collections.ConfigDict()
+    config.optim = ml_collections.ConfigDict()  # see `t2i_jax.loop.optimizer.Optim`
     config.optim.lr = 1e-3
-    config.optim.warmup = 100  # steps from 0 to lr
+    config.optim.warmup = 100  # updates from lr / warmup to lr
     config.optim.schedule = "cosine"  # after the warm-up, down to 0: "cosine", "linear"; or "constant"
     config.optim.b1 = 0.9
     config.optim.b2 = 0.999
     config.optim.weight_decay = 0.0  # on matrices only
-    config.optim.clip = 1.0  # global gradient norm
+    config.optim.clip = 1.0  # global gradient norm; 0 = no clip
     config.optim.restarts = ()  # (step, rate): the schedule starts again there, from that rate
-    config.optim.factors = {}  # of the learning rate, by part of the model; 0 freezes a part
-    config.optim.muon = 0.0  # of the learning rate, for kernels, which Muon then trains; 0 = AdamW for all
+    config.optim.lr_multipliers = {}  # by part of the model; 0 freezes a part
+    config.optim.muon = 0.0  # multiplier of lr for kernels, which Muon then trains; 0 = AdamW for all
+    config.optim.muon_exclude = ("head", "output", "logits", "mu", "logvar", "to_codes", "patches")
     config.ema = 0.0  # decay of the averaged parameters that are sampled from; 0 = off
 
     config.log_every = 50

@@ -38,7 +38,9 @@ def get_config(variant: str = "digits"):
     }
     config.kmeans_examples = 300  # pictures that the start looks at; 0 starts as initialised
     config.optim.lr = 6e-3
-    config.optim.factors = {"encoder": 0.03}  # else it chooses few codes before the decoder can tell them apart
+    config.optim.lr_multipliers = {
+        "encoder": 0.03
+    }  # else it chooses few codes before the decoder can tell them apart
     config.steps = 700
     config.eval_every = 350
     config.checkpoint_every = 350
@@ -46,7 +48,7 @@ def get_config(variant: str = "digits"):
         config.model.update({"codebook_size": 8192, "width": 256, "code_width": 128, "blocks": 2})
         config.model.groups = 4
         config.loss.update({"temperature_steps": 150_000, "kl_weight": 6.6, "kl_steps": 5000})
-        config.kmeans_examples, config.optim.factors = 0, {}
+        config.kmeans_examples, config.optim.lr_multipliers = 0, {}
         config.steps, config.batch_size, config.ema = 3_000_000, 512, 0.999
         config.optim.update({"lr": 1e-4, "warmup": 0, "weight_decay": 1e-4, "clip": 1.0})
         config.log_every, config.eval_every, config.checkpoint_every = 100, 10_000, 10_000

@@ -118,7 +118,7 @@ def get_config(variant: str = "digits"):
         config.optim.update({"lr": 5e-4, "warmup": 2000, "b2": 0.98, "weight_decay": 0.01})
         # What was learned elsewhere moves slowly; what is new in GPT-2, its table and its reading of BERT, fast.
         new = ("gpt2/token_embed", "ln_cross_attn", "cross_attn")
-        config.optim.factors = {"bert": 0.1, "gpt2": 0.1} | dict.fromkeys(new, 1.0)
+        config.optim.lr_multipliers = {"bert": 0.1, "gpt2": 0.1} | dict.fromkeys(new, 1.0)
         config.log_every, config.eval_every, config.checkpoint_every = 100, 2500, 1000
         config.sampling.update(
             {"temperature": 1.0, "min_p": 0.0, "top_p": 0.95, "plain_tokens": 0, "guidance_scale": 3.0}
@@ -133,7 +133,7 @@ def get_config(variant: str = "digits"):
             (10_000, 1.8e-3),
             (25_000, 1.5e-3),
         )  # in between down to 0, the report shows no numbers
-        config.optim.factors = {}
+        config.optim.lr_multipliers = {}
         config.sampling.update({"temperature": 0.0, "top_p": 1.0, "guidance_scale": 1.0})
     if variant == "smoke":
         config.data.name = "captioned_digits/tiny"

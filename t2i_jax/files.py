@@ -59,13 +59,14 @@ def read_json(path: str | Path) -> dict:
 
     Raises:
       DamagedError: the file is missing, is no JSON object, or its digest does not fit.
+      OSError: it cannot be read just now, which is no fault of its content.
     """
     try:
         content = json.loads(Path(path).read_bytes())
         expected = content.pop("sha256")
     except FileNotFoundError:
         raise DamagedError(f"{path} is missing") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedError(f"{path} is damaged ({type(error).__name__}: {error})") from None
     if _digest_of(content) != expected:
         raise DamagedError(f"{path} is damaged (its digest does not fit)")

@@ -25,10 +25,6 @@ def ends(*ending):
     return lambda path, *_, **__: Path(path).parts[-len(ending) :] == ending
 
 
-def within(name):
-    return lambda _, path, *__, **___: name in str(path)
-
-
 def pictures(count):
     return lambda _, images: len(images) == count
 
@@ -59,7 +55,7 @@ MOMENTS = {  # what is called; which calls count; the number of the one that is 
     "translator's step 1": ("__main__:take", step(1, "translator"), 1, BEFORE),
     "translator's step 5": ("__main__:take", step(5, "translator"), 1, BEFORE),
     "checkpoint begun": ("t2i_jax.loop.checkpoint:Checkpoints.save", step_of_state(4), 1, BEFORE),
-    "checkpoint half written": ("grain.checkpoint:CheckpointHandler.save", within("4.partial"), 1, AFTER),
+    "checkpoint half written": ("t2i_jax.loop.arrays:write", ends("4.partial", "state"), 1, AFTER),
     "checkpoint written, not sealed": ("t2i_jax.files:seal", ends("4.partial"), 1, BEFORE),
     "checkpoint sealed, not renamed": ("t2i_jax.files:seal", ends("4.partial"), 1, AFTER),
     "checkpoint renamed, weights not written": ("t2i_jax.runs:write_weights", weights_of(4), 1, BEFORE),

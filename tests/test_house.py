@@ -20,7 +20,6 @@ FLOORS = {
     "nn": 1,
     "sampling": 1,
     "data": 1,
-    "schedules": 1,
     "models": 1.5,
     "convert": 2,
     "pipelines": 2.5,

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import toys
+from ml_collections import ConfigDict
 
+from t2i_jax import tasks
 from t2i_jax.errors import UserError
 from t2i_jax.loop.state import merge, split
 
@@ -56,10 +58,23 @@ def test_what_no_phase_trains_gets_no_gradient_and_keeps_its_bits(monkeypatch):
 
 def test_split_and_merge_are_inverse():
     params = {"a": {"b": 1, "c": 2}, "d": {"e": 3}}
-    trained, others = split(params, "^a/b$|^d/")
+    phase = tasks.Phase(toys.line, ConfigDict(), trains="^a/b$|^d/")
+    trained, others = split(params, phase)
     assert (trained, others) == ({"a": {"b": 1}, "d": {"e": 3}}, {"a": {"c": 2}})
     assert merge(trained, others) == params
-    assert split(params, "") == (params, {})
+    assert split(params, phase._replace(trains="")) == (params, {})
+    frozen = ConfigDict({"lr_multipliers": {"a": 0.0, "a/c": 1.0}})
+    assert split(params, phase._replace(trains="", optim=frozen)) == (
+        {"a": {"c": 2}, "d": {"e": 3}},
+        {"a": {"b": 1}},
+    )
+    with pytest.raises(UserError, match="every parameter is frozen"):
+        split({"a": {"b": 1}}, phase._replace(optim=frozen))
+
+
+def test_a_multiplier_of_0_for_what_is_not_there(monkeypatch):
+    with pytest.raises(UserError, match=r"^config.optim.lr_multipliers.bert names no part of this model: weight$"):
+        toys.build(monkeypatch, toys.config(optim={"lr_multipliers": {"bert": 0.0}}), toys.line, params=ZERO)
 
 
 def test_average_of_params_by_hand(monkeypatch):

@@ -92,7 +92,7 @@ def loop_config(**changes) -> ConfigDict:
             "weight_decay": 0.0,
             "clip": 1.0,
             "restarts": (),
-            "factors": {},
+            "lr_multipliers": {},
             "muon": 0.0,
         },
     }

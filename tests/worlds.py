@@ -14,6 +14,7 @@ import grain
 import jax
 import msgpack
 import orbax.checkpoint as ocp
+from etils import epath
 
 REPO = Path(__file__).parents[1]
 STEPS = 6
@@ -67,8 +68,7 @@ def run(world, *faults, argv=TRANSLATOR):
 def checkpoint_of(run, step):
     """All arrays of a checkpoint by name, and its place in the data."""
     folder = (run / "checkpoints" / str(step)).resolve()
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as orbax:
-        state = orbax.restore(folder, args=ocp.args.Composite(state=ocp.args.StandardRestore()))["state"]
+    state = ocp.PyTreeCheckpointHandler().restore(epath.Path(folder / "state"))
     place = next((folder / "data").glob("process*")).read_bytes()
     return {jax.tree_util.keystr(path): x for path, x in jax.tree.leaves_with_path(state)}, place
 

@@ -1,47 +1,54 @@
-"""Checkpoints: the training state and the place in the data, saved together by Orbax, sealed with digests.
+"""Checkpoints: the training state and the iterator's position, written together and sealed with checksums.
 
-    checkpoints/STEP/state, data   Orbax's; checkpoints/STEP/digests.json lists the sha256 of every file
+    checkpoints/STEP/state          the arrays, as Orbax writes them
+    checkpoints/STEP/data           each host's position in the training data
+    checkpoints/STEP/digests.json   the sha256 of every file, the step, and the digests of the run's parents
 
 A checkpoint is written under the name STEP.partial, read back and compared bit by bit, sealed, and only then
 renamed. Orbax alone restores a flipped byte without a word.
 """
 
+import errno
 import json
+import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import grain
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from t2i_jax import files, runs
 from t2i_jax.errors import UserError
+from t2i_jax.loop import arrays, hosts
 from t2i_jax.loop.state import State
 
 
 class Checkpoints:
     """The checkpoints of a run, in `folder/checkpoints`; `save` and `restore` are for the holder of the run's lock.
 
+    With several hosts, all of them call every method, on a folder that they share.
+
     Args:
       folder: of the run.
       keep: how many `save` leaves, at least 1.
 
     Attributes:
-      parents: digests of the runs that this one builds on, by name, sealed into what is saved.
+      parents: digest of each run that this one builds on, by name, sealed into what is saved.
     """
 
     def __init__(self, folder: Path, keep: int = 1):
         self._folder, self._keep = folder / runs.CHECKPOINTS, keep
-        self._damaged: set[int] = set()  # steps that could not be restored
+        self._corrupt: set[int] = set()  # steps whose checksums do not fit, as the first host knows
         self.parents: dict[str, str] = {}
-        self._orbax = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
 
     @property
     def steps(self) -> list[int]:
-        """Steps that have a checkpoint, good or not, the newest first."""
+        """Steps that have a checkpoint, corrupt or not, the newest first."""
         return runs.checkpoint_steps(self._folder.parent)
 
     @property
@@ -51,139 +58,189 @@ class Checkpoints:
 
     @property
     def good(self) -> int | None:
-        """The step of the newest checkpoint that is not known to be damaged."""
-        return next((step for step in self.steps if step not in self._damaged), None)
+        """The step of the newest checkpoint that is not known to be corrupt."""
+        return next((step for step in self.steps if step not in self._corrupt), None)
 
     def check_parents(self, parents: dict[str, tuple[str, str]]) -> None:
-        """Whether the newest checkpoint with a complete manifest builds on these parents; seal them from now on.
+        """Compare a run's parents with those that its newest checkpoint was trained on; passes where there is none.
 
         Args:
-          parents: by name, the digest and the run of each.
+          parents: `{name: (digest, how to show it to people)}`.
 
         Raises:
-          UserError: it builds on others.
+          UserError: names the first parent that is another now.
         """
-        self.parents = {name: digest for name, (digest, _) in parents.items()}
         for step in self.steps:
             try:
-                before = files.read_json(self._folder / str(step) / files.MANIFEST).get("parents", {})
+                recorded = files.read_json(self._folder / str(step) / files.MANIFEST).get("parents", {})
             except files.DamagedError:
                 continue
-            for name, (digest, run) in parents.items():
-                if before.get(name) != digest:
+            for name, (digest, shown) in parents.items():
+                if recorded.get(name) != digest:
                     raise UserError(
-                        f"{self._folder.parent} was trained on another {name} than {run} holds now; choose another"
-                        " --workdir"
+                        f"{self._folder.parent} was trained on another {name} than {shown} holds now; restore that"
+                        " one, or choose another --workdir"
                     )
             return
 
     def save(self, state: State, stream: grain.DatasetIterator) -> None:
         """Save the state and the iterator's position under the state's step; afterwards delete what is too old.
 
+        The devices hold no second copy of the state: what was written is compared in the host's memory.
+
         Raises:
-          UserError: it cannot be written or does not read back as it was; the ones before it still stand.
+          UserError: it cannot be written, here or on another host, or does not read back as it was; the ones
+            before it still stand.
         """
         step, last = int(state.step), self.good
         partial, final = self._folder / f"{step}.partial", self._folder / str(step)
-        arguments = {"state": ocp.args.StandardSave(state), "data": grain.checkpoint.CheckpointSave(stream)}
         try:
-            self._folder.mkdir(exist_ok=True)
-            self._sweep()
-            self._orbax.save(partial.resolve(), args=ocp.args.Composite(**arguments))
-            _check_equal(state, self._read(partial, ocp.args.StandardRestore(_shapes(state)))["state"])
-            _check_place(stream, partial / "data")
-            if jax.process_index() == 0:
-                files.seal(partial, step=step, parents=self.parents)
-                if final.exists():  # one that could not be read, and has been trained again
-                    final.rename(final.with_suffix(".old"))
-                partial.rename(final)
-                files.sync_folder(self._folder)
+            with hosts.agreed():
+                if hosts.is_first():
+                    self._folder.mkdir(exist_ok=True)
+                    self._sweep()
+                    (partial / "state").mkdir(parents=True)
+                    (partial / "data").mkdir()
+            with hosts.agreed():
+                arrays.write(partial / "state", state)
+                _position_file(partial).write_text(json.dumps(stream.get_state(), indent=1))
+            with hosts.agreed():
+                if hosts.is_first():
+                    arrays.finish(partial / "state")
+            with hosts.agreed():
+                arrays.check_equal(partial / "state", state)
+                _check_position(partial, stream)
+            with hosts.agreed():
+                if hosts.is_first():
+                    files.seal(partial, step=step, parents=self.parents)
+                    if final.exists():  # a corrupt one, whose step has been trained again
+                        final.rename(final.with_suffix(".old"))
+                    partial.rename(final)
+                    files.sync_folder(self._folder)
         except Exception as error:  # a full disk reaches us through Orbax and TensorStore under many names
-            if jax.process_index() == 0 and self._folder.is_dir():
+            if hosts.is_first() and self._folder.is_dir():
                 self._sweep()
             stands = "there is none before it" if last is None else f"that of step {last} stands"
+            room = "make room, and " if os.strerror(errno.ENOSPC) in str(error) else ""
             raise UserError(
                 f"the checkpoint of step {step} cannot be saved in {self._folder}: {_first_line(error)}; {stands};"
-                " make room or mend the disk, and the same command continues"
+                f" {room}the same command continues"
             ) from None
-        multihost_utils.sync_global_devices("checkpoint saved")
-        whole = [step, *(other for other in self.steps if other < step and other not in self._damaged)]
-        for other in set(self.steps) - set(whole[: self._keep]):
-            (self._folder / str(other)).rename(self._folder / f"{other}.old")  # never half a checkpoint by its name
-        self._damaged.clear()
-        self._sweep()
+        with hosts.agreed():
+            if hosts.is_first():
+                self._retire(step)
 
     def restore(self, state: State, stream: grain.DatasetIterator) -> tuple[State, grain.DatasetIterator]:
-        """The newest state that is whole, and the iterator at its place.
+        """The newest state whose checksums fit, and the iterator at its position.
 
         Args:
-          state: its shapes, types and placement are those restored.
+          state: arrays or `jax.ShapeDtypeStruct`; their shapes, types and shardings are those restored.
           stream: of the run.
 
         Raises:
-          UserError: no checkpoint is whole, or it holds a model of another shape.
+          UserError: every checkpoint is corrupt; or the newest complete one holds another model, was saved by
+            another number of hosts, or cannot be read just now. For these, none is passed over or deleted.
         """
-        data = grain.checkpoint.CheckpointRestore(stream)
-        restored = self._newest(ocp.args.StandardRestore(_shapes(state)), data=data)
-        self._sweep()
-        return restored["state"], restored["data"]
+        folder = self._folder / str(self._newest())
+        with hosts.agreed(), _explained(folder):
+            arrays.check_fits(folder / "state", state)
+            position = _read_position(folder)
+            state = arrays.read(folder / "state", state)
+            stream.set_state(position)
+            stream.start_prefetch()
+        if hosts.is_first():
+            self._sweep()
+        return state, stream
 
     def weights(self) -> tuple[dict, dict, int]:
-        """Params to sample with, variables and the step of the newest whole checkpoint.
+        """Params to sample with and variables, as numpy arrays, and the step of the newest complete checkpoint.
 
         Raises:
-          UserError: there is none.
+          UserError: there is none, or it cannot be read just now.
         """
-        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        state = self._newest(ocp.args.StandardRestore(fallback_sharding=here))["state"]
-        return state["ema_params"] or state["params"], state["variables"] or {}, int(state["step"])
+        step = self._newest()
+        folder = self._folder / str(step)
+        with hosts.agreed(), _explained(folder):
+            params, variables = arrays.read_parts(
+                folder / "state",
+                lambda tree: ("ema_params" if tree.get("ema_params") else "params", "variables"),
+            ).values()
+        return params, variables, step
 
-    def _newest(self, state, **others):
+    def _newest(self) -> int:
+        """The newest step whose checksums fit; the first host reads, and names and remembers corrupt ones."""
+        with hosts.agreed():
+            step = self._newest_complete() if hosts.is_first() else 0
+        return int(multihost_utils.broadcast_one_to_all(np.int32(step)))
+
+    def _newest_complete(self) -> int:
         for step in self.steps:
             folder = self._folder / str(step)
             try:
-                if files.check_sealed(folder)["step"] != step:
-                    raise UserError(f"{folder} holds another step")
-                restored = self._read(folder, state, **others)
-            except Exception as error:  # Orbax raises several kinds for other shapes
+                with _explained(folder):
+                    sealed = files.check_sealed(folder).get("step")
+                if sealed != step:
+                    raise files.DamagedError(f"{folder} holds step {sealed}")
+            except files.DamagedError as error:
                 print(f"warning: checkpoint {step} is not used: {_first_line(error)}", file=sys.stderr)
-                self._damaged.add(step)
+                self._corrupt.add(step)
             else:
-                if self._damaged:
+                if self._corrupt:
                     print(f"warning: using the checkpoint of step {step} instead", file=sys.stderr)
-                return restored
+                return step
         raise UserError(
-            f"no checkpoint in {self._folder} is whole and fits this config; delete {self._folder.parent} to start"
-            " again, or choose another --workdir"
+            f"no checkpoint in {self._folder} is complete; delete {self._folder.parent} to start again, or choose"
+            " another --workdir"
         )
 
-    def _read(self, folder: Path, state, **others):
-        return self._orbax.restore(folder.resolve(), args=ocp.args.Composite(state=state, **others))
+    def _retire(self, step: int) -> None:
+        """Delete corrupt checkpoints, and those before `step` that are more than are to be kept."""
+        complete = [other for other in self.steps if other < step and other not in self._corrupt]
+        corrupt = self._corrupt & set(self.steps) - {step}
+        for other in [*complete[self._keep - 1 :], *corrupt]:
+            (self._folder / str(other)).rename(self._folder / f"{other}.old")  # never half a checkpoint by its name
+        self._corrupt.clear()
+        self._sweep()
 
     def _sweep(self) -> None:
-        """Remove what a killed save or deletion left: STEP.old, and STEP.partial under any of Orbax's names."""
-        if jax.process_index() == 0:
-            for ending in (".old", ".partial*"):
-                for path in self._folder.glob(f"[0-9]*{ending}"):
-                    shutil.rmtree(path)
+        """Remove what an interrupted save or deletion left: STEP.old and STEP.partial."""
+        for ending in (".old", ".partial"):
+            for path in self._folder.glob(f"[0-9]*{ending}"):
+                shutil.rmtree(path)
 
 
-def _shapes(state):
-    return jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Turn what is no fault of a checkpoint's files, such as a disk that does not answer, into one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # memory, disks and networks reach us through Orbax and XLA under many names
+        raise UserError(
+            f"{folder} cannot be read just now ({_first_line(error)}); nothing was deleted: free memory or mend the"
+            " disk, and the same command continues"
+        ) from error
 
 
-def _check_equal(state, restored) -> None:
-    for (path, one), other in zip(jax.tree.leaves_with_path(state), jax.tree.leaves(restored), strict=True):
-        for here, there in zip(one.addressable_shards, other.addressable_shards, strict=True):
-            if np.asarray(here.data).tobytes() != np.asarray(there.data).tobytes():
-                raise OSError(f"{jax.tree_util.keystr(path)} does not read back as it was written")
+def _position_file(folder: Path) -> Path:
+    return folder / "data" / f"process_{jax.process_index()}-of-{jax.process_count()}.json"
 
 
-def _check_place(stream, folder: Path) -> None:
-    """Compare the place in the data that was written for this host with the stream's."""
-    path = folder / f"process_{jax.process_index()}-of-{jax.process_count()}.json"
+def _check_position(folder: Path, stream: grain.DatasetIterator) -> None:
+    path = _position_file(folder)
     if json.loads(path.read_text()) != stream.get_state():
         raise OSError(f"{path} does not read back as it was written")
+
+
+def _read_position(folder: Path) -> dict:
+    path = _position_file(folder)
+    if not path.exists():
+        count = len(list(path.parent.iterdir()))
+        raise UserError(
+            f"{folder} was saved by {count} host(s), and now there are {jax.process_count()}; use {count}"
+        )
+    return json.loads(path.read_text())
 
 
 def _first_line(error: Exception) -> str:

@@ -5,6 +5,7 @@ import numpy as np
 
 from t2i_jax import tasks
 from t2i_jax.loop import setup
+from t2i_jax.loop.flops import flops_of
 from t2i_jax.loop.state import split
 
 GIGA = 1e9
@@ -18,24 +19,21 @@ def measure(config) -> dict:
 
     Returns:
       `parameters` by part, `checkpoint` (bytes of the state), `state` and `scratch` (bytes on each device, resident
-      and while a step runs; on CPU, where XLA widens bfloat16, more than elsewhere), `flops` (of a step, all
-      micro-batches, as XLA counts them on each device) and `devices`.
+      and while a step runs; on CPU, where XLA widens bfloat16, more than elsewhere), `flops` (of the matrix products
+      and convolutions of a step, all micro-batches, on each device) and `devices`.
 
     Raises:
       UserError: fields of the model that do not fit each other, or a batch that these devices cannot share.
     """
     setup.check_batch(config)
+    flops = flops_of(setup.Setup(tasks.make(config)).trace(config.batch_size).jaxpr) / jax.device_count()
     once = config.copy_and_resolve_references()
     once.unlock()
     once.accumulate, once.batch_size = 1, config.batch_size // config.accumulate
     built = setup.Setup(tasks.make(once))
-    step, state = built.lower(once.batch_size).compile(), built.shapes
-    memory, flops = step.memory_analysis(), step.cost_analysis()["flops"]
-    if config.accumulate > 1:  # one update, however many micro-batches
-        updates = sum(_update_flops(built, phase) for phase in built.phases)
-        flops += (config.accumulate - 1) * (flops - updates)
+    memory, state = built.trace(once.batch_size).lower().compile().memory_analysis(), built.shapes
     # Summed over micro-batches, of one phase at a time.
-    gradients = max(_bytes(split(state.params, phase.trains)[0]) for phase in built.phases)
+    gradients = max(_bytes(split(state.params, phase)[0]) for phase in built.phases)
     return {
         "parameters": {part: _count(tree) for part, tree in state.params.items()},
         "checkpoint": _bytes(state),
@@ -47,13 +45,6 @@ def measure(config) -> dict:
         "flops": flops,
         "devices": jax.device_count(),
     }
-
-
-def _update_flops(built: setup.Setup, phase: tasks.Phase) -> float:
-    """Arithmetic of an update of what a phase trains."""
-    trained, moments = split(built.shapes.params, phase.trains)[0], built.shapes.opt_state[phase.name]
-    update = jax.jit(built.optimizers[phase.name].update).lower(trained, moments, trained).compile()
-    return update.cost_analysis()["flops"]
 
 
 def report(config) -> str:

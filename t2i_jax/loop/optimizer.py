@@ -1,6 +1,8 @@
-"""AdamW, and Muon for kernels, with warm-up, schedule and clipping."""
+"""AdamW, and Muon for matrices, with warm-up, schedule and clipping."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import jax
 import optax
@@ -8,15 +10,88 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from t2i_jax.errors import UserError
 
+SCHEDULES = {
+    "cosine": lambda rate, steps: optax.cosine_decay_schedule(rate, steps),
+    "linear": lambda rate, steps: optax.linear_schedule(rate, 0.0, steps),
+    "constant": lambda rate, steps: optax.constant_schedule(rate),
+}
+ZEROS = {  # numbers that may be 0, and what it does
+    "warmup": "starts at the whole rate",
+    "weight_decay": "is no decay",
+    "clip": "is no clip",
+    "muon": "is AdamW for everything",
+}
+MATRICES = optax.contrib.MuonDimensionNumbers(reduction_axis=-2, output_axis=-1)
+MUON_RMS = 0.2  # about that of AdamW's steps (Liu et al. 2025, section 2.2)
 
-def make_schedule(optim, steps: int) -> optax.Schedule:
-    """Learning rate by step: linear warm-up over `optim.warmup` steps, then `optim.schedule` down to 0.
 
-    At each of `optim.restarts`, pairs of a step and a rate, it has come down to 0 and starts again from that rate.
+@dataclass(frozen=True)
+class Optim:
+    """`config.optim`, with its defaults.
+
+    Attributes:
+      lr: learning rate after the warm-up.
+      warmup: updates in which the rate rises in a line to `lr`; the first one has `lr / warmup`.
+      schedule: after the warm-up "cosine" or "linear", down to 0; or "constant".
+      b1, b2: decays of AdamW's two moments.
+      weight_decay: on matrices only, not on biases and scales.
+      clip: largest global norm of the gradient; 0 = no clip.
+      restarts: pairs of a step and a rate: the schedule starts again there, from that rate.
+      lr_multipliers: by part of the model, a piece of its parameters' paths, such as "bert" or "gpt2/token_embed";
+        where several fit, the one that ends deepest counts. 0 freezes a part.
+      muon: the rate's multiplier for the kernels that Muon trains; 0 = AdamW for all.
+      muon_exclude: pieces of the paths of kernels that AdamW keeps: output layers, and convolutions as products.
 
     Raises:
-      UserError: an unknown schedule, a warm-up longer than the run, or restarts that are not in order within it.
+      UserError: a value out of its range.
     """
+
+    lr: float = 1e-3
+    warmup: int = 100
+    schedule: str = "cosine"
+    b1: float = 0.9
+    b2: float = 0.999
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    restarts: Sequence = ()
+    lr_multipliers: Mapping = field(default_factory=dict)
+    muon: float = 0.0
+    muon_exclude: Sequence[str] = ("head", "output", "logits", "mu", "logvar", "to_codes", "patches")
+
+    def __post_init__(self):
+        if self.schedule not in SCHEDULES:
+            raise UserError(f"config.optim.schedule {self.schedule!r} is unknown; choose {', '.join(SCHEDULES)}")
+        if not 0 < self.lr < math.inf:
+            raise UserError(f"config.optim.lr {self.lr} is no number above 0; give a rate such as 1e-3")
+        for name in ("b1", "b2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"config.optim.{name} {getattr(self, name)} is no number from 0 up to below 1")
+        for name, zero in ZEROS.items():
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"config.optim.{name} {getattr(self, name)} is no number from 0 up; 0 {zero}")
+        for part, multiplier in self.lr_multipliers.items():
+            if not 0 <= multiplier < math.inf:
+                raise UserError(
+                    f"config.optim.lr_multipliers.{part} {multiplier} is no number from 0 up; 0 freezes this part"
+                )
+        for step, rate in self.restarts:
+            if not (step >= 0 and 0 < rate < math.inf):
+                raise UserError(f"config.optim.restarts has {(step, rate)}; give a step and a rate above 0")
+
+
+def make_schedule(optim, steps: int) -> optax.Schedule:
+    """Learning rate by number of updates done: a linear warm-up, then `optim.schedule` down to 0 at `steps`.
+
+    At each of `optim.restarts` it has come down to 0 and starts again from the rate given there.
+
+    Args:
+      optim: `config.optim`: an `Optim`, or a mapping of some of its fields.
+      steps: updates of the run.
+
+    Raises:
+      UserError: a warm-up longer than the run, restarts that are not in order within it, or see `Optim`.
+    """
+    optim = _settings(optim)
     first, end = ("the first restart", optim.restarts[0][0]) if optim.restarts else ("config.steps", steps)
     if optim.warmup > end:
         raise UserError(f"config.optim.warmup {optim.warmup} is above {first} {end}; lower it or train longer")
@@ -27,86 +102,100 @@ def make_schedule(optim, steps: int) -> optax.Schedule:
             f"config.optim.restarts {optim.restarts} are not steps in order up to config.steps {steps}; sort them,"
             " or train longer"
         )
-    parts = [optax.linear_schedule(0.0, optim.lr, optim.warmup)]
-    for (start, rate), end in zip(starts, ends, strict=True):
-        rest = max(1, end - start)
-        after = {
-            "cosine": optax.cosine_decay_schedule(rate, rest),
-            "linear": optax.linear_schedule(rate, 0.0, rest),
-            "constant": optax.constant_schedule(rate),
-        }
-        if optim.schedule not in after:
-            raise UserError(f"config.optim.schedule {optim.schedule!r} is unknown; choose {', '.join(after)}")
-        parts.append(after[optim.schedule])
+    rise = optim.lr / max(1, optim.warmup)
+    parts = [optax.linear_schedule(rise, rise + optim.lr, optim.warmup)]
+    parts += [
+        SCHEDULES[optim.schedule](rate, max(1, end - start))
+        for (start, rate), end in zip(starts, ends, strict=True)
+    ]
     return optax.join_schedules(parts, [start for start, _ in starts])
 
 
-def make_optimizer(optim, steps: int, frozen: Sequence[str] = ()) -> optax.GradientTransformation:
-    """AdamW (Loshchilov & Hutter 2019) behind a clip of the global gradient norm; decay on matrices only.
+def make_optimizer(optim, steps: int) -> optax.GradientTransformation:
+    """AdamW (Loshchilov & Hutter 2019) behind a clip of the global gradient norm.
 
-    With `optim.muon` above 0, two-dimensional kernels but the head's learn by Muon instead (Jordan et al. 2024,
-    "Muon: An optimizer for hidden layers in neural networks"), its steps as large as AdamW's usual ones (Liu et al.
-    2025, "Muon is Scalable for LLM Training", section 2.2).
+    With `optim.muon` above 0, hidden kernels learn by Muon instead (Jordan et al. 2024, "Muon: An optimizer for
+    hidden layers in neural networks"), its steps as large as AdamW's usual ones (Liu et al. 2025, "Muon is Scalable
+    for LLM Training", section 2.2). A kernel [in, out] is one matrix, one of stacked layers [L, in, out] is L.
 
     Args:
-      optim: `config.optim`. Its `factors` say what the learning rate is multiplied by in parts of the model, by a
-        piece of their parameters' paths, such as "bert" or "gpt2/token_embed"; where several fit, the one that ends
-        deepest counts. Its `muon` is what the rate is multiplied by for what Muon trains.
-      steps: of the run.
-      frozen: parts that stay as they are, as those of factor 0 do: no gradient, no decay, no optimizer state.
+      optim: `config.optim`: an `Optim`, or a mapping of some of its fields. Parts whose multiplier is 0 are not
+        among the parameters (`is_frozen`).
+      steps: updates of the run.
 
     Raises:
-      UserError: a schedule that cannot be; a factor below 0; at `init`, a part that the model does not have.
+      UserError: see `make_schedule`; at `init`, multipliers for a part that the parameters do not have.
     """
-    factors = dict(optim.factors) | dict.fromkeys(frozen, 0.0)
-    if optim.muon < 0:
-        raise UserError(f"config.optim.muon {optim.muon} is below 0; 0 is AdamW for everything")
-    for part, factor in factors.items():
-        if factor < 0:
-            raise UserError(f"config.optim.factors.{part} {factor} is below 0; 0 freezes this part")
+    optim = _settings(optim)
     schedule = make_schedule(optim, steps)
 
-    def adamw(factor):
+    def adamw(multiplier):
         return optax.adamw(
-            lambda step: factor * schedule(step),
+            lambda step: multiplier * schedule(step),
             b1=optim.b1,
             b2=optim.b2,
             weight_decay=optim.weight_decay,
-            mask=lambda params: jax.tree.map(lambda x: x.ndim > 1, params),
+            mask=lambda params: jax.tree.map_with_path(_decays, params),
         )
 
-    def muon(factor):
+    def muon(multiplier):
         return optax.contrib.muon(
-            lambda step: optim.muon * factor * schedule(step), weight_decay=optim.weight_decay, consistent_rms=0.2
+            lambda step: optim.muon * multiplier * schedule(step),
+            weight_decay=optim.weight_decay,
+            consistent_rms=MUON_RMS,
+            muon_weight_dimension_numbers=lambda params: jax.tree.map(lambda _: MATRICES, params),
         )
 
-    if not factors and not optim.muon:
-        return optax.chain(optax.clip_by_global_norm(optim.clip), adamw(1.0))
+    clip = optax.clip_by_global_norm(optim.clip) if optim.clip else optax.identity()
+    multipliers = {part: multiplier for part, multiplier in optim.lr_multipliers.items() if multiplier}
+    if not multipliers and not optim.muon:
+        return optax.chain(clip, adamw(1.0))
 
     def groups_of(params):
         flat = flatten_dict(params)
-        found = {path: path[0] if path[0] in frozen else _deepest(factors, "/".join(path)) for path in flat}
-        if unknown := sorted(factors.keys() - found.values()):
-            raise UserError(f"config.optim.factors.{unknown[0]} names no part of this model: {', '.join(params)}")
-        groups = {path: f"{factors.get(part, 1.0):g}" for path, part in found.items()}
+        found = {path: _deepest(multipliers, path) for path in flat}
+        if unknown := sorted(multipliers.keys() - found.values()):
+            raise UserError(
+                f"config.optim.lr_multipliers.{unknown[0]} names no part of this model: {', '.join(params)}"
+            )
+        groups = {path: f"{multipliers.get(part, 1.0):g}" for path, part in found.items()}
         if optim.muon:
-            kernels = [path for path, x in flat.items() if path[-1] == "kernel" and x.ndim == 2]
-            hidden = [path for path in kernels if path[0] != "head" and groups[path] != "0"]
+            kernels = [path for path, x in flat.items() if path[-1] == "kernel" and x.ndim in (2, 3)]
+            hidden = [path for path in kernels if not _deepest(optim.muon_exclude, path)]
             groups |= {path: f"muon {groups[path]}" for path in hidden}
         return unflatten_dict(groups)
 
-    kinds = {1.0, *factors.values()}
-    groups = {f"{factor:g}": adamw(factor) if factor else optax.set_to_zero() for factor in kinds}
+    kinds = {1.0, *multipliers.values()}
+    groups = {f"{kind:g}": adamw(kind) for kind in kinds}
     if optim.muon:
-        groups |= {f"muon {factor:g}": muon(factor) for factor in kinds if factor}
-    return optax.chain(
-        optax.masked(optax.set_to_zero(), lambda params: jax.tree.map(lambda name: name == "0", groups_of(params))),
-        optax.clip_by_global_norm(optim.clip),
-        optax.partition(groups, groups_of),
-    )
+        groups |= {f"muon {kind:g}": muon(kind) for kind in kinds}
+    return optax.chain(clip, optax.partition(groups, groups_of))
 
 
-def _deepest(parts, path: str) -> str | None:
+def is_frozen(optim, path: str) -> bool:
+    """Whether the learning-rate multiplier of a parameter is 0.
+
+    Args:
+      optim: `config.optim`.
+      path: of the parameter, such as "gpt2/blocks/mlp/up/kernel".
+    """
+    multipliers = _settings(optim).lr_multipliers
+    return multipliers.get(_deepest(multipliers, tuple(path.split("/")))) == 0
+
+
+def _settings(optim) -> Optim:
+    if isinstance(optim, Optim):
+        return optim
+    return Optim(**{**optim, "lr_multipliers": dict(optim.get("lr_multipliers", {}))})
+
+
+def _decays(path, x) -> bool:
+    """Whether weights decay: matrices do; the biases and scales of stacked layers are rows of one array [L, D]."""
+    return x.ndim > 1 and path[-1].key not in ("bias", "scale")
+
+
+def _deepest(parts, path: tuple[str, ...]) -> str | None:
     """The one of `parts` that ends deepest in a path; None where none is a piece of it."""
-    ends = {part: f"/{path}/".find(f"/{part}/") + len(part) for part in parts if f"/{part}/" in f"/{path}/"}
+    whole = f"/{'/'.join(path)}/"
+    ends = {part: whole.find(f"/{part}/") + len(part) for part in parts if f"/{part}/" in whole}
     return max(ends, key=ends.get, default=None)

@@ -8,6 +8,7 @@ from functools import cached_property, partial
 
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
 
 from t2i_jax.errors import UserError
 from t2i_jax.loop import sharding
@@ -44,9 +45,18 @@ class Setup:
         except (ValueError, TypeError) as error:  # models say so where their fields do not fit each other
             raise UserError(f"config.model: {str(error).splitlines()[0]}") from error
         self._state_sharding = sharding.infer(shapes, self.mesh, self.config.sharding_rules)
+        self._check_frozen(shapes.params)
         self.shapes = jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, self._state_sharding
         )
+
+    def _check_frozen(self, params) -> None:
+        paths = ["/".join(path) for path in flatten_dict(params)]
+        for part, multiplier in self.config.optim.get("lr_multipliers", {}).items():
+            if multiplier == 0 and not any(f"/{part}/" in f"/{path}/" for path in paths):
+                raise UserError(
+                    f"config.optim.lr_multipliers.{part} names no part of this model: {', '.join(params)}"
+                )
 
     def _create(self, key) -> State:
         batch = {name: jnp.zeros(x.shape, x.dtype) for name, x in self.task.batch_spec(1).items()}
@@ -90,14 +100,14 @@ class Setup:
         """One step; `batch` is this host's part, and the state given is gone afterwards."""
         return self._step(state, self.split_batch(batch))
 
-    def lower(self, size: int) -> jax.stages.Lowered:
-        """The step for a batch of `size` examples, not run."""
+    def trace(self, size: int) -> jax.stages.Traced:
+        """The step for a batch of `size` examples, not run: `.jaxpr`, and `.lower().compile()`."""
         place = sharding.batch(self.mesh)
         batch = {
             name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
             for name, x in self.task.batch_spec(size).items()
         }
-        return self._step.lower(self.shapes, batch)
+        return self._step.trace(self.shapes, batch)
 
     @cached_property
     def _between(self):

@@ -9,6 +9,8 @@ import optax
 from flax import struct
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from t2i_jax.errors import UserError
+from t2i_jax.loop.optimizer import is_frozen
 from t2i_jax.tasks import Phase
 
 
@@ -40,7 +42,7 @@ class State:
         ema: float,
     ) -> "State":
         """The state before the first step."""
-        opt_state = {phase.name: optimizers[phase.name].init(split(params, phase.trains)[0]) for phase in phases}
+        opt_state = {phase.name: optimizers[phase.name].init(split(params, phase)[0]) for phase in phases}
         return cls(jnp.zeros((), jnp.int32), params, opt_state, variables, params if ema else {})
 
     @property
@@ -49,19 +51,22 @@ class State:
         return self.ema_params or self.params
 
 
-def split(params: Mapping, trains: str) -> tuple[dict, dict]:
-    """Params that a phase trains, and the others.
+def split(params: Mapping, phase: Phase) -> tuple[dict, dict]:
+    """Params that a phase trains, and the others: what its pattern leaves out, or whose learning rate is 0.
 
-    Args:
-      params: nested dict.
-      trains: see `Phase`.
+    Raises:
+      UserError: nothing is left to train.
     """
-    if not trains:
-        return params, {}
-    flat = flatten_dict(params)
-    trained = {path: x for path, x in flat.items() if re.search(trains, "/".join(path))}
+    flat = {"/".join(path): x for path, x in flatten_dict(params).items()}
+
+    def is_trained(path):
+        return re.search(phase.trains, path) and not is_frozen(phase.optim, path)
+
+    trained = {path: x for path, x in flat.items() if is_trained(path)}
+    if not trained:
+        raise UserError(f"every parameter is frozen in the phase {phase.name}; see config.optim.lr_multipliers")
     others = {path: x for path, x in flat.items() if path not in trained}
-    return unflatten_dict(trained), unflatten_dict(others)
+    return unflatten_dict(trained, sep="/"), unflatten_dict(others, sep="/")
 
 
 def merge(trained: Mapping, others: Mapping) -> dict:

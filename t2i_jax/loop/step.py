@@ -37,7 +37,7 @@ def train_step(
     """
     params, variables, opt_state, metrics = state.params, state.variables, dict(state.opt_state), {}
     for number, phase in enumerate(phases):
-        trained, others = split(params, phase.trains)
+        trained, others = split(params, phase)
         keys = {
             name: jax.random.fold_in(stream(config.seed, name, state.step), number) for name in ("dropout", "noise")
         }

@@ -72,6 +72,7 @@ def _train_run(task: Task, workdir: Path, accept: bool) -> None:
         parents = {name: tasks.open_run(run) for name, (_, run) in built_on.items()}
         checkpoints = Checkpoints(folder, config.keep_checkpoints)
         checkpoints.check_parents({name: (parent.digest, built_on[name][1]) for name, parent in parents.items()})
+        checkpoints.parents = {name: parent.digest for name, parent in parents.items()}
         if checkpoints.latest is None:
             continuing.check_new(folder)
         data = task.prepare(folder, parents)

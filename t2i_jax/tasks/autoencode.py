@@ -129,7 +129,7 @@ def loss_fn(
     loss = -likelihoods
     if logvar is not None:
         kl = jnp.mean(jnp.sum(losses.kl_to_standard_normal(mu, logvar), -1))
-        weight = optax.linear_schedule(0.0, beta, kl_warmup)(step) if kl_warmup else jnp.float32(beta)
+        weight = jnp.float32(optax.linear_schedule(0.0 if kl_warmup else beta, beta, kl_warmup)(step))
         loss += weight * kl
         metrics |= {"kl": kl, "kl_weight": weight, "elbo": likelihoods - kl}
     loss /= images[0].size

@@ -2,8 +2,9 @@
 
 import jax
 import jax.numpy as jnp
+import optax
 
-from t2i_jax import losses, schedules
+from t2i_jax import losses
 from t2i_jax.errors import UserError
 from t2i_jax.models import dvae
 from t2i_jax.nn import codebooks
@@ -101,8 +102,8 @@ def loss_fn(
       loss, (variables, metrics). The PSNR is that of relaxed codes, the temperature's own.
     """
     images = batch["image"]
-    tau = schedules.cosine(step, 1.0, temperature, temperature_steps)
-    beta = schedules.linear(step, 0.0, kl_weight, kl_steps)
+    tau = optax.cosine_decay_schedule(1.0, temperature_steps, alpha=temperature)(step)
+    beta = optax.linear_schedule(0.0, kl_weight, kl_steps)(step)
     noise = rngs["noise"] if train else None
     logits, _, outputs = model.apply({"params": params, **variables}, images, temperature=tau, noise=noise)
     mean, log_scale = jnp.split(outputs, 2, axis=-1)
