@@ -19,8 +19,8 @@ def measure(config) -> dict:
 
     Returns:
       `parameters` by part, `checkpoint` (bytes of the state), `state` and `scratch` (bytes on each device, resident
-      and while a step runs; on CPU, where XLA widens bfloat16, more than elsewhere), `flops` (of the matrix products
-      and convolutions of a step, all micro-batches, on each device) and `devices`.
+      and while a step runs; on CPU, where XLA widens bfloat16, more than elsewhere), `flops` (of the matrix
+      products and convolutions of a step, all micro-batches, on each device) and `devices`.
 
     Raises:
       UserError: fields of the model that do not fit each other, or a batch that these devices cannot share.
