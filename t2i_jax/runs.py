@@ -71,7 +71,7 @@ def check_config_change(folder: Path, config: ConfigDict, *, accept: bool = Fals
         return False
     try:
         changes = differences(files.read_json(path), json.loads(config.to_json()))
-    except files.DamagedError as error:
+    except files.CorruptError as error:
         if not accept:
             raise UserError(f"{error}; give --accept-config-change to go on with the config named now") from None
         changes = [str(error)]
@@ -100,7 +100,7 @@ def check_new(folder: Path) -> None:
 
 def warn_of_newer_weights(folder: Path, step: int) -> None:
     """Say so where the weights have seen more steps than the checkpoint that a run continues from."""
-    with suppress(files.DamagedError):
+    with suppress(files.CorruptError):
         newer = load_weights(folder / WEIGHTS)[2]
         if newer > step:
             print(
@@ -176,7 +176,7 @@ def read_config(folder: str | Path) -> FrozenConfigDict:
 def _read_config(path: Path) -> dict:
     try:
         return files.read_json(path)
-    except files.DamagedError as error:
+    except files.CorruptError as error:
         way_out = "the same train.py command with --accept-config-change writes it anew"
         raise UserError(f"{error}; restore it, or: {way_out}") from None
 
@@ -232,7 +232,7 @@ def read_weights(folder: str | Path, recover: Callable | None = None) -> tuple[d
     folder = Path(folder)
     try:
         return load_weights(folder / WEIGHTS)
-    except files.DamagedError as error:
+    except files.CorruptError as error:
         found = recover(folder) if recover else None
         if found is None:
             if not (folder / WEIGHTS).exists():
@@ -251,19 +251,19 @@ def load_weights(path: Path) -> tuple[dict, dict, int, str]:
     """What `write_weights` wrote; see `read_weights`.
 
     Raises:
-      DamagedError: the file is missing or damaged.
+      CorruptError: the file is missing or damaged.
     """
     if not path.is_file():
-        raise files.DamagedError(f"{path} is missing")
+        raise files.CorruptError(f"{path} is missing")
     try:
         with safetensors.safe_open(path, "numpy") as file:
             metadata = json.loads(file.metadata()["t2i"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
         step, expected = metadata["step"], metadata["sha256"]
     except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise files.DamagedError(f"{path} is damaged ({error})") from None
+        raise files.CorruptError(f"{path} is damaged ({error})") from None
     if _digest(tensors, step) != expected:
-        raise files.DamagedError(f"{path} is damaged (its digest does not fit)")
+        raise files.CorruptError(f"{path} is damaged (its digest does not fit)")
     tree = unflatten_dict(tensors, sep="/")
     return tree.get("params", {}), tree.get("variables", {}), step, expected
 
@@ -278,7 +278,7 @@ def is_finished(folder: str | Path, config: ConfigDict) -> bool:
             for path in (folder / TEXT_TOKENIZER, folder / TOKENIZER / CONFIG):
                 files.read_json(path)
             load_weights(folder / TOKENIZER / WEIGHTS)
-    except files.DamagedError as error:
+    except files.CorruptError as error:
         if checkpoint_steps(folder):
             print(f"warning: {error}", file=sys.stderr)
         return False

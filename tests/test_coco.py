@@ -1,4 +1,4 @@
-"""COCO captions 2017: what is prepared from the official files, and what is left out of them."""
+"""COCO captions 2017: what is prepared from the official files, and what of them is skipped."""
 
 import io
 import json
@@ -11,15 +11,15 @@ from pathlib import Path
 import ml_collections
 import numpy as np
 import pytest
-from coco import GOOD, LEFT_OUT, captions_of, jpeg, write_coco
+from coco import GOOD, SKIPPED, captions_of, jpeg, write_coco
 from PIL import Image
 from tensorflow_datasets.core import shuffle
 
 from t2i_jax import encode, files
-from t2i_jax.data import coco_captions_2017, left_out, pipeline, text, token_cache
+from t2i_jax.data import pipeline, skipped, text
+from t2i_jax.data.sources import coco_captions_2017
 from t2i_jax.errors import UserError
 from t2i_jax.tasks import translate
-from t2i_jax.tasks.tokens import word_pieces
 
 NAME = "coco_captions_2017/tiny"
 
@@ -41,7 +41,7 @@ def no_network(monkeypatch):
 
 
 def open_split(tmp_path, split="train", **options):
-    return pipeline.open_split(NAME, str(tmp_path), split, **options)
+    return coco_captions_2017.open(split, str(tmp_path), variant="tiny", **options)[0]
 
 
 def test_pictures_that_can_be_read_are_there_in_order(manual, tmp_path, monkeypatch):
@@ -65,11 +65,11 @@ def test_pictures_that_can_be_read_are_there_in_order(manual, tmp_path, monkeypa
 def test_the_rest_is_named(manual, tmp_path, capsys):
     folder = Path(tmp_path, NAME, "1.0.0")
     open_split(tmp_path)
-    assert files.read_json(folder / left_out.FILE)["left_out"] == LEFT_OUT
-    assert left_out.FILE in files.check_sealed(folder)["files"]
+    assert files.read_json(folder / skipped.FILE)["skipped"] == SKIPPED
+    assert skipped.FILE in files.verify_manifest(folder)["files"]
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith(
-        f"warning: {NAME} lacks pictures: 1 captioned without a picture (train2017/99), 2 damaged ("
+        f"warning: {NAME} lacks pictures: 1 captioned without a picture (train2017/99), 2 corrupt ("
     )
     assert "1 missing (train2017/000000000008.jpg), 1 without captions (" in line
     open_split(tmp_path)
@@ -78,14 +78,14 @@ def test_the_rest_is_named(manual, tmp_path, capsys):
 
 def test_or_refused(manual, tmp_path):
     for _ in range(2):  # when it is prepared, and afterwards
-        with pytest.raises(UserError, match=r"lacks pictures: .*; config.data.damaged=skip goes on without them"):
-            open_split(tmp_path, damaged="refuse")
-    with pytest.raises(UserError, match=r"config.data.damaged is 'ignore'; it is skip or refuse"):
-        open_split(tmp_path, damaged="ignore")
+        with pytest.raises(UserError, match=r"lacks pictures: .*; config.data.corrupt=skip goes on without them"):
+            open_split(tmp_path, corrupt="refuse")
+    with pytest.raises(UserError, match=r"config.data.corrupt is 'ignore'; it is skip or refuse"):
+        open_split(tmp_path, corrupt="ignore")
     for part in ("train2017", "val2017"):
         _write_annotations(manual, part, [10, 11] if part == "val2017" else [1, 2])
     shutil.rmtree(tmp_path / NAME)
-    assert len(open_split(tmp_path, damaged="refuse")) == 2
+    assert len(open_split(tmp_path, corrupt="refuse")) == 2
 
 
 def _write_annotations(manual, part, numbers):
@@ -118,7 +118,7 @@ def test_archives_serve_as_well(manual, tmp_path):
                 opened.write(file, f"{part}/{file.name}")
     for example, zipped in zip(unpacked, open_split(other), strict=True):
         np.testing.assert_array_equal(example["image"], zipped["image"])
-    assert files.read_json(Path(other, NAME, "1.0.0", left_out.FILE))["left_out"] == LEFT_OUT
+    assert files.read_json(Path(other, NAME, "1.0.0", skipped.FILE))["skipped"] == SKIPPED
     path.write_bytes(path.read_bytes()[:-40])
     shutil.rmtree(other / NAME)
     with pytest.raises(UserError, match=r"val2017.zip is cut short or no zip file; fetch it again"):
@@ -150,11 +150,11 @@ def test_annotations_without_a_caption_are_refused(manual, tmp_path, part, cut, 
     monkeypatch.setattr(coco_captions_2017, "picture", None)
     path = manual / "annotations" / f"captions_{part}.json"
     path.write_bytes(cut(path.read_bytes()))
-    for damaged in ("skip", "refuse"):
+    for corrupt in ("skip", "refuse"):
         with pytest.raises(
             UserError, match=rf"captions_{part}.json is cut short or holds no captions \(.*; fetch"
         ) as error:
-            open_split(tmp_path, damaged=damaged)
+            open_split(tmp_path, corrupt=corrupt)
         assert "\n" not in str(error.value)
 
 
@@ -185,9 +185,9 @@ def test_of_cut_annotations_what_is_whole_is_read(manual, tmp_path, capsys, dama
     )
     assert lacking in capsys.readouterr().err
     with pytest.raises(UserError) as error:
-        open_split(tmp_path, damaged="refuse")
+        open_split(tmp_path, corrupt="refuse")
     assert str(error.value) == (
-        f"data set {NAME} {lacking}; config.data.damaged=skip goes on without them, or replace the files and delete"
+        f"data set {NAME} {lacking}; config.data.corrupt=skip goes on without them, or replace the files and delete"
         f" {tmp_path / NAME}"
     )
 
@@ -233,25 +233,27 @@ def tokens(manual, tmp_path):
         "data_dir": str(tmp_path),
         "train": "train",
         "validation": "validation",
-        "damaged": "skip",
+        "corrupt": "skip",
     }
     data |= {"caption_dropout": 0.0, "code_noise": 0.0}
     config = ml_collections.ConfigDict({"data": data, "model": {"codebook_size": 64, "num_tokens": 4}})
     (tmp_path / "run").mkdir()
-    folder = encode.encode(config, FakeTokenizer(), tmp_path / "run")
-    text.write_word_pieces(tmp_path / "words.json", word_pieces(folder, "digest", 64))
-    return folder, config, text.CaptionReader(tmp_path / "words.json", 12)
+    encoded = encode.encode(config, FakeTokenizer(), tmp_path / "run")
+    text.write_word_pieces(tmp_path / "words.json", text.build_word_pieces(encoded.splits["train"].captions(), 64))
+    return encoded, config, text.CaptionReader(tmp_path / "words.json", 12)
 
 
 def test_tokens_keep_every_caption(tokens):
-    ids, captions = token_cache.read_tokens(tokens[0] / "train", "digest")
-    assert ids.shape == (len(GOOD), 4)
-    assert captions == [[words.decode() for words in captions_of(number)] for number in GOOD]
+    rows = list(tokens[0].splits["train"].dataset())
+    assert [row["ids"].shape for row in rows] == [(4,)] * len(GOOD)
+    assert [row["captions"] for row in rows] == [
+        [words.decode() for words in captions_of(number)] for number in GOOD
+    ]
 
 
 def test_each_epoch_draws_a_caption_anew(tokens):
-    folder, config, reader = tokens
-    splits, transform = translate.inputs(config, folder, "digest", reader)
+    encoded, config, reader = tokens
+    splits, transform = translate.inputs(config, encoded.splits, reader)
     stream = partial(pipeline.train_stream, splits["train"], transform, batch_size=1)
 
     def drawn(batches, count):
@@ -275,12 +277,12 @@ def test_each_epoch_draws_a_caption_anew(tokens):
 
 
 def test_parts_of_a_split_have_tokens_of_their_own(tokens, tmp_path):
-    folder, config, _ = tokens
+    encoded, config, _ = tokens
     config.data.train = "train[:2]"
     part = encode.encode(config, FakeTokenizer(), tmp_path / "run")
-    assert (folder.name, part.name) == ("coco_captions_2017-tiny", "coco_captions_2017-tiny-train__2_")
-    assert len(token_cache.open_tokens(part / "train", "digest")) == 2
-    assert len(token_cache.open_tokens(folder / "train", "digest")) == len(GOOD)
+    folders = sorted(path.name for path in (tmp_path / "run" / "tokens").iterdir())
+    assert folders == ["coco_captions_2017-tiny", "coco_captions_2017-tiny-train__2_"]
+    assert (part.splits["train"].count, encoded.splits["train"].count) == (2, len(GOOD))
 
 
 def test_one_caption_draws_nothing(tokens):

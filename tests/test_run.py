@@ -112,7 +112,7 @@ def test_a_broken_config_is_one_line_to_read_and_to_continue(run, content, capsy
     assert not runs.is_finished(run, make_config())
     assert (run / runs.CONFIG).read_bytes() == content
     runs.check_config_change(run, make_config(), accept=True)
-    assert f"accepted config change: {run / runs.CONFIG} is damaged" in capsys.readouterr().err
+    assert f"accepted config change: {run / runs.CONFIG} is corrupt" in capsys.readouterr().err
 
 
 def test_a_config_of_someone_else_is_refused(run):

@@ -84,7 +84,7 @@ def _judge_digits(translator, seed: int, candidates: int) -> tuple[str, dict]:
 
 
 def _judge_photos(translator, seed: int, candidates: int) -> tuple[str, dict]:
-    from t2i_jax.data.captioned_photos import PHOTOGRAPHS, random_crops
+    from t2i_jax.data.sources.captioned_photos import PHOTOGRAPHS, random_crops
     from t2i_jax.evals import photographs  # only here, because it asks for the extra `photos`
 
     prompts = [words for words in PHOTOGRAPHS for _ in range(photographs.PICTURES)]
@@ -137,7 +137,7 @@ def read_scores(folder: Path, names: Sequence[str]) -> dict:
         return {}
     try:
         scores = files.read_json(path)
-    except files.DamagedError as error:
+    except files.CorruptError as error:
         raise UserError(f"{error}; delete it to evaluate without it") from None
     missing = [name for name in names if name not in scores]
     if missing:

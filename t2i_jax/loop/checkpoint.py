@@ -63,7 +63,7 @@ class Checkpoints:
         for step in self.steps:
             try:
                 made_from = files.read_json(self._folder / str(step) / files.MANIFEST).get("made_from")
-            except files.DamagedError:
+            except files.CorruptError:
                 continue
             if made_from != digest:
                 raise UserError(
@@ -88,7 +88,7 @@ class Checkpoints:
             _check_equal(state, self._read(partial, ocp.args.StandardRestore(_shapes(state)))["state"])
             _check_place(stream, partial / "data")
             if jax.process_index() == 0:
-                files.seal(partial, step=step, made_from=self.made_from)
+                files.write_manifest(partial, step=step, made_from=self.made_from)
                 if final.exists():  # one that could not be read, and has been trained again
                     final.rename(final.with_suffix(".old"))
                 partial.rename(final)
@@ -137,7 +137,7 @@ class Checkpoints:
         for step in self.steps:
             folder = self._folder / str(step)
             try:
-                if files.check_sealed(folder)["step"] != step:
+                if files.verify_manifest(folder)["step"] != step:
                     raise UserError(f"{folder} holds another step")
                 restored = self._read(folder, state, **others)
             except Exception as error:  # Orbax raises several kinds for other shapes

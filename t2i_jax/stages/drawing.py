@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from t2i_jax import runs
-from t2i_jax.data import text, token_cache
+from t2i_jax.data import text
 from t2i_jax.evals import translation
 from t2i_jax.pictures import picture_grid
 from t2i_jax.pipelines import Translator
@@ -42,17 +42,17 @@ def prepare_drawing(
       accept: take a tokenizer of another config.
       vocabulary: of a released BERT; None makes one of the captions.
     """
-    tokenizer, tokens_dir = open_tokens(config, folder, train_first=train_first, accept=accept)
+    tokenizer, encoded = open_tokens(config, folder, train_first=train_first, accept=accept)
     started = (folder / "checkpoints").exists()
     if not (started and (folder / runs.TEXT_TOKENIZER).exists()):
         size = config.model.text_vocab_size
         if vocabulary is None:
-            pieces = tokens.word_pieces(tokens_dir, tokenizer.digest, size)
+            pieces = text.build_word_pieces(encoded.splits["train"].captions(), size)
         else:
             pieces = text.read_vocabulary(vocabulary, size)
         text.write_word_pieces(folder / runs.TEXT_TOKENIZER, pieces)
     reader = text.CaptionReader(folder / runs.TEXT_TOKENIZER, config.data.text_len)
-    splits, transform = task.inputs(config, tokens_dir, tokenizer.digest, reader)
+    splits, transform = task.inputs(config, encoded.splits, reader)
     copy_tokenizer(Path(config.tokenizer_run), folder)
 
     def start(params, variables):
@@ -69,7 +69,7 @@ def prepare_drawing(
 
     score = translation.TranslationEvaluator(
         splits["validation"],
-        {split: token_cache.read_tokens(tokens_dir / split, tokenizer.digest)[0] for split in splits},
+        encoded.baselines,
         transform,
         predict=lambda params, batch: task.predict(model, params, {}, batch),
         sample=sample,

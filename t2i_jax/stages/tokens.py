@@ -10,7 +10,7 @@ from t2i_jax.pipelines import Tokenizer
 from t2i_jax.stages import Train
 
 
-def open_tokens(config, folder: Path, *, train_first: Train, accept: bool) -> tuple[Tokenizer, Path]:
+def open_tokens(config, folder: Path, *, train_first: Train, accept: bool) -> tuple[Tokenizer, encode.Encoded]:
     """The tokenizer that `config.tokenizer_run` names, trained first where it is not finished, and its tokens.
 
     Args:
@@ -20,7 +20,7 @@ def open_tokens(config, folder: Path, *, train_first: Train, accept: bool) -> tu
       accept: take a tokenizer of another config.
 
     Returns:
-      The tokenizer, and the folder that holds one token cache a split.
+      The tokenizer, and what `encode.encode` returns.
 
     Raises:
       UserError: the tokenizer's config is another, or the run was started with tokens of another.
@@ -32,8 +32,7 @@ def open_tokens(config, folder: Path, *, train_first: Train, accept: bool) -> tu
     runs.check_same(tokenizer_run, config.tokenizer, "config.tokenizer", accept=accept)
     tokenizer = Tokenizer(tokenizer_run)
     Checkpoints(folder).check_made_from(tokenizer.digest, str(tokenizer_run))
-    tokens_dir = encode.encode(config, tokenizer, tokenizer_run)
-    return tokenizer, tokens_dir
+    return tokenizer, encode.encode(config, tokenizer, tokenizer_run)
 
 
 def copy_tokenizer(tokenizer_run: Path, folder: Path) -> None:
@@ -46,7 +45,7 @@ def copy_tokenizer(tokenizer_run: Path, folder: Path) -> None:
     if (tokenizer_run / runs.SCORES).exists():
         try:
             files.read_json(tokenizer_run / runs.SCORES)
-        except files.DamagedError as error:
+        except files.CorruptError as error:
             raise UserError(f"{error}; delete it to go on without it") from None
         names.append(runs.SCORES)
     own = folder / runs.TOKENIZER

@@ -8,7 +8,7 @@ import numpy as np
 from einops import rearrange
 
 from t2i_jax import losses
-from t2i_jax.data import pipeline
+from t2i_jax.data import sources
 from t2i_jax.errors import UserError
 from t2i_jax.nn import codebooks
 
@@ -20,10 +20,7 @@ def inputs(config) -> tuple[dict, object]:
       UserError: the data set cannot be opened, or its pictures have another shape than the config says.
     """
     data = config.data
-    splits = {
-        split: pipeline.open_split(data.name, data.data_dir, data[split], data.damaged)
-        for split in ("train", "validation")
-    }
+    splits = {split: sources.open_split(data, data[split])[0] for split in ("train", "validation")}
     shape, asked = splits["train"][0]["image"].shape, (data.image_size, data.image_size, data.channels)
     if shape != asked:
         raise UserError(

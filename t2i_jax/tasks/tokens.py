@@ -2,40 +2,32 @@
 
 from collections.abc import Callable
 from functools import partial
-from itertools import chain
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from t2i_jax import losses
-from t2i_jax.data import token_cache
-from t2i_jax.data.text import CaptionReader, build_word_pieces
+from t2i_jax.data.text import CaptionReader
+from t2i_jax.data.token_cache import Tokens
 from t2i_jax.sampling.autoregressive import sample_tokens
 
 
-def word_pieces(tokens_dir, digest: str, max_size: int):
-    """A text tokenizer from the captions of the training tokens (see `build_word_pieces`)."""
-    captions = token_cache.read_tokens(tokens_dir / "train", digest)[1]
-    return build_word_pieces(chain.from_iterable(captions), max_size)
-
-
 def open_splits(
-    transform: Callable, config, tokens_dir, digest: str, reader: CaptionReader
+    transform: Callable, config, tokens: dict[str, Tokens], reader: CaptionReader
 ) -> tuple[dict, Callable]:
     """Token datasets by split, and the transform from an example to arrays.
 
     Args:
       transform: `(example, rng, *, reader, config) -> arrays`, the task's.
       config: of the run.
-      tokens_dir: folder that holds one token cache a split.
-      digest: of the tokenizer that made them.
+      tokens: by split, see `encode.Encoded.splits`.
       reader: of captions.
 
     Returns:
       `{"train": ..., "validation": ...}` and `transform(example, rng)`.
     """
-    splits = {split: token_cache.open_tokens(tokens_dir / split, digest) for split in ("train", "validation")}
+    splits = {split: opened.dataset() for split, opened in tokens.items()}
     return splits, partial(transform, reader=reader, config=config)
 
 
@@ -47,9 +39,10 @@ def read_caption(example: dict, rng: np.random.Generator, *, reader: CaptionRead
       with probability `data.caption_dropout`).
     """
     captions = example["captions"]  # drawn only where there is a choice
-    text_ids, text_mask = reader.encode(captions[rng.integers(len(captions)) if len(captions) > 1 else 0])
+    caption = captions[rng.integers(len(captions)) if len(captions) > 1 else 0]
+    text_ids, text_mask, _ = reader.encode([caption])
     null = rng.random() < config.data.caption_dropout
-    return {"ids": example["ids"], "text_ids": text_ids, "text_mask": text_mask, "null": null}
+    return {"ids": example["ids"], "text_ids": text_ids[0], "text_mask": text_mask[0], "null": null}
 
 
 def project(rows: np.ndarray, width: int, key) -> jax.Array:
