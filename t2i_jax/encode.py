@@ -47,7 +47,7 @@ def encode(config, tokenizer, run: str | Path) -> Encoded:
         if ours != theirs:
             raise UserError(f"config.model.{field} is {ours}, but tokenizer {run} has {theirs}; make them equal")
     data, folder = config.data, Path(run) / "tokens" / _folder_name(config.data)
-    if folder.exists() and not Path(data.data_dir).is_dir():
+    if folder.exists() and not (data.get("source") or Path(data.data_dir).is_dir()):
         raise UserError(
             f"config.data.data_dir {data.data_dir} does not exist, so nothing says what the tokens in {folder} were"
             " made of; name the folder of the data, or make it to prepare the data again"
@@ -69,16 +69,43 @@ def _open(config, tokenizer, run: Path, folder: Path) -> Encoded:
     data = config.data
     opened = {split: sources.open_split(data, data[split]) for split in SPLITS}
     stamps = {split: {"tokenizer": tokenizer.digest, "data": opened[split][1]} for split in SPLITS}
-    if any(token_cache.stale(folder / split, **stamps[split]) for split in SPLITS):
-        with files.lock(run, wait=True):
-            for split, stamp in stamps.items():
-                reason = token_cache.stale(folder / split, **stamp)  # another process may have been faster
-                if reason and reason != token_cache.MISSING:
-                    print(f"tokens in {folder / split} are {reason}: encoding again", file=sys.stderr)
-                if reason:
-                    _encode_split(tokenizer, opened[split][0], folder / split, stamp)
-    splits = {split: Tokens(folder / split, **stamps[split]) for split in SPLITS}
-    return Encoded(splits, _baselines(run, folder, splits, config.model.codebook_size))
+    size = config.model.codebook_size
+    if encoded := _current(folder, stamps, size):
+        return encoded
+    with files.lock(run, wait=True):
+        for split, stamp in stamps.items():
+            reason = token_cache.stale(folder / split, **stamp)  # another process may have been faster
+            if reason and reason != token_cache.MISSING:
+                print(f"tokens in {folder / split} are {reason}: encoding again", file=sys.stderr)
+            if reason:
+                _encode_split(tokenizer, opened[split][0], folder / split, stamp)
+        if encoded := _current(folder, stamps, size):
+            return encoded
+        splits = {split: Tokens(folder / split, **stamp) for split, stamp in stamps.items()}
+        scores = baselines(splits["train"].ids(), splits["validation"].ids(), size)
+        files.write_json(folder / BASELINES, {"made_of": _made_of(splits, size), "baselines": scores})
+        return Encoded(splits, scores)
+
+
+def _current(folder: Path, stamps: dict[str, dict], codebook_size: int) -> Encoded | None:
+    """What is there, if all of it is there and of these stamps."""
+    if any(token_cache.stale(folder / split, **stamp) for split, stamp in stamps.items()):
+        return None
+    splits = {split: Tokens(folder / split, **stamp) for split, stamp in stamps.items()}
+    path = folder / BASELINES
+    try:
+        content = files.read_json(path) if path.exists() else {}
+    except files.CorruptError as error:
+        print(f"warning: {error}; the baselines are counted again", file=sys.stderr)
+        path.unlink(missing_ok=True)
+        return None
+    if content.get("made_of") != _made_of(splits, codebook_size):
+        return None
+    return Encoded(splits, content["baselines"])
+
+
+def _made_of(splits: dict[str, Tokens], codebook_size: int) -> dict:
+    return {"codebook_size": codebook_size, **{split: opened.checksum for split, opened in splits.items()}}
 
 
 def _encode_split(tokenizer, dataset, folder: Path, stamp: dict[str, str]) -> None:
@@ -94,25 +121,3 @@ def _tokens(tokenizer, dataset, bar: tqdm):
             captions = row["captions"] if "captions" in row else [row["caption"]]
             yield row_ids, [caption.decode() for caption in captions]
         bar.update(len(rows))
-
-
-def _baselines(run: Path, folder: Path, splits: dict[str, Tokens], codebook_size: int) -> dict[str, float]:
-    """The baselines of a folder of tokens, from its `baselines.json` where that is of these tokens."""
-    made_of = {"codebook_size": codebook_size, **{split: opened.checksum for split, opened in splits.items()}}
-    path = folder / BASELINES
-
-    def read() -> dict | None:
-        try:
-            content = files.read_json(path) if path.exists() else {}
-        except files.CorruptError as error:
-            print(f"warning: {error}; it is computed again", file=sys.stderr)
-            return None
-        return content.get("baselines") if content.get("made_of") == made_of else None
-
-    if (scores := read()) is None:
-        with files.lock(run, wait=True):
-            if (scores := read()) is None:
-                train, validation = (splits[split].ids() for split in SPLITS)
-                scores = baselines(train, validation, codebook_size)
-                files.write_json(path, {"made_of": made_of, "baselines": scores})
-    return scores

@@ -1,6 +1,5 @@
 """COCO captions 2017: what is prepared from the official files, and what of them is skipped."""
 
-import io
 import json
 import shutil
 import zipfile
@@ -16,7 +15,7 @@ from PIL import Image
 from tensorflow_datasets.core import shuffle
 
 from t2i_jax import encode, files
-from t2i_jax.data import pipeline, skipped, text
+from t2i_jax.data import images, pipeline, skipped, text
 from t2i_jax.data.sources import coco_captions_2017
 from t2i_jax.errors import UserError
 from t2i_jax.tasks import translate
@@ -55,7 +54,7 @@ def test_pictures_that_can_be_read_are_there_in_order(manual, tmp_path, monkeypa
     for example in train:  # a picture's colour is its number; of CMYK it is more light than that
         number = example["image_id"]
         if GOOD[number] == "cmyk":
-            expected = coco_captions_2017.picture(jpeg("cmyk", number), 16)
+            expected = images.square(jpeg("cmyk", number), 16)
             np.testing.assert_array_equal(example["image"], expected)
         else:
             assert example["image"].mean() == pytest.approx(20 * number + 14.5, abs=3)
@@ -147,7 +146,7 @@ def test_without_files_or_network(manual, tmp_path, no_network):
     ],
 )
 def test_annotations_without_a_caption_are_refused(manual, tmp_path, part, cut, monkeypatch):
-    monkeypatch.setattr(coco_captions_2017, "picture", None)
+    monkeypatch.setattr(images, "square", None)
     path = manual / "annotations" / f"captions_{part}.json"
     path.write_bytes(cut(path.read_bytes()))
     for corrupt in ("skip", "refuse"):
@@ -201,21 +200,41 @@ def test_no_picture_at_all(manual, tmp_path):
         open_split(tmp_path)
 
 
-def test_pictures_are_antialiased_and_cropped_at_the_centre():
-    """Of 1-pixel squares no pattern is left; where no filter is, one would be."""
-    squares = np.indices((160, 240)).sum(0) % 2 * 255
-    coloured = np.stack([squares] * 3, -1).astype(np.uint8)
-    coloured[:, :30] = coloured[:, -30:] = (255, 0, 0)
-    image = coco_captions_2017.picture(_png(coloured), 16)
-    assert np.abs(image[:, 1:-1].astype(int) - 127).max() < 5
-    aliased = np.array(Image.fromarray(coloured[:, 40:200]).resize((17, 17), Image.Resampling.NEAREST))
-    assert np.abs(aliased.astype(int) - 127).max() > 100
+def test_any_error_of_decoding_one_picture_skips_that_one(manual, tmp_path, monkeypatch):
+    """By name and reason: a decoder may raise anything, and a picture may be too large for memory."""
+    square = images.square
+
+    def decode(content, size):
+        if content == jpeg("tall", 2):
+            raise RuntimeError("Failed to decode frame 0: Decoding of color planes failed")
+        return square(content, size)
+
+    monkeypatch.setattr(images, "square", decode)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 900)  # more than twice as many are refused, and 1 has 1,952
+    assert [example["image_id"] for example in open_split(tmp_path)] == [3, 4, 5]
+    named = files.read_json(tmp_path / NAME / "1.0.0" / skipped.FILE)["skipped"]
+    assert named["corrupt (RuntimeError)"] == ["train2017/000000000002.jpg"]
+    assert "train2017/000000000001.jpg" in named["above 1,800 pixels"]
 
 
-def _png(pixels):
-    opened = io.BytesIO()
-    Image.fromarray(pixels).save(opened, "PNG")
-    return opened.getvalue()
+def test_a_row_of_annotations_that_cannot_be_read_is_skipped(manual, tmp_path, capsys):
+    path = manual / "annotations" / "captions_train2017.json"
+    content = json.loads(path.read_text())
+    by_id = {row["id"]: row for row in content["annotations"]}
+    by_id[10]["caption"] = None
+    del by_id[21]["image_id"]
+    content["images"] += [{"id": "x", "file_name": "x.jpg"}]
+    path.write_text(json.dumps(content))
+    captions = {example["image_id"]: example["captions"] for example in open_split(tmp_path)}
+    assert captions[1] == captions_of(1)[1:]
+    assert captions[2] == [words for number, words in enumerate(captions_of(2)) if number != 1]
+    assert captions[3] == captions_of(3)
+    named = files.read_json(tmp_path / NAME / "1.0.0" / skipped.FILE)["skipped"]
+    rows = sorted(content["annotations"].index(by_id[number]) for number in (10, 21))
+    assert named["row of annotations that cannot be read"] == [
+        f"annotations/captions_train2017.json, row {number}" for number in rows
+    ]
+    assert named["row of images that cannot be read"] == ["annotations/captions_train2017.json, row 9"]
 
 
 class FakeTokenizer:

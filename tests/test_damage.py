@@ -51,6 +51,7 @@ CASES = [  # state, command, file, what becomes of it when damaged, and when mis
     ("untouched", "sample", "translator/model.safetensors", "survived", "survived"),
     ("untouched", "sample", "translator/tokenizer/config.json", "refused", "refused"),
     # The long form alone, because the short one has these files already.
+    ("interrupted", worlds.TRANSLATOR, f"{TOKENS}/baselines.json", "survived", "unread"),
     ("interrupted", worlds.TRANSLATOR, "translator/checkpoints/4/digests.json", "survived", "survived"),
     ("interrupted", worlds.TRANSLATOR, "translator/checkpoints/4/data/process_0-of-1.json", "survived", "survived"),
     ("interrupted", worlds.TRANSLATOR, "translator/model.safetensors", "survived", "survived"),

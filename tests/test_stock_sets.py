@@ -149,8 +149,9 @@ def test_preparing_needs_tensorflow(tmp_path, monkeypatch, name):
     monkeypatch.setattr(stock, "find_spec", lambda module: None if module == "tensorflow" else found(module))
     with pytest.raises(UserError) as error:
         open_split({"name": name, "data_dir": str(tmp_path)}, "train")
-    line = f"data set {name} is not prepared in {tmp_path}, and preparing it needs TensorFlow: pip install"
-    assert str(error.value).startswith(f"{line} '.[prepare]', or copy {tmp_path / name}")
+    shown = "coco_captions/2014" if name == "coco_captions" else name
+    line = f"data set {shown} is not prepared in {tmp_path}, and preparing it needs TensorFlow: pip install"
+    assert str(error.value).startswith(f"{line} '.[prepare]', or copy {tmp_path / shown}")
     assert "\n" not in str(error.value)
 
 

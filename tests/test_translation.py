@@ -34,8 +34,8 @@ def scores_of(ids, params, batch_size, drawn):
         return sample(params, batch, keys)
 
     evaluator = TranslationEvaluator(
-        grain.MapDataset.source(rows), BASELINES, lambda example, rng: example, predict=predict, sample=sample_batch,
-        codebook_size=K, batch_size=batch_size, temperature=1.0, drawn=drawn,
+        grain.MapDataset.source(rows), BASELINES, lambda example, rng: example,
+        predict=predict, sample=sample_batch, codebook_size=K, batch_size=batch_size, temperature=1.0, drawn=drawn,
     )  # fmt: skip
     return evaluator(params), sizes
 

@@ -111,6 +111,7 @@ class Tokens:
 
     Attributes:
       count: examples.
+      data: fingerprint of the images and captions that they were made of.
       checksum: of the manifest, so another one for other tokens.
     """
 
@@ -124,6 +125,7 @@ class Tokens:
         manifest = _manifest(folder, lambda: files.verify_manifest(folder, once=True))
         if reason := stale(folder, tokenizer=tokenizer, data=data):
             raise UserError(f"tokens in {folder} are {reason}; the same command encodes them again")
+        self.data = data
         self.count, self.checksum = manifest["count"], files.sha256_of(folder / files.MANIFEST)
         shards = [str(folder / name) for name in sorted(manifest["files"])]
         self._source = grain.sources.ArrayRecordDataSource(shards)

@@ -12,7 +12,6 @@ file lacks because it is cut short.
 """
 
 import dataclasses
-import io
 import json
 import re
 import sys
@@ -28,11 +27,10 @@ from pathlib import Path
 import grain
 import numpy as np
 import tensorflow_datasets as tfds
-from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image
 from tqdm import tqdm
 
-from t2i_jax.data import prepared, skipped
+from t2i_jax.data import images, prepared, skipped
 from t2i_jax.errors import UserError
 
 SHARD_SIZE = 1024  # pictures a shard, 200 MB before compression
@@ -103,23 +101,13 @@ class CocoCaptions2017(tfds.core.ShardBasedBuilder):
             return _load(folder.joinpath(names[number]), self.builder_config.size)
 
         with ThreadPoolExecutor() as pool:
-            images = tqdm(pool.map(load, numbers), folder.name, len(numbers), file=sys.stderr)
-            for number, image in zip(numbers, images, strict=True):
+            loaded = tqdm(pool.map(load, numbers), folder.name, len(numbers), file=sys.stderr)
+            for number, image in zip(numbers, loaded, strict=True):
                 if isinstance(image, str):
                     self._skipped[image].append(f"{folder.name}/{names[number]}")
                 else:
                     yield number, {"image": image, "captions": captions[number], "image_id": number}
         skipped.write(self.data_dir, {reason: names for reason, names in self._skipped.items() if names})
-
-
-def picture(content: bytes, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """An encoded picture's central square, scaled with antialiasing; grey and CMYK become RGB.
-
-    Raises:
-      Exception: of any kind, as Pillow's decoders do; the picture is corrupt.
-    """
-    with Image.open(io.BytesIO(content)) as opened:
-        return np.array(ImageOps.fit(opened.convert("RGB"), (size, size), Image.Resampling.LANCZOS))
 
 
 def _load(path, size: int) -> np.ndarray | str:
@@ -131,7 +119,7 @@ def _load(path, size: int) -> np.ndarray | str:
     except (zipfile.BadZipFile, zlib.error):
         return "corrupt"
     try:
-        return picture(content, size)
+        return images.square(content, size)
     except Image.DecompressionBombError:
         return f"above {2 * Image.MAX_IMAGE_PIXELS:,} pixels"
     except (OSError, SyntaxError, ValueError, EOFError):  # what Pillow makes of broken pictures
