@@ -177,7 +177,8 @@ def lock(folder: str | Path, *, wait: bool = False) -> Iterator[None]:
         print(f"waiting for {folder}, in use by process {name}", file=sys.stderr)
         held.acquire()
     try:
-        owner.write_text(f"{os.getpid()} on {platform.node()}")
+        with suppress(OSError):  # of a full disk: the lock is held without a name as well
+            owner.write_text(f"{os.getpid()} on {platform.node()}")
         yield
     finally:
         held.release()

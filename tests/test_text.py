@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from t2i_jax import files
-from t2i_jax.data.text import SPECIAL, CaptionReader, build_word_pieces, write_word_pieces
+from t2i_jax.data.text import SPECIAL, CaptionReader, build_word_pieces, describe_losses, write_word_pieces
 from t2i_jax.errors import UserError
 
 CAPTIONS = ("a red seven", "a blue three left of a red seven", "three yellow sevens", "an Orange six, small")
@@ -120,6 +120,15 @@ def test_words_that_training_never_showed(reader):
     assert unknown == ["Turquoise", "élan", "redd"]
     assert ids[0].tolist()[:5] == ids_of("[CLS]", "a", "[UNK]", "seven", "[SEP]")
     assert mask[0].sum() == 5
+
+
+def test_what_is_lost_of_captions_is_said(reader):
+    assert describe_losses(reader, CAPTIONS[:1] * 3) == ""
+    captions = ["a blue three left of a red seven", "a turquoise seven", "a turquoise or mauve six"]
+    assert describe_losses(reader, iter(captions)) == (
+        "of 3 captions: 1 cut to 8 word pieces (config.data.text_len), 3 words unknown to the text tokenizer"
+        " (turquoise, or, mauve)"
+    )
 
 
 @pytest.mark.parametrize("empty", ["", "  ", "\t\n"])

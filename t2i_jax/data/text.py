@@ -2,7 +2,9 @@
 
 import json
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from t2i_jax import files
 from t2i_jax.errors import UserError
 
+LOOKED_AT = 10_000  # captions: half a second
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
 
@@ -151,6 +154,20 @@ class TextTokenizer(ABC):
                     f" this run reads at most {self.text_len - added} (config.data.text_len less {added})"
                 )
         return self.encode(prompts)
+
+
+def describe_losses(tokenizer: TextTokenizer, captions: Iterable[str]) -> str:
+    """What a tokenizer loses of captions, in words; "" where it is nothing. The first LOOKED_AT are looked at."""
+    captions = list(islice(captions, LOOKED_AT))
+    cut = sum(length > tokenizer.text_len for length in tokenizer.lengths(captions))
+    unknown = Counter(tokenizer.encode(captions)[2])
+    lost = []
+    if cut:
+        lost.append(f"{cut:,} cut to {tokenizer.text_len} word pieces (config.data.text_len)")
+    if unknown:
+        words = ", ".join(word for word, _ in unknown.most_common(5))
+        lost.append(f"{len(unknown):,} words unknown to the text tokenizer ({words})")
+    return f"of {len(captions):,} captions: {', '.join(lost)}" if lost else ""
 
 
 class CaptionReader(TextTokenizer):

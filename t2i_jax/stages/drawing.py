@@ -1,5 +1,6 @@
 """What every stage that learns to draw image tokens is handed: data, start, and scores of what it draws."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,6 +53,8 @@ def prepare_drawing(
             pieces = text.read_vocabulary(vocabulary, size)
         text.write_word_pieces(folder / runs.TEXT_TOKENIZER, pieces)
     reader = text.CaptionReader(folder / runs.TEXT_TOKENIZER, config.data.text_len)
+    if lost := text.describe_losses(reader, encoded.splits["train"].captions()):
+        print(f"warning: {lost}", file=sys.stderr)
     splits, transform = task.inputs(config, encoded.splits, reader)
     copy_tokenizer(Path(config.tokenizer_run), folder)
 
