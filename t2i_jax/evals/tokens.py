@@ -38,7 +38,7 @@ def baselines(
     codes, contexts = np.ones(codebook_size, np.int64), np.zeros(codebook_size + 1, np.int64)
     seen = np.zeros(len(kinds), np.int64)
     for ids in train:
-        pairs = _pairs(ids, codebook_size)
+        pairs = np.sort(_pairs(ids, codebook_size))  # sorted, they are found several times faster
         codes += np.bincount(pairs % codebook_size, minlength=codebook_size)
         contexts += np.bincount(pairs // codebook_size, minlength=codebook_size + 1)
         place = np.minimum(np.searchsorted(kinds, pairs), len(kinds) - 1)
