@@ -194,9 +194,9 @@ def test_a_translator_may_name_it(small, data_dir, tmp_path):
     assert runs.is_finished(run, config.tokenizer)
     folder = tmp_path / "translator"
     folder.mkdir()
-    tokenizer, tokens = open_tokens(config, folder, train_first=never, accept=False)
+    tokenizer, encoded = open_tokens(config, folder, train_first=never, accept=False)
     assert tokenizer.num_tokens == 16
-    assert (tokens / "train").is_dir()
+    assert encoded.splits["train"].count == 512
 
 
 def test_of_a_converted_run_its_model_counts_and_not_how_it_would_be_trained(small):
