@@ -58,10 +58,11 @@ def digits() -> ml_collections.ConfigDict:
     """The embedded data: captioned handwritten digits, 32 x 32 pixels."""
     data = ml_collections.ConfigDict()
     data.name = "captioned_digits"
+    data.source = ""  # a file of one's own that opens the set (see `t2i_jax.data.sources`); "" finds it by its name
     data.data_dir = "data"  # where prepared TFDS sets lie, relative to the working directory
     data.train = "train"  # TFDS splits; parts of one as TFDS writes them: "train[:55000]"
     data.validation = "validation"
-    data.damaged = "skip"  # pictures that cannot be read are left out and named; "refuse" stops instead
+    data.corrupt = "skip"  # pictures that cannot be read are skipped and named; "refuse" stops instead
     data.image_size = 32  # H = W of its pictures; `config.model` reads it
     data.channels = 3
     return data
@@ -115,7 +116,7 @@ def on_tokens(config, tokenizer, data) -> None:
     config.data.text_len = 12  # S, word pieces a caption, [CLS] and [SEP] included
     config.data.caption_dropout = 0.1  # share of captions replaced by the null caption
     # One value, two places: overriding either field overrides both.
-    for field in ("name", "data_dir", "train", "validation", "damaged"):
+    for field in ("name", "source", "data_dir", "train", "validation", "corrupt"):
         tokenizer.data[field] = data.get_ref(field)
     tokenizer.model.codebook_size = config.model.get_ref("codebook_size")
     config.loss = {}

@@ -1,25 +1,29 @@
-"""Files that are there whole or not at all, and that say when they are damaged."""
+"""Atomic writes, checksums of what was written, and locks between processes; no jax."""
 
-import errno
-import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import filelock
 
 from t2i_jax.errors import UserError
 
 MANIFEST = "digests.json"
+JUST_NOW = 2.0  # seconds in which a file may change twice under one time stamp
 
 
-class DamagedError(UserError):
+class CorruptError(UserError):
     """A file is missing, or is not what was written."""
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, and stays there when the machine dies.
+    """Write a file so that it is there complete or not at all, and stays there when the machine dies.
 
     Raises:
       OSError: names the file; the disk is full or read-only, and what stood under the name before still stands.
@@ -31,7 +35,7 @@ def write_atomically(path: str | Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        partial.rename(path)
+        partial.replace(path)
     except OSError as error:
         with suppress(OSError):  # a cut file would keep a full disk full
             partial.unlink(missing_ok=True)
@@ -41,6 +45,8 @@ def write_atomically(path: str | Path, content: bytes) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Bring names that were made, moved or removed in a folder to the disk."""
+    if os.name == "nt":  # Windows opens no folder, and needs none of this
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -50,30 +56,30 @@ def sync_folder(folder: Path) -> None:
 
 def write_json(path: str | Path, content: dict) -> None:
     """Write a JSON object atomically, with the sha256 of all else in it as its field `sha256`."""
-    sealed = {**content, "sha256": _digest_of(content)}
-    write_atomically(path, json.dumps(sealed, indent=1, ensure_ascii=False).encode())
+    signed = {**content, "sha256": _json_checksum(content)}
+    write_atomically(path, json.dumps(signed, indent=1, ensure_ascii=False).encode())
 
 
 def read_json(path: str | Path) -> dict:
     """What `write_json` wrote.
 
     Raises:
-      DamagedError: the file is missing, is no JSON object, or its digest does not fit.
+      CorruptError: the file is missing, is no JSON object, or its checksum does not fit.
       OSError: it cannot be read just now, which is no fault of its content.
     """
     try:
         content = json.loads(Path(path).read_bytes())
         expected = content.pop("sha256")
     except FileNotFoundError:
-        raise DamagedError(f"{path} is missing") from None
+        raise CorruptError(f"{path} is missing") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DamagedError(f"{path} is damaged ({type(error).__name__}: {error})") from None
-    if _digest_of(content) != expected:
-        raise DamagedError(f"{path} is damaged (its digest does not fit)")
+        raise CorruptError(f"{path} is corrupt ({type(error).__name__}: {error})") from None
+    if _json_checksum(content) != expected:
+        raise CorruptError(f"{path} is corrupt (its checksum does not fit)")
     return content
 
 
-def _digest_of(content: dict) -> str:
+def _json_checksum(content: dict) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -83,70 +89,97 @@ def sha256_of(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def seal(folder: str | Path, **content) -> None:
+_known: dict[Path, tuple] = {}  # path -> (state, checksum) of files that this process has read
+
+
+def _sha256_once(path: Path) -> str:
+    """`sha256_of`, read once a process while the file's time, size and inode stay what they were."""
+    path = path.resolve()
+    stat = path.stat()
+    state = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+    if path in _known and _known[path][0] == state:
+        return _known[path][1]
+    started, checksum = time.time(), sha256_of(path)
+    if started - stat.st_mtime > JUST_NOW:  # else a later write could leave the same time
+        _known[path] = state, checksum
+    return checksum
+
+
+def write_manifest(folder: str | Path, **content) -> None:
     """Write `digests.json` into a folder: the sha256 of every file below it, and what else is given.
 
     The files are synced first, so that they are on the disk when the manifest says so. A manifest that a killed
-    process left, whole or not, is replaced.
+    process left, complete or not, is replaced.
     """
     folder = Path(folder)
-    sums = {}
+    checksums = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(MANIFEST)):
         with path.open("rb") as file:
-            os.fsync(file.fileno())
-        sums[str(path.relative_to(folder))] = sha256_of(path)
+            if os.name != "nt":  # where a file that is open for reading cannot be synced
+                os.fsync(file.fileno())
+        checksums[path.relative_to(folder).as_posix()] = sha256_of(path)
     for sub in sorted(p for p in folder.rglob("*") if p.is_dir()):
         sync_folder(sub)
-    write_json(folder / MANIFEST, {**content, "files": sums})
+    write_json(folder / MANIFEST, {**content, "files": checksums})
 
 
-def check_sealed(folder: str | Path) -> dict:
+def verify_manifest(
+    folder: str | Path, *, once: bool = False, only: Callable[[str], bool] = lambda name: True
+) -> dict:
     """Compare a folder with its manifest.
 
+    Args:
+      folder: that `write_manifest` was called for.
+      once: read a file once a process, as long as its time, size and inode stay the same.
+      only: which of the names are to be compared.
+
     Returns:
-      The manifest: `files` and what else was given to `seal`.
+      The manifest: `files` and what else was given to `write_manifest`.
 
     Raises:
-      DamagedError: names the first file that is missing or damaged.
+      CorruptError: names the first file that is missing or corrupt.
     """
     folder = Path(folder)
     manifest = read_json(folder / MANIFEST)
     if not isinstance(manifest.get("files"), dict):
-        raise DamagedError(f"{folder / MANIFEST} is damaged (it lists no files)")
-    for name, expected in manifest["files"].items():
+        raise CorruptError(f"{folder / MANIFEST} is corrupt (it lists no files)")
+    for name, expected in filter(lambda item: only(item[0]), manifest["files"].items()):
         path = folder / name
         if not path.is_file():
-            raise DamagedError(f"{path} is missing")
-        if sha256_of(path) != expected:
-            raise DamagedError(f"{path} is damaged (its digest does not fit)")
+            raise CorruptError(f"{path} is missing")
+        if (_sha256_once if once else sha256_of)(path) != expected:
+            raise CorruptError(f"{path} is corrupt (its checksum does not fit)")
     return manifest
 
 
 @contextmanager
 def lock(folder: str | Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold a folder's `lock`, which the kernel frees when its owner dies, however it dies.
+    """Hold a folder's `lock`, which the system frees when its owner dies, however it dies.
 
     Args:
       folder: an existing folder.
-      wait: until the owner is done, instead of raising.
+      wait: until the owner is done, after a line that names it, instead of raising.
 
     Raises:
       UserError: another process holds it.
     """
-    path = Path(folder) / "lock"
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                raise
-            file.seek(0)
-            owner = file.read().strip() or "unknown"
+    folder = Path(folder)
+    owner = folder / "lock.owner"  # beside the lock: Windows lets nobody read a locked file
+    held = filelock.FileLock(folder / "lock")
+    try:
+        held.acquire(blocking=False)
+    except filelock.Timeout:
+        name = owner.read_text().strip() if owner.exists() else "unknown"
+        if not wait:
             raise UserError(
-                f"{folder} is in use by another training (process {owner}); wait for it, stop it,"
+                f"{folder} is in use by another training (process {name}); wait for it, stop it,"
                 " or choose another --workdir"
             ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()} on {os.uname().nodename}")
-        file.flush()
+        print(f"waiting for {folder}, in use by process {name}", file=sys.stderr)
+        held.acquire()
+    try:
+        with suppress(OSError):  # of a full disk: the lock is held without a name as well
+            owner.write_text(f"{os.getpid()} on {platform.node()}")
         yield
+    finally:
+        held.release()

@@ -74,7 +74,7 @@ def copy_parent(run: Path, folder: Path, name: str) -> None:
     if (run / SCORES).exists():
         try:
             files.read_json(run / SCORES)
-        except files.DamagedError as error:
+        except files.CorruptError as error:
             raise UserError(f"{error}; delete it to go on without it") from None
         copied.append(SCORES)
     own = folder / name
@@ -87,7 +87,7 @@ def scored_step(folder: Path) -> int | None:
     """The step of the scores of a run; None where there are none."""
     try:
         return files.read_json(folder / SCORES).get("step")
-    except files.DamagedError:
+    except files.CorruptError:
         return None
 
 
@@ -95,7 +95,7 @@ def read_config(folder: str | Path) -> FrozenConfigDict:
     """The config of a run folder.
 
     Raises:
-      UserError: there is no such folder, it is no run, or its config is damaged.
+      UserError: there is no such folder, it is no run, or its config is corrupt.
     """
     path = Path(folder) / CONFIG
     if not Path(folder).is_dir():
@@ -113,11 +113,11 @@ def read_written_config(path: Path) -> dict:
     """The content of a run's config file, as `write_config` wrote it.
 
     Raises:
-      UserError: it is damaged.
+      UserError: it is corrupt.
     """
     try:
         return files.read_json(path)
-    except files.DamagedError as error:
+    except files.CorruptError as error:
         way_out = "the same train.py command with --accept-config-change writes it anew"
         raise UserError(f"{error}; restore it, or: {way_out}") from None
 
@@ -162,18 +162,18 @@ def read_weights(folder: str | Path, recover: Callable | None = None) -> tuple[d
     Args:
       folder: of the run.
       recover: `folder -> (params, variables, step)` from the newest good checkpoint, or None where there is none;
-        used, with a warning, where the weights' file is damaged or missing.
+        used, with a warning, where the weights' file is corrupt or missing.
 
     Returns:
       params, variables, the step, and the digest of all three.
 
     Raises:
-      UserError: there are none yet, or the file is damaged and nothing else can be had.
+      UserError: there are none yet, or the file is corrupt and nothing else can be had.
     """
     folder = Path(folder)
     try:
         return load_weights(folder / WEIGHTS)
-    except files.DamagedError as error:
+    except files.CorruptError as error:
         found = recover(folder) if recover else None
         if found is None:
             if not (folder / WEIGHTS).exists():
@@ -192,19 +192,19 @@ def load_weights(path: Path) -> tuple[dict, dict, int, str]:
     """What `write_weights` wrote; see `read_weights`.
 
     Raises:
-      DamagedError: the file is missing or damaged.
+      CorruptError: the file is missing or damaged.
     """
     if not path.is_file():
-        raise files.DamagedError(f"{path} is missing")
+        raise files.CorruptError(f"{path} is missing")
     try:
         with safetensors.safe_open(path, "numpy") as file:
             metadata = json.loads(file.metadata()["t2i"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
         step, expected = metadata["step"], metadata["sha256"]
     except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise files.DamagedError(f"{path} is damaged ({error})") from None
+        raise files.CorruptError(f"{path} is corrupt ({error})") from None
     if _digest(tensors, step) != expected:
-        raise files.DamagedError(f"{path} is damaged (its digest does not fit)")
+        raise files.CorruptError(f"{path} is corrupt (its checksum does not fit)")
     tree = unflatten_dict(tensors, sep="/")
     return tree.get("params", {}), tree.get("variables", {}), step, expected
 

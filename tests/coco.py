@@ -9,8 +9,8 @@ from PIL import Image
 
 CAPTIONS = 5
 GOOD = {1: "wide", 2: "tall", 3: "grey", 4: "cmyk", 5: "small"}
-LEFT_OUT = {
-    "damaged": ["train2017/000000000006.jpg", "train2017/000000000007.jpg"],
+SKIPPED = {
+    "corrupt": ["train2017/000000000006.jpg", "train2017/000000000007.jpg"],
     "missing": ["train2017/000000000008.jpg"],
     "without captions": ["train2017/000000000009.jpg"],
     "captioned without a picture": ["train2017/99"],
@@ -30,7 +30,7 @@ def jpeg(kind: str, number: int) -> bytes:
 
 
 def write_coco(folder: Path) -> None:
-    """Nine pictures for training, of which four are left out, and two for validation."""
+    """Nine pictures for training, of which four are skipped, and two for validation."""
     train = {f"{number:012}.jpg": jpeg(kind, number) for number, kind in GOOD.items()}
     train["000000000006.jpg"] = jpeg("wide", 6)[:300]
     train["000000000007.jpg"] = b"<html>404</html>"

@@ -3,7 +3,6 @@
 Under pytest-xdist every worker asks for them; a file lock lets the first one make them and the others wait.
 """
 
-import fcntl
 import os
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
+import filelock
 import jax
 import pytest
 
@@ -93,8 +93,7 @@ def once(shared):
 
     def call(name, make):
         folder = shared / name
-        with (shared / f"{name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with filelock.FileLock(shared / f"{name}.lock"):
             done = shared / f"{name}.done"
             if not done.exists():
                 make(folder)
@@ -107,9 +106,9 @@ def once(shared):
 @pytest.fixture(scope="session")
 def data_dir(once):
     """Where `captioned_digits/tiny` lies prepared."""
-    from t2i_jax.data import pipeline
+    from t2i_jax.data.sources import captioned_digits
 
-    return once("data", lambda folder: pipeline.open_split("captioned_digits/tiny", str(folder), "train"))
+    return once("data", lambda folder: captioned_digits.open("train", str(folder), variant="tiny"))
 
 
 @pytest.fixture(scope="session")
@@ -162,10 +161,12 @@ def interrupted(untouched):
 
 @pytest.fixture
 def read_only():
-    """A look at a folder's files but its lock; call it again to see whether they are what they were."""
+    """A look at a folder's files but its locks; call it again to see whether they are what they were."""
 
     def look(folder):
-        paths = (path for path in sorted(Path(folder).rglob("*")) if path.is_file() and path.name != "lock")
+        paths = (
+            path for path in sorted(Path(folder).rglob("*")) if path.is_file() and not path.name.startswith("lock")
+        )
         return {path: path.read_bytes() for path in paths}
 
     return look

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from t2i_jax.data import captioned_digits, pipeline
 from t2i_jax.data.scenes import HELD_OUT, caption, draw_scene, render
+from t2i_jax.data.sources import captioned_digits
 from t2i_jax.errors import UserError
 
 PREPARE_AND_READ = """
@@ -16,8 +16,8 @@ import socket, sys
 def refuse(*args, **kwargs):
     raise AssertionError("the network was asked")
 socket.socket.connect = socket.getaddrinfo = refuse
-from t2i_jax.data import pipeline
-assert pipeline.open_split("captioned_digits/tiny", sys.argv[1], "train")[0]["image"].shape == (32, 32, 3)
+from t2i_jax.data.sources import captioned_digits
+assert captioned_digits.open("train", sys.argv[1], variant="tiny")[0][0]["image"].shape == (32, 32, 3)
 assert "tensorflow" not in sys.modules
 """
 SIZES = {"train": 512, "validation": 64, "compositions": 64}
@@ -36,7 +36,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def read(folder: Path, split: str) -> tuple[list[str], np.ndarray]:
-    examples = list(pipeline.open_split("captioned_digits/tiny", str(folder), split))
+    examples = list(captioned_digits.open(split, str(folder), variant="tiny")[0])
     return [example["caption"].decode() for example in examples], np.stack(
         [example["image"] for example in examples]
     )
@@ -95,4 +95,4 @@ def test_configs() -> None:
 
 def test_unknown_config_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no configuration 'fien'; it has coarse, fine, tiny"):
-        pipeline.open_split("captioned_digits/fien", str(tmp_path), "train")
+        captioned_digits.open("train", str(tmp_path), variant="fien")

@@ -111,7 +111,7 @@ def test_the_old_ones_go_after_the_new_one_stands(run, monkeypatch):
     def watch(path, *args, **options):
         if Path(path).suffix == ".old":
             seen.append(Path(path))
-            assert files.check_sealed(run / "checkpoints" / "6")["step"] == 6
+            assert files.verify_manifest(run / "checkpoints" / "6")["step"] == 6
         remove(path, *args, **options)
 
     with monkeypatch.context() as patch:

@@ -1,6 +1,5 @@
-"""COCO captions 2017: what is prepared from the official files, and what is left out of them."""
+"""COCO captions 2017: what is prepared from the official files, and what of them is skipped."""
 
-import io
 import json
 import shutil
 import zipfile
@@ -10,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from coco import GOOD, LEFT_OUT, captions_of, jpeg, write_coco
+from coco import GOOD, SKIPPED, captions_of, jpeg, write_coco
 from PIL import Image
 from tensorflow_datasets.core import shuffle
 
 from configs import translator
 from t2i_jax import encode, files, tasks
-from t2i_jax.data import coco_captions_2017, left_out, pipeline, token_cache
+from t2i_jax.data import images, pipeline, skipped
+from t2i_jax.data.sources import coco_captions_2017
 from t2i_jax.errors import UserError
 
 NAME = "coco_captions_2017/tiny"
@@ -39,7 +39,7 @@ def no_network(monkeypatch):
 
 
 def open_split(tmp_path, split="train", **options):
-    return pipeline.open_split(NAME, str(tmp_path), split, **options)
+    return coco_captions_2017.open(split, str(tmp_path), variant="tiny", **options)[0]
 
 
 def test_pictures_that_can_be_read_are_there_in_order(manual, tmp_path, monkeypatch):
@@ -53,7 +53,7 @@ def test_pictures_that_can_be_read_are_there_in_order(manual, tmp_path, monkeypa
     for example in train:  # a picture's colour is its number; of CMYK it is more light than that
         number = example["image_id"]
         if GOOD[number] == "cmyk":
-            expected = coco_captions_2017.picture(jpeg("cmyk", number), 16)
+            expected = images.square(jpeg("cmyk", number), 16)
             np.testing.assert_array_equal(example["image"], expected)
         else:
             assert example["image"].mean() == pytest.approx(20 * number + 14.5, abs=3)
@@ -63,11 +63,11 @@ def test_pictures_that_can_be_read_are_there_in_order(manual, tmp_path, monkeypa
 def test_the_rest_is_named(manual, tmp_path, capsys):
     folder = Path(tmp_path, NAME, "1.0.0")
     open_split(tmp_path)
-    assert files.read_json(folder / left_out.FILE)["left_out"] == LEFT_OUT
-    assert left_out.FILE in files.check_sealed(folder)["files"]
+    assert files.read_json(folder / skipped.FILE)["skipped"] == SKIPPED
+    assert skipped.FILE in files.verify_manifest(folder)["files"]
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith(
-        f"warning: {NAME} lacks pictures: 1 captioned without a picture (train2017/99), 2 damaged ("
+        f"warning: {NAME} lacks pictures: 1 captioned without a picture (train2017/99), 2 corrupt ("
     )
     assert "1 missing (train2017/000000000008.jpg), 1 without captions (" in line
     open_split(tmp_path)
@@ -76,14 +76,14 @@ def test_the_rest_is_named(manual, tmp_path, capsys):
 
 def test_or_refused(manual, tmp_path):
     for _ in range(2):  # when it is prepared, and afterwards
-        with pytest.raises(UserError, match=r"lacks pictures: .*; config.data.damaged=skip goes on without them"):
-            open_split(tmp_path, damaged="refuse")
-    with pytest.raises(UserError, match=r"config.data.damaged is 'ignore'; it is skip or refuse"):
-        open_split(tmp_path, damaged="ignore")
+        with pytest.raises(UserError, match=r"lacks pictures: .*; config.data.corrupt=skip goes on without them"):
+            open_split(tmp_path, corrupt="refuse")
+    with pytest.raises(UserError, match=r"config.data.corrupt is 'ignore'; it is skip or refuse"):
+        open_split(tmp_path, corrupt="ignore")
     for part in ("train2017", "val2017"):
         _write_annotations(manual, part, [10, 11] if part == "val2017" else [1, 2])
     shutil.rmtree(tmp_path / NAME)
-    assert len(open_split(tmp_path, damaged="refuse")) == 2
+    assert len(open_split(tmp_path, corrupt="refuse")) == 2
 
 
 def _write_annotations(manual, part, numbers):
@@ -116,7 +116,7 @@ def test_archives_serve_as_well(manual, tmp_path):
                 opened.write(file, f"{part}/{file.name}")
     for example, zipped in zip(unpacked, open_split(other), strict=True):
         np.testing.assert_array_equal(example["image"], zipped["image"])
-    assert files.read_json(Path(other, NAME, "1.0.0", left_out.FILE))["left_out"] == LEFT_OUT
+    assert files.read_json(Path(other, NAME, "1.0.0", skipped.FILE))["skipped"] == SKIPPED
     path.write_bytes(path.read_bytes()[:-40])
     shutil.rmtree(other / NAME)
     with pytest.raises(UserError, match=r"val2017.zip is cut short or no zip file; fetch it again"):
@@ -145,14 +145,14 @@ def test_without_files_or_network(manual, tmp_path, no_network):
     ],
 )
 def test_annotations_without_a_caption_are_refused(manual, tmp_path, part, cut, monkeypatch):
-    monkeypatch.setattr(coco_captions_2017, "picture", None)
+    monkeypatch.setattr(images, "square", None)
     path = manual / "annotations" / f"captions_{part}.json"
     path.write_bytes(cut(path.read_bytes()))
-    for damaged in ("skip", "refuse"):
+    for corrupt in ("skip", "refuse"):
         with pytest.raises(
             UserError, match=rf"captions_{part}.json is cut short or holds no captions \(.*; fetch"
         ) as error:
-            open_split(tmp_path, damaged=damaged)
+            open_split(tmp_path, corrupt=corrupt)
         assert "\n" not in str(error.value)
 
 
@@ -183,9 +183,9 @@ def test_of_cut_annotations_what_is_whole_is_read(manual, tmp_path, capsys, dama
     )
     assert lacking in capsys.readouterr().err
     with pytest.raises(UserError) as error:
-        open_split(tmp_path, damaged="refuse")
+        open_split(tmp_path, corrupt="refuse")
     assert str(error.value) == (
-        f"data set {NAME} {lacking}; config.data.damaged=skip goes on without them, or replace the files and delete"
+        f"data set {NAME} {lacking}; config.data.corrupt=skip goes on without them, or replace the files and delete"
         f" {tmp_path / NAME}"
     )
 
@@ -199,21 +199,41 @@ def test_no_picture_at_all(manual, tmp_path):
         open_split(tmp_path)
 
 
-def test_pictures_are_antialiased_and_cropped_at_the_centre():
-    """Of 1-pixel squares no pattern is left; where no filter is, one would be."""
-    squares = np.indices((160, 240)).sum(0) % 2 * 255
-    coloured = np.stack([squares] * 3, -1).astype(np.uint8)
-    coloured[:, :30] = coloured[:, -30:] = (255, 0, 0)
-    image = coco_captions_2017.picture(_png(coloured), 16)
-    assert np.abs(image[:, 1:-1].astype(int) - 127).max() < 5
-    aliased = np.array(Image.fromarray(coloured[:, 40:200]).resize((17, 17), Image.Resampling.NEAREST))
-    assert np.abs(aliased.astype(int) - 127).max() > 100
+def test_any_error_of_decoding_one_picture_skips_that_one(manual, tmp_path, monkeypatch):
+    """By name and reason: a decoder may raise anything, and a picture may be too large for memory."""
+    square = images.square
+
+    def decode(content, size):
+        if content == jpeg("tall", 2):
+            raise RuntimeError("Failed to decode frame 0: Decoding of color planes failed")
+        return square(content, size)
+
+    monkeypatch.setattr(images, "square", decode)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 900)  # more than twice as many are refused, and 1 has 1,952
+    assert [example["image_id"] for example in open_split(tmp_path)] == [3, 4, 5]
+    named = files.read_json(tmp_path / NAME / "1.0.0" / skipped.FILE)["skipped"]
+    assert named["corrupt (RuntimeError)"] == ["train2017/000000000002.jpg"]
+    assert "train2017/000000000001.jpg" in named["above 1,800 pixels"]
 
 
-def _png(pixels):
-    opened = io.BytesIO()
-    Image.fromarray(pixels).save(opened, "PNG")
-    return opened.getvalue()
+def test_a_row_of_annotations_that_cannot_be_read_is_skipped(manual, tmp_path, capsys):
+    path = manual / "annotations" / "captions_train2017.json"
+    content = json.loads(path.read_text())
+    by_id = {row["id"]: row for row in content["annotations"]}
+    by_id[10]["caption"] = None
+    del by_id[21]["image_id"]
+    content["images"] += [{"id": "x", "file_name": "x.jpg"}]
+    path.write_text(json.dumps(content))
+    captions = {example["image_id"]: example["captions"] for example in open_split(tmp_path)}
+    assert captions[1] == captions_of(1)[1:]
+    assert captions[2] == [words for number, words in enumerate(captions_of(2)) if number != 1]
+    assert captions[3] == captions_of(3)
+    named = files.read_json(tmp_path / NAME / "1.0.0" / skipped.FILE)["skipped"]
+    rows = sorted(content["annotations"].index(by_id[number]) for number in (10, 21))
+    assert named["row of annotations that cannot be read"] == [
+        f"annotations/captions_train2017.json, row {number}" for number in rows
+    ]
+    assert named["row of images that cannot be read"] == ["annotations/captions_train2017.json, row 9"]
 
 
 class FakeTokenizer:
@@ -239,14 +259,16 @@ def task(manual, tmp_path):
 
 @pytest.fixture
 def tokens(task, tmp_path):
-    """The folder of its tokens, made before."""
+    """Its tokens, made before."""
     return encode.encode(task.config, FakeTokenizer(), tmp_path / "tokenizer")
 
 
 def test_tokens_keep_every_caption(tokens):
-    ids, captions = token_cache.read_tokens(tokens / "train", "digest")
-    assert ids.shape == (len(GOOD), 4)
-    assert captions == [[words.decode() for words in captions_of(number)] for number in GOOD]
+    rows = list(tokens.splits["train"].dataset())
+    assert [row["ids"].shape for row in rows] == [(4,)] * len(GOOD)
+    assert [row["captions"] for row in rows] == [
+        [words.decode() for words in captions_of(number)] for number in GOOD
+    ]
 
 
 def test_each_epoch_draws_a_caption_anew(task):
@@ -275,9 +297,9 @@ def test_each_epoch_draws_a_caption_anew(task):
 def test_parts_of_a_split_have_tokens_of_their_own(task, tokens, tmp_path):
     task.config.data.train = "train[:2]"
     part = encode.encode(task.config, FakeTokenizer(), tmp_path / "tokenizer")
-    assert (tokens.name, part.name) == ("coco_captions_2017-tiny", "coco_captions_2017-tiny-train__2_")
-    assert len(token_cache.open_tokens(part / "train", "digest")) == 2
-    assert len(token_cache.open_tokens(tokens / "train", "digest")) == len(GOOD)
+    folders = sorted(path.name for path in (tmp_path / "tokenizer" / "tokens").iterdir())
+    assert folders == ["coco_captions_2017-tiny", "coco_captions_2017-tiny-train__2_"]
+    assert (part.splits["train"].count, tokens.splits["train"].count) == (2, len(GOOD))
 
 
 def test_one_caption_draws_nothing(task):

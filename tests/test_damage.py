@@ -51,6 +51,7 @@ CASES = [  # state, command, file, what becomes of it when damaged, and when mis
     ("untouched", "sample", "translator/model.safetensors", "survived", "survived"),
     ("untouched", "sample", "translator/tokenizer/config.json", "refused", "refused"),
     # The long form alone, because the short one has these files already.
+    ("interrupted", worlds.TRANSLATOR, f"{TOKENS}/baselines.json", "survived", "unread"),
     ("interrupted", worlds.TRANSLATOR, "translator/checkpoints/4/digests.json", "survived", "survived"),
     ("interrupted", worlds.TRANSLATOR, "translator/checkpoints/4/data/process_0-of-1.json", "survived", "survived"),
     ("interrupted", worlds.TRANSLATOR, "translator/model.safetensors", "survived", "survived"),
@@ -154,6 +155,6 @@ def test_damaged_scores_are_named_by_the_evaluation(fault, untouched, tmp_path, 
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(untouched / name, tmp_path / name)
         DAMAGE[fault](tmp_path / name)
-        with pytest.raises(UserError, match=r"scores.json is damaged .*; delete it to evaluate without it"):
+        with pytest.raises(UserError, match=r"scores.json is corrupt .*; delete it to evaluate without it"):
             report.read_scores((tmp_path / name).parent, ())
         record_fault(f"{name}: {fault}", "refused")

@@ -1,11 +1,11 @@
-"""Files that are there whole or not at all, and that say when they are damaged."""
+"""Atomic writes, checksums, and locks."""
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ import pytest
 from t2i_jax import files
 from t2i_jax.errors import UserError
 
+REPO = Path(__file__).parents[1]
 HOLD = """
 import sys, time
 from t2i_jax import files
@@ -25,7 +26,7 @@ with files.lock(sys.argv[1]):
 @pytest.fixture
 def owner(tmp_path):
     """A process that holds the lock of `tmp_path`."""
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(REPO)}
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, tmp_path], env=environment, stdout=subprocess.PIPE
     ) as process:
@@ -34,7 +35,7 @@ def owner(tmp_path):
         process.kill()
 
 
-@pytest.mark.parametrize("failing", ["open", "fsync", "rename"])
+@pytest.mark.parametrize("failing", ["open", "fsync", "replace"])
 def test_a_failing_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, failing):
     path = tmp_path / "file.json"
     files.write_atomically(path, b"old")
@@ -77,9 +78,9 @@ def test_every_flipped_byte_is_noticed_or_changes_nothing(tmp_path, bit):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :])
         try:
             read = files.read_json(path)
-        except files.DamagedError as error:
+        except files.CorruptError as error:
             said = str(error)
-            noticed += said.startswith(f"{path} is damaged") and "\n" not in said
+            noticed += said.startswith(f"{path} is corrupt") and "\n" not in said
         else:
             assert read == content
     assert noticed > 0.9 * len(whole)
@@ -88,13 +89,13 @@ def test_every_flipped_byte_is_noticed_or_changes_nothing(tmp_path, bit):
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b"{}", b"3", b"null", b"\xff", b"[" * 100_000, b'{"sha256": 1}']
 )
-def test_what_is_no_sealed_json_is_damaged(tmp_path, content):
+def test_what_is_no_json_with_a_checksum_is_corrupt(tmp_path, content):
     path = tmp_path / "file.json"
     path.write_bytes(content)
-    with pytest.raises(files.DamagedError, match=r"file\.json is damaged"):
+    with pytest.raises(files.CorruptError, match=r"file\.json is corrupt"):
         files.read_json(path)
     path.unlink()
-    with pytest.raises(files.DamagedError, match=r"file\.json is missing$"):
+    with pytest.raises(files.CorruptError, match=r"file\.json is missing$"):
         files.read_json(path)
 
 
@@ -104,24 +105,24 @@ def test_every_cut_is_noticed(tmp_path):
     whole = path.read_bytes()
     for size in range(len(whole)):
         path.write_bytes(whole[:size])
-        with pytest.raises(files.DamagedError):
+        with pytest.raises(files.CorruptError):
             files.read_json(path)
 
 
-def test_a_sealed_folder_knows_all_its_files(tmp_path):
+def test_a_manifest_knows_all_files_of_its_folder(tmp_path):
     (tmp_path / "a" / "b").mkdir(parents=True)
     for name in ("one", "a/two", "a/b/three"):
         (tmp_path / name).write_text(name)
-    files.seal(tmp_path, step=4)
-    manifest = files.check_sealed(tmp_path)
+    files.write_manifest(tmp_path, step=4)
+    manifest = files.verify_manifest(tmp_path)
     assert manifest["step"] == 4
     assert sorted(manifest["files"]) == ["a/b/three", "a/two", "one"]
     (tmp_path / "a" / "two").write_text("tw0")
-    with pytest.raises(files.DamagedError, match=r"a/two is damaged"):
-        files.check_sealed(tmp_path)
+    with pytest.raises(files.CorruptError, match=r"a/two is corrupt"):
+        files.verify_manifest(tmp_path)
     (tmp_path / "a" / "two").unlink()
-    with pytest.raises(files.DamagedError, match=r"a/two is missing$"):
-        files.check_sealed(tmp_path)
+    with pytest.raises(files.CorruptError, match=r"a/two is missing$"):
+        files.verify_manifest(tmp_path)
 
 
 def test_a_lock_that_is_held_names_its_owner(tmp_path, owner):
@@ -135,16 +136,17 @@ def test_a_dead_owner_holds_no_lock(tmp_path, owner):
     owner.send_signal(signal.SIGKILL)
     owner.wait()
     with files.lock(tmp_path):
-        assert (tmp_path / "lock").read_text().startswith(f"{os.getpid()} on ")
+        assert (tmp_path / "lock.owner").read_text().startswith(f"{os.getpid()} on ")
 
 
 def test_a_lock_can_be_waited_for(tmp_path, owner):
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(REPO)}
     wait = HOLD.replace("sys.argv[1]", "sys.argv[1], wait=True").replace("time.sleep(60)", "")
     with subprocess.Popen(
-        [sys.executable, "-c", wait, tmp_path], env=environment, stdout=subprocess.PIPE
+        [sys.executable, "-c", wait, tmp_path], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as second:
-        time.sleep(1)
+        line = f"waiting for {tmp_path}, in use by process {owner.pid} on {platform.node()}\n"
+        assert second.stderr.readline() == line.encode()
         assert second.poll() is None
         owner.kill()
         assert second.communicate(timeout=30)[0] == b"held\n"
@@ -158,8 +160,54 @@ def test_a_lock_is_let_go_after_an_error(tmp_path):
         pass
 
 
-def test_a_manifest_that_lists_no_files_is_damaged(tmp_path):
+def test_a_manifest_that_lists_no_files_is_corrupt(tmp_path):
     for content in ({}, {"files": ["a"]}):
         files.write_json(tmp_path / files.MANIFEST, content)
-        with pytest.raises(files.DamagedError, match="lists no files"):
-            files.check_sealed(tmp_path)
+        with pytest.raises(files.CorruptError, match="lists no files"):
+            files.verify_manifest(tmp_path)
+
+
+def test_a_file_is_read_once_a_process_while_it_stays_the_same(tmp_path, monkeypatch):
+    (tmp_path / "records").write_text("some")
+    files.write_manifest(tmp_path)
+    os.utime(tmp_path / "records", (1e9, 1e9))
+    read, sha256_of = [], files.sha256_of
+
+    def counted(path):
+        read.append(path.name)
+        return sha256_of(path)
+
+    monkeypatch.setattr(files, "sha256_of", counted)
+    for _ in range(3):
+        files.verify_manifest(tmp_path, once=True)
+    assert read == ["records"]
+    files.verify_manifest(tmp_path)
+    assert read == ["records"] * 2
+    (tmp_path / "records").write_text("same")
+    with pytest.raises(files.CorruptError, match=r"records is corrupt"):
+        files.verify_manifest(tmp_path, once=True)
+
+
+def test_two_changes_under_one_time_stamp_are_noticed(tmp_path):
+    """A clock ticks every few milliseconds: what was written just now is read again."""
+    (tmp_path / "records").write_text("some")
+    stamp = (tmp_path / "records").stat().st_mtime_ns
+    files.write_manifest(tmp_path)
+    files.verify_manifest(tmp_path, once=True)
+    (tmp_path / "records").write_text("same")
+    os.utime(tmp_path / "records", ns=(stamp, stamp))
+    with pytest.raises(files.CorruptError, match=r"records is corrupt"):
+        files.verify_manifest(tmp_path, once=True)
+
+
+def test_the_package_needs_no_fcntl():
+    """Windows has none."""
+    modules = [
+        ".".join(path.relative_to(REPO).with_suffix("").parts)
+        for path in (REPO / "t2i_jax").rglob("*.py")
+        if path.name not in ("__init__.py", "__main__.py")
+    ]
+    code = f"import sys; sys.modules['fcntl'] = None\nfor name in {modules}: __import__(name)"
+    environment = os.environ | {"PYTHONPATH": str(REPO)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

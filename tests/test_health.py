@@ -100,11 +100,11 @@ def test_pictures_of_another_set_are_scaled(data_dir, monkeypatch):
     wide[:, :, :12] = wide[:, :, -12:] = 0  # cut off
     asked, seen = [], []
 
-    def open_split(*args):
-        asked.append(args)
-        return grain.MapDataset.source([{"image": image} for image in wide])
+    def open_split(data, split):
+        asked.append((data["name"], data["data_dir"], split))
+        return grain.MapDataset.source([{"image": image} for image in wide]), "fingerprint"
 
-    monkeypatch.setattr(health.pipeline, "open_split", open_split)
+    monkeypatch.setattr(health.sources, "open_split", open_split)
     report, _, _ = health.examine(Seen(data_dir, 64), "others", "there", "test")
     assert asked == [("others", "there", "test")]
     assert report.startswith("others, test: 3 pictures of 4 tokens")

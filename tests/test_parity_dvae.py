@@ -8,7 +8,7 @@ import pytest
 from flax.traverse_util import unflatten_dict
 
 from t2i_jax.convert import openai_dvae
-from t2i_jax.data import captioned_photos
+from t2i_jax.data.sources import captioned_photos
 from t2i_jax.models.dvae import Model
 from t2i_jax.pipelines import converted
 

@@ -1,15 +1,12 @@
 """Batches: seeded, shared over hosts, resumable, and complete."""
 
-import shutil
 from itertools import islice
-from pathlib import Path
 
 import grain
 import numpy as np
 import pytest
 
 from t2i_jax.data import pipeline
-from t2i_jax.errors import UserError
 
 COUNT = 12
 
@@ -116,79 +113,3 @@ def test_one_pass_draws_the_same_each_time():
         [batch["draw"].tolist() for batch, _ in pipeline.one_pass(dataset(), transform, 5)] for _ in range(2)
     )
     assert first == again
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    folder = str(tmp_path_factory.mktemp("data"))
-    pipeline.open_split("captioned_digits/tiny", folder, "train")
-    return folder
-
-
-def test_a_split_is_prepared_once_and_then_read(data_dir, capsys):
-    for split, count in (("train", 512), ("validation", 64), ("compositions", 64)):
-        opened = pipeline.open_split("captioned_digits/tiny", data_dir, split)
-        assert len(opened) == count
-    assert "preparing" not in capsys.readouterr().err
-    example = opened[0]
-    assert (example["image"].shape, example["image"].dtype) == ((32, 32, 3), np.uint8)
-    assert isinstance(example["caption"], bytes)
-
-
-@pytest.mark.parametrize(
-    ("name", "split", "parts"),
-    [
-        ("no_such_set", "train", ["data set 'no_such_set' is unknown", "t2i_jax/data"]),
-        ("captioned_digits/huge", "train", ["no configuration 'huge'; it has coarse, fine, tiny"]),
-        (
-            "captioned_digits/tiny",
-            "test",
-            ["no split 'test' with", "it has train, validation, compositions (512, 64, 64 pictures)"],
-        ),
-    ],
-)
-def test_what_does_not_exist(data_dir, name, split, parts):
-    with pytest.raises(UserError) as error:
-        pipeline.open_split(name, data_dir, split)
-    for part in parts:
-        assert part in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-@pytest.fixture
-def unsealed(data_dir, tmp_path):
-    """A prepared set that has lost its digests."""
-    shutil.copytree(data_dir, tmp_path / "data")
-    folder = tmp_path / "data" / "captioned_digits" / "tiny" / "1.1.0"
-    (folder / "digests.json").unlink()
-    return folder
-
-
-def flip(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-@pytest.mark.parametrize(
-    ("name", "damage"),
-    [
-        ("dataset_info.json", flip),
-        ("dataset_info.json", Path.unlink),
-        ("captioned_digits-train.array_record-00000-of-00001", flip),
-        ("captioned_digits-train.array_record-00000-of-00001", Path.unlink),
-    ],
-)
-def test_a_damaged_set_without_digests_is_not_sealed_as_good(unsealed, name, damage):
-    damage(unsealed / name)
-    with pytest.raises(UserError, match=r"captioned_digits/tiny.*; delete .*tiny to prepare it again") as error:
-        pipeline.open_split("captioned_digits/tiny", str(unsealed.parents[2]), "train")
-    assert "\n" not in str(error.value)
-    assert not (unsealed / "digests.json").exists()
-
-
-def test_a_whole_set_without_digests_is_read_and_sealed(unsealed, capsys):
-    (unsealed / "digests.json.partial").write_text("{")  # a kill inside sealing
-    for _ in range(2):
-        assert len(pipeline.open_split("captioned_digits/tiny", str(unsealed.parents[2]), "train")) == 512
-    assert capsys.readouterr().err.count("warning: ") == 1

@@ -95,7 +95,7 @@ def test_a_data_set_without_detector_is_refused(smoke_run):
 def test_scores_may_be_missing_but_not_damaged(tmp_path):
     assert report.read_scores(tmp_path, ()) == {}
     (tmp_path / "scores.json").write_text('{"nats": 1.5')
-    with pytest.raises(UserError, match="is damaged"):
+    with pytest.raises(UserError, match="is corrupt"):
         report.read_scores(tmp_path, ["nats"])
     files.write_json(tmp_path / "scores.json", {"psnr": 1.5})
     with pytest.raises(UserError, match="has no nats; delete it"):

@@ -171,6 +171,6 @@ def test_a_checkpoint_of_more_hosts_says_so(run):
     folder = run / "checkpoints" / "4"
     (folder / "data" / "process_0-of-1.json").rename(folder / "data" / "process_0-of-2.json")
     (folder / "data" / "process_1-of-2.json").write_text("{}")
-    files.seal(folder, step=4, parents={})
+    files.write_manifest(folder, step=4, parents={})
     with pytest.raises(UserError, match=r"4 was saved by 2 host\(s\), and now there are 1; use 2$"):
         Checkpoints(run).restore(state_of(0), stream())

@@ -76,7 +76,7 @@ def test_one_flipped_byte_is_noticed(run, place):
     at = {"header": 8, "first tensor": 8 + header, "last byte": -1, "metadata": metadata}[place]
     content[at] ^= 1
     path.write_bytes(content)
-    assert f"{path} is damaged" in refusal(runs.read_weights, run)
+    assert f"{path} is corrupt" in refusal(runs.read_weights, run)
     assert not continuing.is_finished(run, make_config())
 
 
@@ -84,14 +84,14 @@ def test_one_flipped_byte_is_noticed(run, place):
 def test_a_cut_file_is_noticed(run, size):
     path = run / runs.WEIGHTS
     path.write_bytes(path.read_bytes()[:size])
-    assert f"{path} is damaged" in refusal(runs.read_weights, run)
+    assert f"{path} is corrupt" in refusal(runs.read_weights, run)
 
 
 def test_weights_of_another_program_are_refused(run):
     import safetensors.numpy
 
     (run / runs.WEIGHTS).write_bytes(safetensors.numpy.save({"params/a": np.ones(2)}))
-    assert "is damaged" in refusal(runs.read_weights, run)
+    assert "is corrupt" in refusal(runs.read_weights, run)
 
 
 def test_missing_weights_and_folders_are_named(run, tmp_path):
@@ -113,7 +113,7 @@ def test_a_broken_config_is_one_line_to_read_and_to_continue(run, content, capsy
     assert not continuing.is_finished(run, make_config())
     assert (run / runs.CONFIG).read_bytes() == content
     continuing.check_config_change(run, make_config(), accept=True)
-    assert f"accepted config change: {run / runs.CONFIG} is damaged" in capsys.readouterr().err
+    assert f"accepted config change: {run / runs.CONFIG} is corrupt" in capsys.readouterr().err
 
 
 def test_a_config_of_someone_else_is_refused(run):

@@ -20,16 +20,16 @@ from tensorflow_datasets.image_classification import cifar, mnist
 from configs import vae
 from t2i_jax import tasks
 from t2i_jax.data import pipeline
+from t2i_jax.data.sources import open_split, stock
 from t2i_jax.errors import UserError
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 TRAIN, TEST = 20, 10
 READ = """
 import sys
-from t2i_jax import tasks
-from t2i_jax.data import pipeline
+from t2i_jax.data.sources import stock
 for name in ("mnist", "cifar10"):
-    for example in pipeline.open_split(name, sys.argv[1], "train[:3]"):
+    for example in stock.open("train[:3]", sys.argv[1], name=name)[0]:
         print(name, sorted(example), example["image"].shape, example["image"].dtype, example["caption"].decode())
 assert "tensorflow" not in sys.modules
 """
@@ -104,7 +104,7 @@ def caption(name: str, label: int) -> str:
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])
 @pytest.mark.parametrize("part", ["train", "test"])
 def test_the_pictures_are_those_of_the_files_and_a_class_is_a_caption(data_dir, name, part):
-    opened = pipeline.open_split(name, str(data_dir), part)
+    opened = stock.open(part, str(data_dir), name=name)[0]
     seen = {example["image"].tobytes(): example["caption"].decode() for example in opened}
     images, labels = originals(name, part)
     assert seen == {image.tobytes(): caption(name, label) for image, label in zip(images, labels, strict=True)}
@@ -127,7 +127,7 @@ def test_reading_needs_no_tensorflow(data_dir):
 
 def test_parts_of_a_split(data_dir):
     def pictures(split):
-        return [example["image"].tobytes() for example in pipeline.open_split("mnist", str(data_dir), split)]
+        return [example["image"].tobytes() for example in stock.open(split, str(data_dir), name="mnist")[0]]
 
     assert pictures("train[:15]") + pictures("train[15:]") == pictures("train")
     assert pictures("train[90%:]") == pictures("train")[18:]
@@ -139,18 +139,19 @@ def test_parts_of_a_split(data_dir):
 )
 def test_a_split_that_is_none(data_dir, split):
     with pytest.raises(UserError) as error:
-        pipeline.open_split("cifar10", str(data_dir), split)
+        stock.open(split, str(data_dir), name="cifar10")
     assert str(error.value) == f"cifar10 has no split {split!r} with pictures; it has train, test (20, 10 pictures)"
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10", "coco_captions"])
 def test_preparing_needs_tensorflow(tmp_path, monkeypatch, name):
-    found = pipeline.find_spec
-    monkeypatch.setattr(pipeline, "find_spec", lambda module: None if module == "tensorflow" else found(module))
+    found = stock.find_spec
+    monkeypatch.setattr(stock, "find_spec", lambda module: None if module == "tensorflow" else found(module))
     with pytest.raises(UserError) as error:
-        pipeline.open_split(name, str(tmp_path), "train")
-    line = f"data set {name} is not prepared in {tmp_path}, and preparing it needs TensorFlow: pip install"
-    assert str(error.value).startswith(f"{line} '.[prepare]', or copy {tmp_path / name}")
+        open_split({"name": name, "data_dir": str(tmp_path)}, "train")
+    shown = "coco_captions/2014" if name == "coco_captions" else name
+    line = f"data set {shown} is not prepared in {tmp_path}, and preparing it needs TensorFlow: pip install"
+    assert str(error.value).startswith(f"{line} '.[prepare]', or copy {tmp_path / shown}")
     assert "\n" not in str(error.value)
 
 
@@ -164,7 +165,7 @@ def test_a_set_in_another_format(data_dir, tmp_path):
     info["fileFormat"] = "tfrecord"
     (folder / "dataset_info.json").write_text(json.dumps(info))
     with pytest.raises(UserError, match="is prepared as tfrecord; prepare it as array_record"):
-        pipeline.open_split("mnist", str(tmp_path), "train")
+        stock.open("train", str(tmp_path), name="mnist")
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])
@@ -172,7 +173,7 @@ def test_the_real_sets_have_what_is_read(name):
     """Features and names of classes as this version of TFDS declares them, and made-up examples."""
     with tfds.testing.mock_data(num_examples=3):
         builder = tfds.builder(name)
-        to_caption = pipeline._named_classes(name, builder.info.features)
+        to_caption = stock.named_classes(name, builder.info.features)
         examples = [to_caption(example) for example in tfds.data_source(name, split="train")]
     assert len(examples) == 3
     assert all(example["caption"].decode() in {*CLASSES, *"0123456789"} for example in examples)
@@ -200,4 +201,4 @@ def test_made_up_examples_go_all_the_way_to_a_batch(data_dir, name):
 def test_a_set_without_classes():
     features = tfds.features.FeaturesDict({"image": tfds.features.Image(), "label": tfds.features.Text()})
     with pytest.raises(UserError, match="data set words has no pictures with class labels; it holds image, label"):
-        pipeline._named_classes("words", features)
+        stock.named_classes("words", features)

@@ -1,10 +1,12 @@
 """Captions -> ids: the word pieces, padding, and what is said about prompts that do not fit."""
 
+import json
+
 import numpy as np
 import pytest
 
 from t2i_jax import files
-from t2i_jax.data.text import SPECIAL, CaptionReader, build_word_pieces, write_word_pieces
+from t2i_jax.data.text import SPECIAL, CaptionReader, build_word_pieces, describe_losses, write_word_pieces
 from t2i_jax.errors import UserError
 
 CAPTIONS = ("a red seven", "a blue three left of a red seven", "three yellow sevens", "an Orange six, small")
@@ -59,17 +61,19 @@ def test_more_words_than_the_model_reads():
 
 
 def test_encode(reader):
-    ids, mask = reader.encode("a red seven")
+    ids, mask, unknown = reader.encode(["a red seven"])
     assert (ids.dtype, mask.dtype) == (np.int32, bool)
+    assert unknown == []
+    ids, mask = ids[0], mask[0]
     assert ids.tolist() == [*ids_of("[CLS]", "a", "red", "seven", "[SEP]"), 0, 0, 0]
     assert mask.tolist() == [True] * 5 + [False] * 3
 
 
 def test_encode_reads_capitals_and_spaces_as_training_did(reader):
     np.testing.assert_array_equal(
-        reader.encode("  A  ORANGE six,small ")[0], reader.encode("a orange six , small")[0]
+        reader.encode(["  A  ORANGE six,small "])[0], reader.encode(["a orange six , small"])[0]
     )
-    assert reader.encode("a orange six,small")[0].tolist()[:7] == ids_of(
+    assert reader.encode(["a orange six,small"])[0][0].tolist()[:7] == ids_of(
         "[CLS]", "a", "orange", "six", ",", "small", "[SEP]"
     )
 
@@ -79,8 +83,8 @@ def test_a_longer_caption_loses_its_end(reader):
         ("a blue three left of a", "a blue three left of a"),  # just fits: 6 and the two special ones
         ("a blue three left of a red seven", "a blue three left of a"),
     ):
-        ids, mask = reader.encode(caption)
-        assert ids.tolist() == ids_of("[CLS]", *pieces.split(), "[SEP]")
+        ids, mask, _ = reader.encode([caption])
+        assert ids[0].tolist() == ids_of("[CLS]", *pieces.split(), "[SEP]")
         assert mask.all()
 
 
@@ -89,9 +93,26 @@ def test_prompts(reader):
     ids, mask, unknown = reader.encode_prompts(prompts)
     assert ids.shape == mask.shape == (2, 8)
     assert unknown == []
+    for given in (iter(prompts), np.array(prompts)):
+        for again, expected in zip(reader.encode_prompts(given), (ids, mask, unknown), strict=True):
+            np.testing.assert_array_equal(again, expected)
     for row, prompt in enumerate(prompts):
-        np.testing.assert_array_equal(ids[row], reader.encode(prompt)[0])
-        np.testing.assert_array_equal(mask[row], reader.encode(prompt)[1])
+        np.testing.assert_array_equal(ids[row], reader.encode([prompt])[0][0])
+        np.testing.assert_array_equal(mask[row], reader.encode([prompt])[1][0])
+
+
+def test_no_text_at_all(reader):
+    ids, mask, unknown = reader.encode([])
+    assert (ids.shape, mask.shape, unknown) == ((0, 8), (0, 8), [])
+
+
+def test_another_sign_for_unknown_words(tmp_path):
+    """Of a vocabulary that was made elsewhere."""
+    content = json.loads(build_word_pieces(["a red seven <unk>"], 64).to_str())
+    content["model"]["unk_token"] = "red"
+    files.write_json(tmp_path / "text_tokenizer.json", content)
+    reader = CaptionReader(tmp_path / "text_tokenizer.json", text_len=8)
+    assert reader.encode_prompts(["a blue seven"])[2] == ["blue"]
 
 
 def test_words_that_training_never_showed(reader):
@@ -99,6 +120,15 @@ def test_words_that_training_never_showed(reader):
     assert unknown == ["Turquoise", "élan", "redd"]
     assert ids[0].tolist()[:5] == ids_of("[CLS]", "a", "[UNK]", "seven", "[SEP]")
     assert mask[0].sum() == 5
+
+
+def test_what_is_lost_of_captions_is_said(reader):
+    assert describe_losses(reader, CAPTIONS[:1] * 3) == ""
+    captions = ["a blue three left of a red seven", "a turquoise seven", "a turquoise or mauve six"]
+    assert describe_losses(reader, iter(captions)) == (
+        "of 3 captions: 1 cut to 8 word pieces (config.data.text_len), 3 words unknown to the text tokenizer"
+        " (turquoise, or, mauve)"
+    )
 
 
 @pytest.mark.parametrize("empty", ["", "  ", "\t\n"])
@@ -122,7 +152,7 @@ def test_a_broken_file(tmp_path, content):
     path = tmp_path / "text_tokenizer.json"
     if content is not None:
         path.write_bytes(content)
-    what = "missing" if content is None else "damaged"
+    what = "missing" if content is None else "corrupt"
     with pytest.raises(UserError, match=rf"^text tokenizer .*text_tokenizer\.json is {what}.*; delete it") as error:
         CaptionReader(path, text_len=8)
     assert "\n" not in str(error.value)

@@ -5,10 +5,11 @@ import pytest
 
 from t2i_jax import files
 from t2i_jax.data import token_cache
+from t2i_jax.data.token_cache import Tokens
 from t2i_jax.errors import UserError
 
-DIGEST = "0123456789abcdef" * 4
-OTHER = "fedcba9876543210" * 4
+OTHER = "7" * 64
+STAMP = {"tokenizer": "0123456789abcdef" * 4, "data": "fedcba9876543210" * 4}
 
 
 def examples(count, length=5):
@@ -22,7 +23,7 @@ def examples(count, length=5):
 def folder(tmp_path, monkeypatch):
     """Ten examples in shards of four."""
     monkeypatch.setattr(token_cache, "SHARD_SIZE", 4)
-    token_cache.write_tokens(tmp_path / "train", examples(10), DIGEST)
+    token_cache.write_tokens(tmp_path / "train", examples(10), **STAMP)
     return tmp_path / "train"
 
 
@@ -30,11 +31,12 @@ def folder(tmp_path, monkeypatch):
 def test_what_is_written_is_read(tmp_path, monkeypatch, count, shards):
     monkeypatch.setattr(token_cache, "SHARD_SIZE", 4)
     folder, written = tmp_path / "a" / "train", examples(count)
-    token_cache.write_tokens(folder, iter(written), DIGEST)
+    token_cache.write_tokens(folder, iter(written), **STAMP)
     assert len(list(folder.glob("*.array_record"))) == shards
     assert files.read_json(folder / files.MANIFEST)["count"] == count
-    dataset = token_cache.open_tokens(folder, DIGEST)
-    assert len(dataset) == count
+    tokens = Tokens(folder, **STAMP)
+    dataset = tokens.dataset()
+    assert len(dataset) == tokens.count == count
     for number, (ids, captions) in enumerate(written):
         example = dataset[number]
         assert example["ids"].dtype == np.int32
@@ -43,20 +45,45 @@ def test_what_is_written_is_read(tmp_path, monkeypatch, count, shards):
 
 
 def test_shards_are_the_same_bytes_each_time(folder, tmp_path):
-    token_cache.write_tokens(tmp_path / "again", examples(10), DIGEST)
+    token_cache.write_tokens(tmp_path / "again", examples(10), **STAMP)
     names = sorted(path.name for path in folder.iterdir())
     assert names == ["00000.array_record", "00001.array_record", "00002.array_record", "digests.json"]
     for name in names:
         assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
 
 
-def test_another_tokenizer_s_tokens(folder):
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"tokenizer": OTHER}, "made of tokenizer 0123456789ab, now it is 777777777777"),
+        ({"data": OTHER}, "made of data fedcba987654, now it is 777777777777"),
+        (
+            {"tokenizer": OTHER, "data": OTHER},
+            "made of tokenizer 0123456789ab, now it is 777777777777 and data fedcba987654, now it is 777777777777",
+        ),
+    ],
+)
+def test_tokens_of_another_tokenizer_or_of_other_data(folder, change, part):
+    assert token_cache.stale(folder, **STAMP) == ""
+    assert token_cache.stale(folder, **(STAMP | change)) == part
     with pytest.raises(UserError) as error:
-        token_cache.open_tokens(folder, OTHER)
-    assert str(error.value) == (
-        f"tokens in {folder} were made by tokenizer 0123456789ab, this run's is fedcba987654;"
-        f" delete {folder} to encode the pictures again"
-    )
+        Tokens(folder, **(STAMP | change))
+    assert str(error.value) == f"tokens in {folder} are {part}; the same command encodes them again"
+
+
+def test_no_tokens_yet(tmp_path):
+    assert token_cache.stale(tmp_path / "train", **STAMP) == token_cache.MISSING
+
+
+def test_new_tokens_take_the_place_of_old_ones(folder):
+    """Whoever has opened the old ones reads on in them, and nothing of them stays in the folder."""
+    old = Tokens(folder, **STAMP)
+    token_cache.write_tokens(folder, examples(3), **(STAMP | {"data": OTHER}))
+    assert Tokens(folder, **(STAMP | {"data": OTHER})).count == 3
+    assert [path.name for path in folder.parent.iterdir()] == ["train"]
+    assert len(list(folder.glob("*.array_record"))) == 1
+    for read, (ids, _) in zip(old.dataset(), examples(10), strict=True):
+        np.testing.assert_array_equal(read["ids"], ids)
 
 
 def flip(path):
@@ -71,11 +98,11 @@ def truncate(path):
 
 @pytest.mark.parametrize("name", ["00000.array_record", "00002.array_record"])
 @pytest.mark.parametrize("damage", [flip, truncate, lambda path: path.unlink()], ids=["flip", "truncate", "unlink"])
-def test_a_damaged_shard(folder, name, damage):
+def test_a_corrupt_shard(folder, name, damage):
     damage(folder / name)
     with pytest.raises(UserError) as error:
-        token_cache.open_tokens(folder, DIGEST)
-    what = "is damaged (its digest does not fit)" if (folder / name).exists() else "is missing"
+        Tokens(folder, **STAMP)
+    what = "is corrupt (its checksum does not fit)" if (folder / name).exists() else "is missing"
     way_out = f"delete {folder} to encode the pictures again"
     assert str(error.value) == f"tokens: {folder / name} {what}; {way_out}"
 
@@ -85,8 +112,8 @@ def test_a_broken_manifest(folder, content):
     manifest = folder / files.MANIFEST
     manifest.unlink() if content is None else manifest.write_text(content)
     with pytest.raises(UserError) as error:
-        token_cache.open_tokens(folder, DIGEST)
-    assert str(error.value).startswith(f"tokens: {manifest} is {'missing' if content is None else 'damaged'}")
+        Tokens(folder, **STAMP)
+    assert str(error.value).startswith(f"tokens: {manifest} is {'missing' if content is None else 'corrupt'}")
     assert str(error.value).endswith(f"; delete {folder} to encode the pictures again")
     assert "\n" not in str(error.value)
 
@@ -100,18 +127,19 @@ def test_an_interrupted_write_leaves_nothing_under_the_name(tmp_path, monkeypatc
 
     folder = tmp_path / "train"
     with pytest.raises(KeyboardInterrupt):
-        token_cache.write_tokens(folder, interrupted(), DIGEST)
+        token_cache.write_tokens(folder, interrupted(), **STAMP)
     assert not folder.exists()
-    token_cache.write_tokens(folder, examples(3), DIGEST)  # over what the first attempt left
-    assert len(token_cache.open_tokens(folder, DIGEST)) == 3
+    token_cache.write_tokens(folder, examples(3), **STAMP)  # over what the first attempt left
+    assert Tokens(folder, **STAMP).count == 3
     assert [path.name for path in tmp_path.iterdir()] == ["train"]
 
 
-def test_all_at_once_is_one_by_one(tmp_path):
-    examples = [(np.array([number, 2 * number]), [f"number {number}"]) for number in range(7)]
-    token_cache.write_tokens(tmp_path / "tokens", examples, "digest")
-    ids, captions = token_cache.read_tokens(tmp_path / "tokens", "digest")
-    one_by_one = token_cache.open_tokens(tmp_path / "tokens", "digest")
-    assert ids.tolist() == [one_by_one[number]["ids"].tolist() for number in range(7)]
-    assert captions == [one_by_one[number]["captions"] for number in range(7)]
-    assert ids.dtype == np.int32
+@pytest.mark.parametrize("chunk", [1, 3, 100])
+def test_a_part_at_a_time_is_all(folder, monkeypatch, chunk):
+    monkeypatch.setattr(token_cache, "CHUNK", chunk)
+    tokens, written = Tokens(folder, **STAMP), examples(10)
+    parts = list(tokens.ids())
+    assert max(len(part) for part in parts) == min(chunk, 10)
+    assert {part.dtype for part in parts} == {np.dtype(np.int32)}
+    np.testing.assert_array_equal(np.concatenate(parts), np.stack([ids for ids, _ in written]))
+    assert list(tokens.captions()) == [caption for _, captions in written for caption in captions]

@@ -16,6 +16,10 @@ def random_ids(pictures, length, size, seed):
     return (size * rng.random((pictures, length)) ** 2.5).astype(np.int32)
 
 
+def baselines(train, validation, size):
+    return tokens.baselines([train], [validation], size)
+
+
 def slow_unigram(train, size):
     counts = Counter(int(code) for row in train for code in row)
     total = sum(counts.values()) + size
@@ -49,25 +53,28 @@ def markov_chain(transitions, pictures, length, seed):
 
 def test_unigram_by_hand():
     """Counts 3, 1, 0 and one more of each: 4/7, 2/7, 1/7."""
-    nats = tokens.unigram_nats(np.array([[0, 0], [0, 1]]), np.array([[0, 2]]), 3)
-    assert nats == pytest.approx(-(math.log(4 / 7) + math.log(1 / 7)) / 2)
+    nats = baselines(np.array([[0, 0], [0, 1]]), np.array([[0, 2]]), 3)
+    assert nats["unigram_nats"] == pytest.approx(-(math.log(4 / 7) + math.log(1 / 7)) / 2)
 
 
 @pytest.mark.parametrize(("size", "pictures"), [(7, 30), (50, 20), (300, 8)])
 def test_unigram_and_bigram_equal_slow_ones(size, pictures):
     train, validation = random_ids(pictures, 9, size, 1), random_ids(6, 9, size, 2)
     unigram = slow_unigram(train, size)
-    assert tokens.unigram_nats(train, validation, size) == pytest.approx(
-        -np.mean([math.log(unigram[int(code)]) for code in validation.ravel()])
-    )
-    assert tokens.bigram_nats(train, validation, size) == pytest.approx(slow_bigram(train, validation, size))
+    expected = {
+        "unigram_nats": -np.mean([math.log(unigram[int(code)]) for code in validation.ravel()]),
+        "bigram_nats": slow_bigram(train, validation, size),
+    }
+    assert baselines(train, validation, size) == pytest.approx(expected)
+    parts = (np.array_split(train, 5), np.array_split(validation, 3))
+    assert tokens.baselines(*parts, size) == pytest.approx(expected)
 
 
 def test_a_picture_s_first_token_does_not_see_the_picture_before():
     """Pictures start with code 0 always, and end with a random one."""
     ids = np.stack([np.zeros(400, np.int32), random_ids(400, 1, 8, 0)[:, 0]], 1)
     entropy_of_last = tokens.statistics(ids[:, 1:], 8)["entropy"]
-    assert tokens.bigram_nats(ids, ids, 8) == pytest.approx(entropy_of_last / 2, abs=0.02)
+    assert baselines(ids, ids, 8)["bigram_nats"] == pytest.approx(entropy_of_last / 2, abs=0.02)
 
 
 def test_bigram_beats_unigram_and_approaches_the_entropy_of_a_chain():
@@ -76,9 +83,9 @@ def test_bigram_beats_unigram_and_approaches_the_entropy_of_a_chain():
     train, validation = (markov_chain(transitions, count, 32, seed) for count, seed in ((4000, 1), (500, 2)))
     before = np.concatenate([np.zeros((500, 1), int), validation[:, :-1]], 1)
     true = -np.mean(np.log(transitions[before, validation]))
-    bigram, unigram = (measure(train, validation, size) for measure in (tokens.bigram_nats, tokens.unigram_nats))
-    assert true - 0.002 < bigram < true + 0.005
-    assert bigram < unigram - 0.3
+    nats = baselines(train, validation, size)
+    assert true - 0.002 < nats["bigram_nats"] < true + 0.005
+    assert nats["bigram_nats"] < nats["unigram_nats"] - 0.3
 
 
 def test_statistics_by_hand():

@@ -103,10 +103,11 @@ def config_of(tensors: dict[str, np.ndarray], image_size: int = 256) -> dict:
         "sampling": {},
         "data": {
             "name": "coco_captions_2017",
+            "source": "",
             "data_dir": "data",
             "train": "train",
             "validation": "validation",
-            "damaged": "skip",
+            "corrupt": "skip",
             "image_size": image_size,
             "channels": 3,
         },

@@ -4,15 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from tokenizers import Tokenizer
 
+from t2i_jax.data.text import TextTokenizer
 from t2i_jax.errors import UserError
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
-class TextReader:
+class TextReader(TextTokenizer):
     """Texts -> ids of one length, between a start and an end."""
 
     def __init__(self, path: str | Path, vocab_size: int, positions: int, end_id: int | None):
@@ -43,11 +44,18 @@ class TextReader:
                 f"vocabulary {path} has ids up to {largest} and ends a text with {end}; the model reads ids up to"
                 f" {vocab_size - 1}, ended by {expected}: name the vocabulary that belongs to the weights"
             )
-        tokenizer.enable_truncation(positions)
-        tokenizer.enable_padding(length=positions, pad_id=end, pad_token=END)
-        self._tokenizer, self._positions = tokenizer, positions
+        tokenizer.no_truncation()
+        self._tokenizer, self._end, self.text_len = tokenizer, end, positions
 
-    def encode(self, texts: Sequence[str]) -> Int[np.ndarray, "B S"]:
-        """Ids int32 in [0, V). Longer texts lose what stands before their end; behind it stand ends alone."""
-        rows = [pieces.ids for pieces in self._tokenizer.encode_batch(list(texts))]
-        return np.array(rows, np.int32).reshape(len(rows), self._positions)
+    def encode(self, texts: Sequence[str]) -> tuple[Int[np.ndarray, "B S"], Bool[np.ndarray, "B S"], list[str]]:
+        """See `TextTokenizer.encode`; ids int32 in [0, V), behind a text ends alone. Every word has ids: bytes."""
+        ids = np.full((len(texts), self.text_len), self._end, np.int32)
+        pieces = [text.ids for text in self._tokenizer.encode_batch(list(texts))]
+        for row, kept in zip(ids, pieces, strict=True):
+            row[: min(len(kept), self.text_len - 1)] = kept[: self.text_len - 1]  # behind it stands an end already
+        lengths = np.array([min(len(kept), self.text_len) for kept in pieces], np.int32)
+        return ids, np.arange(self.text_len) < lengths[:, None], []
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """See `TextTokenizer.lengths`."""
+        return [len(pieces.ids) for pieces in self._tokenizer.encode_batch(list(texts))]

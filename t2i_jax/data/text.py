@@ -1,15 +1,20 @@
-"""Captions -> WordPiece ids, with the tokenizer that lies in a run folder."""
+"""Texts -> ids: what every text tokenizer answers, and WordPiece as the tokenizer of a run folder."""
 
 import json
+from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Bool, Int
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from t2i_jax import files
 from t2i_jax.errors import UserError
 
+LOOKED_AT = 10_000  # captions: half a second
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
 
@@ -102,64 +107,105 @@ def write_word_pieces(path: str | Path, tokenizer: Tokenizer) -> None:
     files.write_json(path, json.loads(tokenizer.to_str()))
 
 
-class CaptionReader:
-    """Captions -> fixed-length ids.
+class TextTokenizer(ABC):
+    """What a text tokenizer answers, whatever its vocabulary was made of.
 
     Attributes:
-      text_len: S, ids a caption, [CLS] and [SEP] included.
+      text_len: S, ids a text, those that the tokenizer adds at both ends included.
     """
+
+    text_len: int
+
+    @abstractmethod
+    def encode(self, texts: Sequence[str]) -> tuple[Int[np.ndarray, "B S"], Bool[np.ndarray, "B S"], list[str]]:
+        """Ids, a mask (True where an id of the text stands), and the words that have no id of their own.
+
+        Longer texts lose their end, but for the id that the tokenizer adds there.
+        """
+
+    @abstractmethod
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Ids of each text before anything of it is lost.
+
+        Raises:
+          TypeError: a text is no string, or holds what is no UTF-8.
+        """
+
+    def encode_prompts(self, prompts: Iterable[str]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """`encode` of prompts, of which nothing may be lost.
+
+        Raises:
+          UserError: no prompt at all, an empty prompt, or one longer than `text_len`.
+        """
+        prompts = list(prompts)
+        if not prompts:
+            raise UserError("there is no prompt; give at least one")
+        added = self.lengths([""])[0]
+        for number, prompt in enumerate(prompts):
+            try:
+                length = self.lengths([prompt])[0]
+            except TypeError:
+                raise UserError(f"prompt {number} ({prompt!r}) is no text; give words in UTF-8") from None
+            if length == added:
+                raise UserError(f"prompt {number} is empty; give at least one word")
+            if length > self.text_len:
+                raise UserError(
+                    f"prompt {number} has {length - added} word pieces;"
+                    f" this run reads at most {self.text_len - added} (config.data.text_len less {added})"
+                )
+        return self.encode(prompts)
+
+
+def describe_losses(tokenizer: TextTokenizer, captions: Iterable[str]) -> str:
+    """What a tokenizer loses of captions, in words; "" where it is nothing. The first LOOKED_AT are looked at."""
+    captions = list(islice(captions, LOOKED_AT))
+    cut = sum(length > tokenizer.text_len for length in tokenizer.lengths(captions))
+    unknown = Counter(tokenizer.encode(captions)[2])
+    lost = []
+    if cut:
+        lost.append(f"{cut:,} cut to {tokenizer.text_len} word pieces (config.data.text_len)")
+    if unknown:
+        words = ", ".join(word for word, _ in unknown.most_common(5))
+        lost.append(f"{len(unknown):,} words unknown to the text tokenizer ({words})")
+    return f"of {len(captions):,} captions: {', '.join(lost)}" if lost else ""
+
+
+class CaptionReader(TextTokenizer):
+    """The tokenizer of a run folder."""
 
     def __init__(self, path: str | Path, text_len: int):
         """Read what `write_word_pieces` wrote.
 
         Raises:
-          UserError: the file is missing, damaged, or no such file.
+          UserError: the file is missing, corrupt, or no such file.
         """
         try:
             self._tokenizer = Tokenizer.from_str(json.dumps(files.read_json(path)))
-        except files.DamagedError as error:
+        except files.CorruptError as error:
             raise UserError(
                 f"text tokenizer {error}; delete it, and the run's train.py command writes it anew"
             ) from None
         except Exception as error:  # the library raises bare Exception
             raise UserError(f"text tokenizer {path} cannot be read: {error}") from None
-        self.text_len = text_len
+        self.text_len, self._unknown = text_len, getattr(self._tokenizer.model, "unk_token", None)
 
-    def encode(self, caption: str) -> tuple[np.ndarray, np.ndarray]:
-        """Ids int32 [S] and mask bool [S] (True where a piece stands). Longer captions lose their end."""
-        ids = self._tokenizer.encode(caption).ids
-        if len(ids) > self.text_len:
-            ids = [*ids[: self.text_len - 1], ids[-1]]
-        padded = np.zeros(self.text_len, np.int32)
-        padded[: len(ids)] = ids
-        return padded, np.arange(self.text_len) < len(ids)
-
-    def encode_prompts(self, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        """Ids int32 [P, S], mask bool [P, S], and the words that training never showed.
-
-        Raises:
-          UserError: no prompt at all, an empty prompt, or one longer than `text_len`.
-        """
-        if not prompts:
-            raise UserError("there is no prompt; give at least one")
-        unknown, rows = [], []
-        for number, prompt in enumerate(prompts):
-            try:
-                pieces = self._tokenizer.encode(prompt)
-            except TypeError:  # no string, or one with bytes that are no UTF-8
-                raise UserError(f"prompt {number} ({prompt!r}) is no text; give words in UTF-8") from None
-            if len(pieces.ids) == 2:  # [CLS] and [SEP] alone
-                raise UserError(f"prompt {number} is empty; give at least one word")
-            if len(pieces.ids) > self.text_len:
-                raise UserError(
-                    f"prompt {number} has {len(pieces.ids) - 2} word pieces;"
-                    f" this run reads at most {self.text_len - 2} (config.data.text_len less 2)"
-                )
+    def encode(self, texts: Sequence[str]) -> tuple[Int[np.ndarray, "B S"], Bool[np.ndarray, "B S"], list[str]]:
+        """See `TextTokenizer.encode`; ids are int32."""
+        ids = np.zeros((len(texts), self.text_len), np.int32)
+        mask, unknown = np.zeros(ids.shape, bool), []
+        for row, text in enumerate(texts):
+            pieces = self._tokenizer.encode(text)
+            kept = pieces.ids
+            if len(kept) > self.text_len:
+                kept = [*kept[: self.text_len - 1], kept[-1]]
+            ids[row, : len(kept)], mask[row, : len(kept)] = kept, True
             unknown += [
-                prompt[slice(*span)]
+                text[slice(*span)]
                 for piece, span in zip(pieces.tokens, pieces.offsets, strict=True)
-                if piece == "[UNK]"
+                if piece == self._unknown
             ]
-            rows.append(self.encode(prompt))
-        ids, mask = zip(*rows, strict=True)
-        return np.stack(ids), np.stack(mask), unknown
+        return ids, mask, unknown
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """See `TextTokenizer.lengths`."""
+        return [len(self._tokenizer.encode(text).ids) for text in texts]

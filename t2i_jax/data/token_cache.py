@@ -1,7 +1,7 @@
-"""Token shards: what a tokenizer made of a split, once, stamped with the tokenizer's digest."""
+"""Token shards: what a tokenizer made of a split, stamped with the tokenizer's and the data's digest."""
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import grain
@@ -13,32 +13,41 @@ from t2i_jax import files
 from t2i_jax.errors import UserError
 
 SHARD_SIZE = 16384  # examples a shard
+MISSING = "missing"
+CHUNK = 2048  # examples that are held at a time where all are gone through
 
 
-def write_tokens(folder: str | Path, examples: Iterable[tuple[np.ndarray, list[str]]], digest: str) -> None:
+def write_tokens(
+    folder: str | Path, examples: Iterable[tuple[np.ndarray, list[str]]], *, tokenizer: str, data: str
+) -> None:
     """Write shards and their manifest; the folder appears under its name only when all of it is written.
 
     Args:
-      folder: where the shards go; an unfinished attempt beside it is replaced.
+      folder: where the shards go; what stands there is replaced, and so is an unfinished attempt beside it.
       examples: pairs of ids [N] and captions.
-      digest: of the tokenizer that made the ids.
+      tokenizer: digest of the tokenizer that made the ids.
+      data: fingerprint of the images and captions.
 
     Raises:
       UserError: there is no example, or a shard cannot be written.
       OSError: the disk is full or read-only.
     """
     folder = Path(folder)
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial, old = (folder.with_name(f"{folder.name}.{state}") for state in ("partial", "old"))
+    for leftover in (partial, old):
+        shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
         count = _write_shards(partial, examples)
-        files.seal(partial, tokenizer=digest, count=count)
+        files.write_manifest(partial, tokenizer=tokenizer, data=data, count=count)
     except (UserError, OSError):
         shutil.rmtree(partial, ignore_errors=True)  # it would keep a full disk full
         raise
+    if folder.exists():
+        folder.rename(old)
     partial.rename(folder)
     files.sync_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _write_shards(folder: Path, examples) -> int:
@@ -68,45 +77,77 @@ def _check(call, *args):
         ) from None
 
 
-def open_tokens(folder: str | Path, digest: str) -> grain.MapDataset:
-    """Open shards after checking whose they are and that they are whole.
+def stale(folder: str | Path, *, tokenizer: str, data: str) -> str:
+    """Why a split has to be encoded, in words; "" where its tokens are there and of this tokenizer and this data.
 
     Args:
-      folder: written by `write_tokens`.
-      digest: of the tokenizer whose ids are expected.
-
-    Returns:
-      A dataset of `{"ids": int32 [N], "captions": list of str}`.
+      folder: of the split.
+      tokenizer, data: see `write_tokens`.
 
     Raises:
-      UserError: another tokenizer's shards, or a damaged or missing one.
+      UserError: the manifest is corrupt.
     """
-    return grain.MapDataset.source(_source(folder, digest)).map(_unpack)
-
-
-def read_tokens(folder: str | Path, digest: str) -> tuple[np.ndarray, list[list[str]]]:
-    """All ids, int32 [P, N], and captions at once: in a tenth of the time that a dataset takes one by one.
-
-    Args and errors are those of `open_tokens`.
-    """
-    source = _source(folder, digest)
-    rows = [_unpack(record) for record in source.__getitems__(range(len(source)))]
-    return np.stack([row["ids"] for row in rows]), [row["captions"] for row in rows]
-
-
-def _source(folder: str | Path, digest: str) -> grain.sources.ArrayRecordDataSource:
     folder = Path(folder)
-    way_out = f"delete {folder} to encode the pictures again"
+    if not folder.is_dir():
+        return MISSING
+    manifest = _manifest(folder, lambda: files.read_json(folder / files.MANIFEST))
+    changes = [
+        f"{what} {str(manifest.get(key))[:12]}, now it is {now[:12]}"
+        for key, what, now in (("tokenizer", "tokenizer", tokenizer), ("data", "data", data))
+        if manifest.get(key) != now
+    ]
+    return f"made of {' and '.join(changes)}" if changes else ""
+
+
+def _manifest(folder: Path, read) -> dict:
     try:
-        manifest = files.check_sealed(folder)
-    except files.DamagedError as error:
-        raise UserError(f"tokens: {error}; {way_out}") from None
-    made_by = str(manifest.get("tokenizer"))
-    if made_by != digest:
-        raise UserError(
-            f"tokens in {folder} were made by tokenizer {made_by[:12]}, this run's is {digest[:12]}; {way_out}"
-        )
-    return grain.sources.ArrayRecordDataSource([str(folder / name) for name in manifest["files"]])
+        return read()
+    except files.CorruptError as error:
+        raise UserError(f"tokens: {error}; delete {folder} to encode the pictures again") from None
+
+
+class Tokens:
+    """The tokens of a split, opened and verified.
+
+    Attributes:
+      count: examples.
+      data: fingerprint of the images and captions that they were made of.
+      checksum: of the manifest, so another one for other tokens.
+    """
+
+    def __init__(self, folder: str | Path, *, tokenizer: str, data: str):
+        """Open what `write_tokens` wrote, after comparing its stamp and, once a process, its checksums.
+
+        Raises:
+          UserError: tokens of another tokenizer or of other data, or a corrupt or missing shard.
+        """
+        folder = Path(folder)
+        manifest = _manifest(folder, lambda: files.verify_manifest(folder, once=True))
+        if reason := stale(folder, tokenizer=tokenizer, data=data):
+            raise UserError(f"tokens in {folder} are {reason}; the same command encodes them again")
+        self.data = data
+        self.count, self.checksum = manifest["count"], files.sha256_of(folder / files.MANIFEST)
+        shards = [str(folder / name) for name in sorted(manifest["files"])]
+        self._source = grain.sources.ArrayRecordDataSource(shards)
+        for first in range(0, self.count, SHARD_SIZE):
+            self._source[first]  # opens the file: so it can be read on when another process replaces the folder
+
+    def dataset(self) -> grain.MapDataset:
+        """Examples `{"ids": int32 [N], "captions": list of str}`."""
+        return grain.MapDataset.source(self._source).map(_unpack)
+
+    def ids(self) -> Iterator[np.ndarray]:
+        """All ids in order, int32 [up to CHUNK, N] at a time."""
+        return (np.stack([row["ids"] for row in rows]) for rows in self._chunks())
+
+    def captions(self) -> Iterator[str]:
+        """All captions in order."""
+        return (caption for rows in self._chunks() for row in rows for caption in row["captions"])
+
+    def _chunks(self) -> Iterator[list[dict]]:
+        for first in range(0, self.count, CHUNK):
+            records = self._source.__getitems__(range(first, min(first + CHUNK, self.count)))
+            yield [_unpack(record) for record in records]
 
 
 def _unpack(record: bytes) -> dict:

@@ -7,7 +7,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 from t2i_jax import losses
-from t2i_jax.data import pipeline
+from t2i_jax.data import pipeline, sources
 from t2i_jax.errors import UserError
 from t2i_jax.evals.reconstruction import codebook_health
 from t2i_jax.pictures import picture_grid, to_uint8
@@ -40,7 +40,8 @@ def examine(
     """
     own, side = tokenizer.config.data, tokenizer.config.model.image_size
     name, data_dir, split = name or own.name, data_dir or own.data_dir, split or own.validation
-    dataset = pipeline.open_split(name, data_dir, split)
+    source = own.get("source", "") if name == own.name else ""
+    dataset, _ = sources.open_split({**own, "name": name, "data_dir": data_dir, "source": source}, split)
     channels = dataset[0]["image"].shape[-1]
     if channels != own.channels:
         raise UserError(

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from numpy.lib.stride_tricks import sliding_window_view
 
-from t2i_jax.data.captioned_photos import PHOTOGRAPHS, SIDE, photograph
+from t2i_jax.data.sources.captioned_photos import PHOTOGRAPHS, SIDE, photograph
 from t2i_jax.evals import tables
 
 PICTURES = 16  # drawn for each caption

@@ -69,7 +69,7 @@ def read_scores(folder: Path, names: Sequence[str]) -> dict:
         return {}
     try:
         scores = files.read_json(path)
-    except files.DamagedError as error:
+    except files.CorruptError as error:
         raise UserError(f"{error}; delete it to evaluate without it") from None
     missing = [name for name in names if name not in scores]
     if missing:

@@ -3,33 +3,54 @@
 Letters: P pictures, N tokens a picture, K codebook size. All entropies in nats.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 
 PRIORS = (1, 4, 16, 64, 256)  # strengths of the bigram's fall-back that are tried
 
 
-def unigram_nats(train: np.ndarray, validation: np.ndarray, codebook_size: int) -> float:
-    """Cross entropy per token of codes [P, N] under the frequencies of `train` (one count added to each)."""
-    return float(-np.mean(np.log(_unigram(train, codebook_size)[validation])))
+def baselines(
+    train: Iterable[np.ndarray], validation: Iterable[np.ndarray], codebook_size: int
+) -> dict[str, float]:
+    """Cross entropy per token of `validation` under what can be counted in `train`, in nats.
 
+    Memory grows with the distinct pairs of tokens in `validation`, and not with `train`.
 
-def bigram_nats(train: np.ndarray, validation: np.ndarray, codebook_size: int) -> float:
-    """Cross entropy per token under the best bigram model of `train`, each picture starting from BOS = K.
+    Args:
+      train, validation: ids [P, N] in [0, K), a part of the images at a time.
+      codebook_size: K.
 
-    Counts fall back on the unigram with a Dirichlet prior (MacKay & Peto 1995, eq. 13). Its strength is the
-    one that serves `validation` best: a baseline should be hard to beat.
+    Returns:
+      `unigram_nats`, under the frequencies of the codes (one count added to each), and `bigram_nats`, under the
+      best bigram model, each image starting from BOS = K. Its counts fall back on the unigram with a Dirichlet
+      prior (MacKay & Peto 1995, eq. 13) of the strength that serves `validation` best: a baseline should be hard
+      to beat.
     """
-    pairs = _pairs(train, codebook_size)
-    kinds, counts = np.unique(pairs, return_counts=True)
-    contexts = np.bincount(pairs // codebook_size, minlength=codebook_size + 1)
-    asked = _pairs(validation, codebook_size)
-    place = np.minimum(np.searchsorted(kinds, asked), len(kinds) - 1)
-    pair_counts = np.where(kinds[place] == asked, counts[place], 0)
-    context_counts = contexts[asked // codebook_size]
-    unigram = _unigram(train, codebook_size)[validation.reshape(-1)]
-    return min(
-        float(-np.mean(np.log((pair_counts + prior * unigram) / (context_counts + prior)))) for prior in PRIORS
-    )
+    kinds, asked = np.zeros(0, np.int64), np.zeros(0, np.int64)  # pairs in `validation`, and how often each occurs
+    for ids in validation:
+        more, counts = np.unique(_pairs(ids, codebook_size), return_counts=True)
+        kinds, place = np.unique(np.concatenate([kinds, more]), return_inverse=True)
+        counts = np.concatenate([asked, counts])
+        asked = np.zeros(len(kinds), np.int64)
+        np.add.at(asked, place, counts)
+
+    codes, contexts = np.ones(codebook_size, np.int64), np.zeros(codebook_size + 1, np.int64)
+    seen = np.zeros(len(kinds), np.int64)
+    for ids in train:
+        pairs = np.sort(_pairs(ids, codebook_size))  # sorted, they are found several times faster
+        codes += np.bincount(pairs % codebook_size, minlength=codebook_size)
+        contexts += np.bincount(pairs // codebook_size, minlength=codebook_size + 1)
+        place = np.minimum(np.searchsorted(kinds, pairs), len(kinds) - 1)
+        seen += np.bincount(place[kinds[place] == pairs], minlength=len(kinds))
+
+    unigram, context = (codes / codes.sum())[kinds % codebook_size], contexts[kinds // codebook_size]
+
+    def nats(probabilities):
+        return float(-np.sum(asked * np.log(probabilities)) / asked.sum())
+
+    bigram = min(nats((seen + prior * unigram) / (context + prior)) for prior in PRIORS)
+    return {"unigram_nats": nats(unigram), "bigram_nats": bigram}
 
 
 def uniform_ids(count: int, num_tokens: int, codebook_size: int, seed: int) -> np.ndarray:
@@ -64,11 +85,6 @@ def statistics(ids: np.ndarray, codebook_size: int) -> dict:
 def _longest_run(row: np.ndarray) -> int:
     borders = np.flatnonzero(np.diff(row)) + 1
     return int(np.diff(np.concatenate([[0], borders, [len(row)]])).max())
-
-
-def _unigram(ids: np.ndarray, codebook_size: int) -> np.ndarray:
-    counts = np.bincount(ids.reshape(-1), minlength=codebook_size) + 1
-    return counts / counts.sum()
 
 
 def _pairs(ids: np.ndarray, codebook_size: int) -> np.ndarray:

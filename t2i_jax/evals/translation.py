@@ -18,7 +18,7 @@ class TranslationEvaluator:
 
     Args:
       validation: token dataset.
-      ids: [P, N], all ids of `train` and `validation`.
+      baselines: of the data, such as `encode.Encoded.baselines`; they stand among the scores.
       transform: example -> arrays (`tasks.translate.transform`).
       predict: `(params, batch) -> {"logits": [B, N, K]}` under teacher forcing.
       sample: `(params, batch, keys) -> ids [B, N]`, free running.
@@ -31,7 +31,7 @@ class TranslationEvaluator:
     def __init__(
         self,
         validation: grain.MapDataset,
-        ids: dict[str, np.ndarray],
+        baselines: dict[str, float],
         transform: Callable,
         *,
         predict: Callable,
@@ -43,13 +43,10 @@ class TranslationEvaluator:
     ):
         self._validation, self._transform, self._sample = validation, transform, sample
         self._codebook_size, self._temperature = codebook_size, temperature
-        self._ids = ids["validation"]
-        self._drawn = min(drawn, len(self._ids))
-        self._batch_size = min(batch_size, len(self._ids))
-        self.baselines = {
-            "unigram_nats": tokens.unigram_nats(ids["train"], self._ids, codebook_size),
-            "bigram_nats": tokens.bigram_nats(ids["train"], self._ids, codebook_size),
-        }
+        self._drawn = min(drawn, len(validation))
+        self._batch_size = min(batch_size, len(validation))
+        self._data_ids = np.stack([validation[i]["ids"] for i in range(self._drawn)])
+        self._baselines = baselines
 
         @jax.jit
         def forced(params, batch, keys):
@@ -71,7 +68,7 @@ class TranslationEvaluator:
         nats, forced, free = [], [], []
         keys, size = jax.random.split(jax.random.key(0), self._drawn), self._batch_size
         passes = pipeline.one_pass(self._validation, self._transform, size)
-        for start, (batch, count) in zip(range(0, len(self._ids), size), passes, strict=True):
+        for start, (batch, count) in zip(range(0, len(self._validation), size), passes, strict=True):
             own_keys = keys[np.minimum(np.arange(start, start + size), self._drawn - 1)]
             batch_nats, ids = self._forced(params, batch, own_keys)
             nats.append(np.asarray(batch_nats)[:count])
@@ -79,8 +76,8 @@ class TranslationEvaluator:
                 forced.append(np.asarray(ids))
                 free.append(np.asarray(self._sample(params, batch, own_keys)))
         forced, free = (np.concatenate(ids)[: self._drawn] for ids in (forced, free))
-        scores = {"nats": float(np.mean(np.concatenate(nats))), **self.baselines}
-        samples = {"data": self._ids[: self._drawn], "teacher_forced": forced, "free_running": free}
+        scores = {"nats": float(np.mean(np.concatenate(nats))), **self._baselines}
+        samples = {"data": self._data_ids, "teacher_forced": forced, "free_running": free}
         for name, ids in samples.items():
             statistics = tokens.statistics(ids, self._codebook_size)
             scores |= {f"{name}/{key}": value for key, value in statistics.items()}

@@ -73,7 +73,7 @@ class Checkpoints:
         for step in self.steps:
             try:
                 recorded = files.read_json(self._folder / str(step) / files.MANIFEST).get("parents", {})
-            except files.DamagedError:
+            except files.CorruptError:
                 continue
             for name, (digest, shown) in parents.items():
                 if recorded.get(name) != digest:
@@ -112,7 +112,7 @@ class Checkpoints:
                 _check_position(partial, stream)
             with hosts.agreed():
                 if hosts.is_first():
-                    files.seal(partial, step=step, parents=self.parents)
+                    files.write_manifest(partial, step=step, parents=self.parents)
                     if final.exists():  # a corrupt one, whose step has been trained again
                         final.rename(final.with_suffix(".old"))
                     partial.rename(final)
@@ -178,10 +178,10 @@ class Checkpoints:
             folder = self._folder / str(step)
             try:
                 with _explained(folder):
-                    sealed = files.check_sealed(folder).get("step")
+                    sealed = files.verify_manifest(folder).get("step")
                 if sealed != step:
-                    raise files.DamagedError(f"{folder} holds step {sealed}")
-            except files.DamagedError as error:
+                    raise files.CorruptError(f"{folder} holds step {sealed}")
+            except files.CorruptError as error:
                 print(f"warning: checkpoint {step} is not used: {_first_line(error)}", file=sys.stderr)
                 self._corrupt.add(step)
             else:

@@ -31,7 +31,7 @@ def check_config_change(folder: Path, config: ConfigDict, *, accept: bool = Fals
         return False  # nothing was trained, and so there is nothing to protect
     try:
         changes = differences(files.read_json(path), json.loads(config.to_json()))
-    except files.DamagedError as error:
+    except files.CorruptError as error:
         if not accept:
             raise UserError(f"{error}; give --accept-config-change to go on with the config named now") from None
         changes = [str(error)]
@@ -60,7 +60,7 @@ def check_new(folder: Path) -> None:
 
 def warn_of_newer_weights(folder: Path, step: int) -> None:
     """Say so where the weights have seen more steps than the checkpoint that a run continues from."""
-    with suppress(files.DamagedError):
+    with suppress(files.CorruptError):
         newer = runs.load_weights(folder / runs.WEIGHTS)[2]
         if newer > step:
             print(
@@ -117,7 +117,7 @@ def is_finished(folder: str | Path, config: ConfigDict) -> bool:
             files.read_json(folder / runs.TEXT_TOKENIZER)
             files.read_json(folder / name / runs.CONFIG)
             runs.load_weights(folder / name / runs.WEIGHTS)
-    except files.DamagedError as error:
+    except files.CorruptError as error:
         if runs.checkpoint_steps(folder):
             print(f"warning: {error}", file=sys.stderr)
         return False

@@ -39,13 +39,10 @@ class ImageTask(tasks.Task):
         Raises:
           UserError: the data set cannot be opened, or its images have another shape than the config says.
         """
-        from t2i_jax.data import pipeline  # Grain takes a second to import, and sampling does without
+        from t2i_jax.data import sources  # Grain takes a second to import, and sampling does without
 
         data = self.config.data
-        splits = {
-            split: pipeline.open_split(data.name, data.data_dir, data[split], data.damaged)
-            for split in ("train", "validation")
-        }
+        splits = {split: sources.open_split(data, data[split])[0] for split in ("train", "validation")}
         shape, asked = splits["train"][0]["image"].shape, (data.image_size, data.image_size, data.channels)
         if shape != asked:
             raise UserError(

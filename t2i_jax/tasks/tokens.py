@@ -1,7 +1,7 @@
 """What objectives over image tokens share: tokens of a tokenizer, captions, the loss of predicted ids, scores."""
 
+import sys
 from collections.abc import Callable
-from itertools import chain
 from pathlib import Path
 
 import jax
@@ -55,27 +55,24 @@ class TokenTask(tasks.Task):
         Raises:
           UserError: the tokenizer's codes do not fit `config.model`, or the captions have too many words.
         """
-        from t2i_jax import encode  # these import Grain, which takes a second; sampling does without
-        from t2i_jax.data import text, token_cache
+        from t2i_jax import encode  # imports Grain, which takes a second; sampling does without
+        from t2i_jax.data import text
 
-        tokenizer, path = parents["tokenizer"], folder / runs.TEXT_TOKENIZER
-        tokens_dir = encode.encode(self.config, tokenizer, runs.parents(self.config)["tokenizer"][1])
+        self.tokenizer, path = parents["tokenizer"], folder / runs.TEXT_TOKENIZER
+        encoded = encode.encode(self.config, self.tokenizer, runs.parents(self.config)["tokenizer"][1])
+        captions = encoded.splits["train"].captions
         if not (runs.checkpoint_steps(folder) and path.exists()):
             size = self.config.model.text_vocab_size
             if self.vocabulary is None:
-                captions = token_cache.read_tokens(tokens_dir / "train", tokenizer.digest)[1]
-                pieces = text.build_word_pieces(chain.from_iterable(captions), size)
+                pieces = text.build_word_pieces(captions(), size)
             else:
                 pieces = text.read_vocabulary(self.vocabulary, size)
             text.write_word_pieces(path, pieces)
         self.reader = text.CaptionReader(path, self.config.data.text_len)
-        splits = {
-            split: token_cache.open_tokens(tokens_dir / split, tokenizer.digest)
-            for split in ("train", "validation")
-        }
-        self.tokenizer = tokenizer
-        self.ids = {split: token_cache.read_tokens(tokens_dir / split, tokenizer.digest)[0] for split in splits}
-        self.data = Data(splits, self.transform)
+        if lost := text.describe_losses(self.reader, captions()):
+            print(f"warning: {lost}", file=sys.stderr)
+        self.baselines = encoded.baselines
+        self.data = Data({split: tokens.dataset() for split, tokens in encoded.splits.items()}, self.transform)
         return self.data
 
     def transform(self, example: dict, rng: np.random.Generator) -> dict:
@@ -87,13 +84,14 @@ class TokenTask(tasks.Task):
           `data.caption_dropout`).
         """
         captions = example["captions"]  # drawn only where there is a choice
-        text_ids, text_mask = self.reader.encode(captions[rng.integers(len(captions)) if len(captions) > 1 else 0])
+        caption = captions[rng.integers(len(captions)) if len(captions) > 1 else 0]
+        text_ids, text_mask, _ = self.reader.encode([caption])
         ids = example["ids"]
         return {
             "ids": ids,
             "decoder_ids": np.concatenate([[self.config.model.codebook_size], ids[:-1]]).astype(np.int32),
-            "text_ids": text_ids,
-            "text_mask": text_mask,
+            "text_ids": text_ids[0],
+            "text_mask": text_mask[0],
             "null": rng.random() < self.config.data.caption_dropout,
         }
 
@@ -132,7 +130,7 @@ class TokenTask(tasks.Task):
 
         score = translation.TranslationEvaluator(
             self.data.splits["validation"],
-            self.ids,
+            self.baselines,
             self.data.transform,
             predict=lambda params, batch: self.predict(self.model, params, {}, batch),
             sample=sample_batch,

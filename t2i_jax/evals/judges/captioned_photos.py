@@ -1,6 +1,6 @@
 """Crops of photographs: whether the nearest photograph by pixels is the one that the caption names."""
 
-from t2i_jax.data.captioned_photos import PHOTOGRAPHS, random_crops
+from t2i_jax.data.sources.captioned_photos import PHOTOGRAPHS, random_crops
 from t2i_jax.evals import photographs
 from t2i_jax.evals.pictures import reconstruct, sample
 

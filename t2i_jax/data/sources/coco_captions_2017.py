@@ -7,12 +7,11 @@ from `DATA_DIR/downloads/manual`, zipped or unpacked, or fetched:
     train2017/*.jpg      val2017/*.jpg      annotations/captions_train2017.json, captions_val2017.json
     train2017.zip        val2017.zip        annotations_trainval2017.zip
 
-A picture that cannot be read is left out, and named in `left_out.json`; so is one whose captions an annotations
+A picture that cannot be read is skipped, and named in `skipped.json`; so is one whose captions an annotations
 file lacks because it is cut short.
 """
 
 import dataclasses
-import io
 import json
 import re
 import sys
@@ -20,18 +19,18 @@ import urllib.request
 import zipfile
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+import grain
 import numpy as np
 import tensorflow_datasets as tfds
-from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image
 from tqdm import tqdm
 
-from t2i_jax.data import left_out
+from t2i_jax.data import images, prepared, skipped
 from t2i_jax.errors import UserError
 
 SHARD_SIZE = 1024  # pictures a shard, 200 MB before compression
@@ -42,9 +41,6 @@ ARCHIVES = {
     "val2017": "zips/val2017.zip",
 }
 """Folder -> the archive that it comes in."""
-
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
-"""What Pillow makes of broken pictures."""
 
 BETWEEN = re.compile(r"[\s,:]*")  # two values of a JSON file
 
@@ -82,17 +78,16 @@ class CocoCaptions2017(tfds.core.ShardBasedBuilder):
 
     def _shard_iterators_per_split(self, dl_manager: tfds.download.DownloadManager) -> dict[str, list]:
         roots = _find(dl_manager, Path(self.data_dir_root, "downloads", "manual"))
-        self._left_out = defaultdict(list)
-        cut = self._left_out["file of annotations cut short"]
+        self._skipped = defaultdict(list)
         # Both annotations are read before the first picture is: a useless file shows at once.
         return {
-            split: self._shards(roots[part] / part, *_read_annotations(roots["annotations"], part, cut))
+            split: self._shards(roots[part] / part, *_read_annotations(roots["annotations"], part, self._skipped))
             for split, part in (("train", "train2017"), ("validation", "val2017"))
         }
 
     def _shards(self, folder, names: dict[int, str], captions: dict[int, list[str]]) -> list:
         """A generator of examples for each shard."""
-        self._left_out["captioned without a picture"] += sorted(
+        self._skipped["captioned without a picture"] += sorted(
             f"{folder.name}/{number}" for number in captions.keys() - names.keys()
         )
         numbers = sorted(names)
@@ -106,23 +101,13 @@ class CocoCaptions2017(tfds.core.ShardBasedBuilder):
             return _load(folder.joinpath(names[number]), self.builder_config.size)
 
         with ThreadPoolExecutor() as pool:
-            images = tqdm(pool.map(load, numbers), folder.name, len(numbers), file=sys.stderr)
-            for number, image in zip(numbers, images, strict=True):
+            loaded = tqdm(pool.map(load, numbers), folder.name, len(numbers), file=sys.stderr)
+            for number, image in zip(numbers, loaded, strict=True):
                 if isinstance(image, str):
-                    self._left_out[image].append(f"{folder.name}/{names[number]}")
+                    self._skipped[image].append(f"{folder.name}/{names[number]}")
                 else:
                     yield number, {"image": image, "captions": captions[number], "image_id": number}
-        left_out.write(self.data_dir, {reason: found for reason, found in self._left_out.items() if found})
-
-
-def picture(content: bytes, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """An encoded picture's central square, scaled with antialiasing; grey and CMYK become RGB.
-
-    Raises:
-      one of UNREADABLE: the picture is damaged.
-    """
-    with Image.open(io.BytesIO(content)) as opened:
-        return np.array(ImageOps.fit(opened.convert("RGB"), (size, size), Image.Resampling.LANCZOS))
+        skipped.write(self.data_dir, {reason: names for reason, names in self._skipped.items() if names})
 
 
 def _load(path, size: int) -> np.ndarray | str:
@@ -132,11 +117,15 @@ def _load(path, size: int) -> np.ndarray | str:
     except FileNotFoundError:
         return "missing"
     except (zipfile.BadZipFile, zlib.error):
-        return "damaged"
+        return "corrupt"
     try:
-        return picture(content, size)
-    except UNREADABLE:
-        return "damaged"
+        return images.square(content, size)
+    except Image.DecompressionBombError:
+        return f"above {2 * Image.MAX_IMAGE_PIXELS:,} pixels"
+    except (OSError, SyntaxError, ValueError, EOFError):  # what Pillow makes of broken pictures
+        return "corrupt"
+    except Exception as error:  # its plugins raise whatever they like
+        return f"corrupt ({type(error).__name__})"
 
 
 def _find(dl_manager, manual: Path) -> dict:
@@ -170,37 +159,56 @@ def _open_zip(path: Path) -> zipfile.Path:
         raise UserError(f"{path} is cut short or no zip file; fetch it again") from None
 
 
-def _read_annotations(root, part: str, cut: list[str]) -> tuple[dict[int, str], dict[int, list[str]]]:
+def _read_annotations(root, part: str, skip: dict[str, list]) -> tuple[dict[int, str], dict[int, list[str]]]:
     """Picture number -> file name, and picture number -> captions, without line breaks and empty ones.
 
-    Of a file that is cut short or broken in between, what stands before that is read, and `cut` gets its name.
+    Of a file that is cut short or broken in between, what stands before that is read. `skip` gets, by reason, the
+    name of such a file, and rows of it that are no pictures or captions.
     """
     path = root / "annotations" / f"captions_{part}.json"
     try:
         raw = path.read_bytes()
         try:
-            content, whole = json.loads(raw), True
+            content, complete = json.loads(raw), True
         except ValueError:
-            content, whole = _whole_records(raw), False
-        names = {int(row["id"]): str(row["file_name"]) for row in content["images"]}
-        captions = defaultdict(list)
-        for row in sorted(content["annotations"], key=lambda row: row["id"]):
-            captions[int(row["image_id"])] += filter(None, [" ".join(row["caption"].split())])
-        if not (whole or names.keys() & captions.keys()):
-            raise ValueError("no caption before the cut")
+            content, complete = _complete_records(raw), False
+        rows = {kind: list(content[kind]) for kind in ("images", "annotations")}
     except FileNotFoundError:
         raise UserError(f"{path} is missing; fetch {SITE}/{ARCHIVES['annotations']} again") from None
-    except (ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(
-            f"{path} is cut short or holds no captions ({type(error).__name__}: {error}); fetch"
-            f" {SITE}/{ARCHIVES['annotations']} again"
-        ) from None
-    if not whole:
-        cut.append(f"annotations/{path.name} after {len(content['annotations'])} captions")
+    except (ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise _useless(path, f"{type(error).__name__}: {error}") from None
+    if not complete:
+        skip["file of annotations cut short"].append(
+            f"annotations/{path.name} after {len(rows['annotations'])} captions"
+        )
+
+    def read_rows(kind: str, read: Callable) -> list:
+        found = []
+        for number, row in enumerate(rows[kind]):
+            try:
+                found.append(read(row))
+            except (KeyError, TypeError, ValueError, AttributeError):
+                skip[f"row of {kind} that cannot be read"].append(f"annotations/{path.name}, row {number}")
+        return found
+
+    names = dict(read_rows("images", lambda row: (int(row["id"]), str(row["file_name"]))))
+    captions = defaultdict(list)
+    texts = read_rows(
+        "annotations", lambda row: (int(row["id"]), int(row["image_id"]), " ".join(row["caption"].split()))
+    )
+    for _, image, words in sorted(texts, key=lambda text: text[0]):
+        captions[image] += filter(None, [words])
+    if not any(captions[image] for image in names.keys() & captions.keys()):
+        raise _useless(path, "no picture in it has a caption")
     return names, captions
 
 
-def _whole_records(raw: bytes) -> dict:
+def _useless(path, reason: str) -> UserError:
+    site = f"{SITE}/{ARCHIVES['annotations']}"
+    return UserError(f"{path} is cut short or holds no captions ({reason}); fetch {site} again")
+
+
+def _complete_records(raw: bytes) -> dict:
     """The leading fields of a JSON object that is broken somewhere, of its arrays the leading elements."""
     try:
         text = raw.decode()
@@ -228,3 +236,8 @@ def _whole_records(raw: bytes) -> dict:
             place = after(place)
     except (ValueError, IndexError):  # here it is broken
         return content
+
+
+def open(split: str, data_dir: str, *, variant: str = "", corrupt: str = "skip") -> tuple[grain.MapDataset, str]:
+    """Open a split; see `prepared.open_builder`."""
+    return prepared.open_builder(CocoCaptions2017, split, data_dir, variant=variant, corrupt=corrupt)

@@ -2,17 +2,18 @@
 
 Nothing is downloaded and TensorFlow is not needed, neither to prepare nor to read:
 
-    pipeline.open_split("captioned_digits/fine", "data", "train")[0]
-    # {"image": uint8 [32, 32, 3], "caption": bytes}
+    dataset, fingerprint = captioned_digits.open("train", "data", variant="fine")
+    dataset[0]  # {"image": uint8 [32, 32, 3], "caption": bytes}
 """
 
 import dataclasses
 from collections.abc import Iterator
 
+import grain
 import numpy as np
 import tensorflow_datasets as tfds
 
-from t2i_jax.data import scenes
+from t2i_jax.data import prepared, scenes
 
 
 @dataclasses.dataclass(eq=False)
@@ -74,3 +75,8 @@ class CaptionedDigits(tfds.core.GeneratorBasedBuilder):
             scene = scenes.draw_scene(rng, held_out=held_out)
             picture = scenes.render(scene, handwriting, rng, fine=self.builder_config.fine)
             yield number, {"image": picture, "caption": scenes.caption(scene)}
+
+
+def open(split: str, data_dir: str, *, variant: str = "", corrupt: str = "skip") -> tuple[grain.MapDataset, str]:
+    """Open a split; see `prepared.open_builder`."""
+    return prepared.open_builder(CaptionedDigits, split, data_dir, variant=variant, corrupt=corrupt)

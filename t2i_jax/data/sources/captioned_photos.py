@@ -8,11 +8,13 @@ import functools
 from collections.abc import Iterator
 from importlib import resources
 
+import grain
 import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 from PIL import Image
 
+from t2i_jax.data import prepared
 from t2i_jax.errors import UserError
 
 SIDE = 64  # pixels a side of a crop
@@ -96,3 +98,8 @@ class CaptionedPhotos(tfds.core.GeneratorBasedBuilder):
         for number in range(size):
             caption = captions[number % len(captions)]
             yield number, {"image": random_crop(caption, rng), "caption": caption}
+
+
+def open(split: str, data_dir: str, *, corrupt: str = "skip") -> tuple[grain.MapDataset, str]:
+    """Open a split; see `prepared.open_builder`."""
+    return prepared.open_builder(CaptionedPhotos, split, data_dir, corrupt=corrupt)
