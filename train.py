@@ -17,7 +17,7 @@ import numpy as np
 from absl import app, flags, logging
 from tqdm import tqdm
 
-from t2i_jax import files, models, runs
+from t2i_jax import files, models, runs, sampling
 from t2i_jax.data import pipeline
 from t2i_jax.errors import UserError
 from t2i_jax.loop import sharding
@@ -28,7 +28,6 @@ from t2i_jax.loop.optimizer import make_optimizer
 from t2i_jax.loop.state import State
 from t2i_jax.loop.step import check_step, make_step
 from t2i_jax.random import stream
-from t2i_jax.sampling.settings import Sampling
 
 
 def train(config, workdir, *, accept_config_change: bool = False) -> None:
@@ -161,7 +160,8 @@ def check_config(config) -> None:
             raise UserError(f"config.{name} {config[name]} is below {least}; give a whole number from {least} up")
     make_optimizer(config.optim, config.steps)
     check_step(config)
-    Sampling(**config.sampling)
+    if config.sampling:
+        sampling.check_guidance(sampling.make(config.sampling), config.data.caption_dropout)
 
 
 def progress(config, first: int) -> tqdm:

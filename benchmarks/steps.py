@@ -10,7 +10,6 @@ random numbers, and are trained as the config says.
 import argparse
 import sys
 import time
-from dataclasses import asdict
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -21,15 +20,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from t2i_jax import models
+from t2i_jax import models, sampling
 from t2i_jax.loop import sharding
 from t2i_jax.loop.optimizer import make_optimizer
 from t2i_jax.loop.state import State
 from t2i_jax.loop.step import JitStep
-from t2i_jax.sampling.settings import Sampling
 from t2i_jax.stages.backbone import frozen_parts
 from t2i_jax.stages.dry_run import batch_of
-from t2i_jax.tasks import tokens
 
 
 def make_up(shapes: dict) -> dict:
@@ -67,20 +64,11 @@ def train(config, steps: int) -> tuple:
 
 def sample(config, params, count: int) -> float:
     """Seconds to draw `count` pictures' tokens at once with the config's own settings."""
-    model, settings = models.build(config), Sampling(**config.sampling)
+    model, sampler = models.build(config), sampling.make(config.sampling)
     batch = make_up(batch_of(config, count))
     keys = jax.random.split(jax.random.key(0), count)
-    draw = partial(
-        tokens.sample,
-        model,
-        params,
-        batch["text_ids"],
-        batch["text_mask"],
-        keys,
-        asdict(settings),
-        guided=settings.guidance_scale != 1,
-        null=jnp.zeros(count, bool),
-    )
+    condition = batch["text_ids"], batch["text_mask"], jnp.zeros(count, bool)
+    draw = partial(sampler.draw, model, params, condition, keys)
     jax.block_until_ready(draw())
     start = time.perf_counter()
     jax.block_until_ready(draw())

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from t2i_jax.nn import codebooks
-from t2i_jax.nn.codebooks import averages_of, codebook_of, kmeans, nearest_code
+from t2i_jax.nn.codebooks import codebook_of, kmeans, nearest_code, statistics_of
 from t2i_jax.nn.quantizers import CodebookQuantizer
 
 
@@ -27,7 +27,7 @@ def brute_force(features, codebook):
 
 def start_averages(size, width, seed=0):
     frequency = floats(np.random.default_rng(seed).dirichlet(np.full(size, 5.0)))
-    return averages_of(normal(size, width, seed=seed), frequency)
+    return statistics_of(normal(size, width, seed=seed), frequency)
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="train")
@@ -81,19 +81,19 @@ def test_codes_of_the_forward_pass_are_sums_of_the_codebooks(depth):
     codes, ids, _ = quantize(quantizer, averages, features)
     assert ids.shape == (2, 7 * depth)
     codebook = np.asarray(quantizer.apply({"codebook": averages}, method="codebook"))
-    np.testing.assert_allclose(codebook, averages["total"] / averages["frequency"][:, None], rtol=1e-6)
+    np.testing.assert_allclose(codebook, averages["embedding_sum"] / averages["cluster_size"][:, None], rtol=1e-6)
     np.testing.assert_allclose(codebook[ids.reshape(2, 7, depth)].sum(2), codes, rtol=0, atol=1e-6)
 
 
 def test_ema_update_by_hand():
     """Codes 0 and 4, each used half of the time. 1 goes to the first; 3, 3.5 and 5 go to the second."""
-    averages = averages_of(floats([[0.0], [4.0]]), floats([0.5, 0.5]))
+    averages = statistics_of(floats([[0.0], [4.0]]), floats([0.5, 0.5]))
     features = floats([[[1.0], [3.0]], [[3.5], [5.0]]])
     codes, ids, averages = quantize(CodebookQuantizer(2, 1, decay=0.9), averages, features, train=True)
     assert ids.tolist() == [[0, 1], [1, 1]]
     assert codes.ravel().tolist() == [0, 4, 4, 4]  # of the codebook before the update
-    np.testing.assert_allclose(averages["frequency"], [0.9 * 0.5 + 0.1 / 4, 0.9 * 0.5 + 0.1 * 3 / 4], atol=1e-7)
-    np.testing.assert_allclose(averages["total"], [[0.1 * 1 / 4], [0.9 * 2 + 0.1 * 11.5 / 4]], atol=1e-7)
+    np.testing.assert_allclose(averages["cluster_size"], [0.9 * 0.5 + 0.1 / 4, 0.9 * 0.5 + 0.1 * 3 / 4], atol=1e-7)
+    np.testing.assert_allclose(averages["embedding_sum"], [[0.1 * 1 / 4], [0.9 * 2 + 0.1 * 11.5 / 4]], atol=1e-7)
     np.testing.assert_allclose(codebook_of(averages), [[0.0526316], [3.9761905]], atol=1e-6)
 
 
@@ -113,8 +113,8 @@ def test_ema_updates_equal_those_of_vector_quantize_pytorch():
     averages = start_averages(size, width)
     book = reference.Codebook(width, size, decay=decay, eps=0.0, threshold_ema_dead_code=0).train()
     for buffer, value in (
-        (book.cluster_size, averages["frequency"] * vectors),  # they count; we take shares
-        (book.embed_avg, averages["total"] * vectors),
+        (book.cluster_size, averages["cluster_size"] * vectors),  # they count; we take shares
+        (book.embed_avg, averages["embedding_sum"] * vectors),
         (book.embed, codebook_of(averages)),
     ):
         buffer.copy_(torch.tensor(np.array(value))[None])
@@ -123,7 +123,7 @@ def test_ema_updates_equal_those_of_vector_quantize_pytorch():
         _, their_ids, _ = book(torch.tensor(np.array(features)))
         _, ids, averages = quantize(CodebookQuantizer(size, width, decay=decay), averages, features, train=True)
         np.testing.assert_array_equal(ids, their_ids.numpy().reshape(ids.shape))
-    np.testing.assert_allclose(averages["frequency"] * vectors, book.cluster_size[0], rtol=1e-4)
+    np.testing.assert_allclose(averages["cluster_size"] * vectors, book.cluster_size[0], rtol=1e-4)
     np.testing.assert_allclose(codebook_of(averages), book.embed[0], atol=1e-5)
 
 
@@ -134,20 +134,20 @@ def test_mean_of_the_updates_by_two_halves_is_the_update_by_the_whole(depth):
     whole, first, second = (
         quantize(quantizer, averages, part, train=True)[2] for part in (features, features[:4], features[4:])
     )
-    assert np.abs(first["total"] - second["total"]).max() > 0.01
+    assert np.abs(first["embedding_sum"] - second["embedding_sum"]).max() > 0.01
     mean = jax.tree.map(lambda a, b: (a + b) / 2, first, second)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-6), mean, whole)
 
 
 def test_a_code_that_is_dead_for_20000_steps_stays_finite_and_can_come_back():
     quantizer = CodebookQuantizer(2, 1)
-    averages = averages_of(floats([[0.0], [100.0]]), floats([0.5, 0.5]))
+    averages = statistics_of(floats([[0.0], [100.0]]), floats([0.5, 0.5]))
 
     def step(_, averages):
         return quantize(quantizer, averages, jnp.full((1, 4, 1), 0.5), train=True)[2]
 
     averages = jax.jit(lambda start: jax.lax.fori_loop(0, 20_000, step, start))(averages)
-    assert 0 < averages["frequency"][1] < 1e-6
+    assert 0 < averages["cluster_size"][1] < 1e-6
     np.testing.assert_allclose(codebook_of(averages), [[0.5], [100.0]], rtol=1e-4)
     averages = quantize(quantizer, averages, jnp.full((1, 4, 1), 90.0), train=True)[2]
     np.testing.assert_allclose(codebook_of(averages)[1], 90, rtol=1e-3)
@@ -189,7 +189,9 @@ def test_kmeans_serves_better_than_its_random_start():
 def test_kmeans_start_of_depth_two():
     """Half of the codes stand for the features, half for what those leave over."""
     features = normal(4000, 4)
-    codebook, frequency = jax.jit(codebooks.kmeans_start, static_argnums=(1, 2))(features, 64, 2, jax.random.key(0))
+    codebook, frequency = jax.jit(codebooks.residual_kmeans, static_argnums=(1, 2))(
+        features, 64, 2, jax.random.key(0)
+    )
     assert codebook.shape == (64, 4)
     np.testing.assert_allclose(frequency.sum(), 1, rtol=1e-2)
     np.testing.assert_allclose(frequency[:32].sum(), 0.5, rtol=1e-2)
@@ -206,7 +208,7 @@ def test_revive_touches_dead_codes_alone():
     codebook, dead = floats([[0.0], [1.0], [50.0], [2.0], [60.0]]), jnp.array([2, 4])
     frequency = floats([0.5, 0.24, 0.009, 0.241, 0.0001])
     features = floats([[0.25], [9.0], [1.25], [2.25], [2.5], [8.0]])
-    codes, revived = jax.jit(codebooks.revive)(codebook, frequency, features, jax.random.key(0))
+    codes, revived = jax.jit(codebooks.random_restart)(codebook, frequency, features, jax.random.key(0))
     alive = jnp.array([0, 1, 3])
     np.testing.assert_array_equal(codes[alive], codebook[alive])
     np.testing.assert_array_equal(revived[alive], frequency[alive])
@@ -218,7 +220,7 @@ def test_revive_touches_dead_codes_alone():
 
 def test_revive_of_more_codes_than_features():
     frequency, seeds = floats([1, 0, 0, 0, 0, 0]), floats([[3.0], [5.0]])
-    codebook, _ = jax.jit(codebooks.revive)(jnp.zeros((6, 1)), frequency, seeds, jax.random.key(0))
+    codebook, _ = jax.jit(codebooks.random_restart)(jnp.zeros((6, 1)), frequency, seeds, jax.random.key(0))
     assert codebook[0] == 0
     assert set(codebook[1:, 0].tolist()) == {3.0, 5.0}
 

@@ -158,7 +158,7 @@ def test_a_converted_run_with_a_tokenizer_draws_pictures(smoke_run, tmp_path, ca
     assert cli.main(["convert", "encoder-decoder", str(out), "--out", str(run), *tokenizer]) == 0
     assert capsys.readouterr().err == ""
     first, second = t2i_jax.load(smoke_run.translator), t2i_jax.load(run)
-    plain = {"temperature": 0, "guidance_scale": 1, "min_p": 0, "plain_tokens": 0}
+    plain = {"temperature": 0, "guidance_scale": 1, "min_p": 0, "unguided_tokens": 0}
     np.testing.assert_array_equal(first(["a red seven"], **plain), second(["a red seven"], **plain))
 
 

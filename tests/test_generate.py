@@ -56,7 +56,7 @@ def draw(pipe):
     """Tokens of prompts, each its picture number 0, at settings that leave a choice everywhere."""
 
     def call(prompts, seed=0, numbers=None, **changes):
-        sampling = replace(pipe.sampling, temperature=1.0, plain_tokens=0, guidance_scale=2.0)
+        sampling = replace(pipe.sampling, temperature=1.0, unguided_tokens=0, guidance_scale=2.0)
         numbers = np.zeros(len(prompts), int) if numbers is None else numbers
         return pipe.draw_ids(prompts, numbers, seed, replace(sampling, **changes))
 
@@ -124,7 +124,7 @@ def test_seed_and_number_change_tokens(draw):
 
 
 def test_settings_override_the_runs(pipe, draw):
-    pipe = partial(pipe, plain_tokens=0)
+    pipe = partial(pipe, unguided_tokens=0)
     greedy = pipe(PROMPTS[:2], num_images=2, temperature=0)
     np.testing.assert_array_equal(greedy[:, 0], greedy[:, 1])  # nothing is drawn
     np.testing.assert_array_equal(greedy, pipe(PROMPTS[:2], num_images=2, seed=9, temperature=0))
@@ -135,7 +135,7 @@ def test_settings_override_the_runs(pipe, draw):
     numbers = np.arange(2)
     one, other = draw(PROMPTS[:1] * 2, numbers=numbers, temperature=0)
     np.testing.assert_array_equal(one, other)
-    one, other = draw(PROMPTS[:1] * 2, numbers=numbers, temperature=0, plain_tokens=4)
+    one, other = draw(PROMPTS[:1] * 2, numbers=numbers, temperature=0, unguided_tokens=4)
     assert not np.array_equal(one[:4], other[:4])
     assert not np.array_equal(draw(PROMPTS[:2], guidance_scale=200.0), draw(PROMPTS[:2]))
 
@@ -153,7 +153,7 @@ def test_guidance_1_is_no_guidance(pipe, draw):
         "top_k": 0,
         "top_p": 1.0,
         "min_p": 0.0,
-        "plain_tokens": 0,
+        "unguided_tokens": 0,
         "guidance_scale": 1.0,
     }
     sample = partial(tokens.sample, pipe._model, pipe._params, ids, mask, keys, settings, null=np.zeros(8, bool))
@@ -165,8 +165,8 @@ def test_guidance_1_is_no_guidance(pipe, draw):
 def test_changing_a_setting_compiles_nothing(draw):
     draw(PROMPTS[:1])
     compiled = tokens.sample._cache_size()
-    others = asdict(Sampling(temperature=0.3, top_k=5, top_p=0.5, min_p=0.2, plain_tokens=4, guidance_scale=3))
-    ends = {"temperature": 0, "min_p": 1, "plain_tokens": 99}
+    others = asdict(Sampling(temperature=0.3, top_k=5, top_p=0.5, min_p=0.2, unguided_tokens=4, guidance_scale=3))
+    ends = {"temperature": 0, "min_p": 1, "unguided_tokens": 99}
     for name, value in [*others.items(), *ends.items()]:
         draw(PROMPTS[:1], seed=2, **{name: value})
     assert tokens.sample._cache_size() == compiled
@@ -191,7 +191,7 @@ def test_changing_a_setting_compiles_nothing(draw):
         (["a red seven"], {"top_k": -1}, "top_k -1"),
         (["a red seven"], {"top_p": 0}, "top_p 0"),
         (["a red seven"], {"min_p": 1.5}, "min_p 1.5"),
-        (["a red seven"], {"plain_tokens": -1}, "plain_tokens -1"),
+        (["a red seven"], {"unguided_tokens": -1}, "unguided_tokens -1"),
         (["a red seven"], {"guidance_scale": -0.5}, "guidance_scale -0.5"),
         (["a red seven"], {"seed": -1}, "seed -1"),
     ],

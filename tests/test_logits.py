@@ -17,7 +17,7 @@ from t2i_jax.sampling.settings import Sampling
 
 
 def test_settings_default_to_plain_sampling():
-    assert Sampling() == Sampling(temperature=1, top_k=0, top_p=1, min_p=0, plain_tokens=0, guidance_scale=1)
+    assert Sampling() == Sampling(temperature=1, top_k=0, top_p=1, min_p=0, unguided_tokens=0, guidance_scale=1)
     assert isinstance(Sampling(temperature=1).temperature, float)
     assert isinstance(Sampling(min_p=0).min_p, float)
 
@@ -37,8 +37,8 @@ def test_settings_default_to_plain_sampling():
         ("min_p", 1.5, "min_p 1.5 is above 1; give a value from 0 (off) to 1"),
         ("min_p", math.nan, "min_p nan is not finite; give a value from 0 (off) to 1"),
         ("min_p", True, "min_p True is no number; give a value from 0 (off) to 1"),
-        ("plain_tokens", -1, "plain_tokens -1 is below 0; give a whole number from 0 (none) up"),
-        ("plain_tokens", 2.0, "plain_tokens 2.0 is no whole number; give a whole number from 0 (none) up"),
+        ("unguided_tokens", -1, "unguided_tokens -1 is below 0; give a whole number from 0 (none) up"),
+        ("unguided_tokens", 2.0, "unguided_tokens 2.0 is no whole number; give a whole number from 0 (none) up"),
         ("guidance_scale", -2.0, "guidance_scale -2 is below 0; give a value from 0 up, where 1"),
         ("guidance_scale", math.inf, "guidance_scale inf is not finite; give a value from 0 up"),
     ],

@@ -24,7 +24,7 @@ SIZES = {  # width, heads, mlp_width, encoder and decoder layers
     "odd": (96, 6, 150, 3, 5),
     "base": (512, 8, 2048, 6, 6),
 }
-GREEDY = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "plain_tokens": 0, "guidance_scale": 1.0}
+GREEDY = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "unguided_tokens": 0, "guidance_scale": 1.0}
 
 
 class Reference(torch.nn.Module):

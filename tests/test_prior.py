@@ -76,7 +76,7 @@ def test_it_draws_pictures_of_nothing_in_particular(pipe):
     assert not np.array_equal(pipe.sample(2, seed=3), images[:2])
     with pytest.raises(UserError, match="guidance_scale weighs a caption"):
         pipe.sample(2, guidance_scale=9.0)
-    greedy = pipe.sample(3, temperature=0, plain_tokens=0)
+    greedy = pipe.sample(3, temperature=0, unguided_tokens=0)
     assert (greedy == greedy[0]).all()
 
 

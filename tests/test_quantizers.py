@@ -138,14 +138,14 @@ def test_losses_of_a_codebook_by_hand():
     learned = CodebookQuantizer(2, 1, learned=True, commitment=0.5)
 
     def loss(features, codes):
-        variables = {"params": {"codes": codes}, "codebook": {"frequency": floats([0.5, 0.5])}}
+        variables = {"params": {"codes": codes}, "codebook": {"cluster_size": floats([0.5, 0.5])}}
         return learned.apply(variables, features).loss[0]
 
     value, (to_features, to_codes) = jax.value_and_grad(loss, argnums=(0, 1))(features, codes)
     assert float(value) == 1.5
     np.testing.assert_allclose(to_features[0, :, 0], [0.5 * 1, 0.5 * -1])
     np.testing.assert_allclose(to_codes[:, 0], [-1, 1])
-    averages = {"codebook": codebooks.averages_of(codes, floats([0.5, 0.5]))}
+    averages = {"codebook": codebooks.statistics_of(codes, floats([0.5, 0.5]))}
     assert float(CodebookQuantizer(2, 1, commitment=0.5).apply(averages, features).loss[0]) == 0.5
 
 
@@ -164,7 +164,7 @@ def test_learned_codes_equal_those_of_vector_quantize_pytorch():
     with torch.no_grad():
         reference._codebook.embed.copy_(torch.tensor(np.array(codes))[None])
     _, their_ids, _ = reference(torch.tensor(np.array(features)))
-    variables = {"params": {"codes": codes}, "codebook": {"frequency": jnp.full(K, 1 / K)}}
+    variables = {"params": {"codes": codes}, "codebook": {"cluster_size": jnp.full(K, 1 / K)}}
     np.testing.assert_array_equal(make("gradient", K, D).apply(variables, features).ids, their_ids.numpy())
 
 
@@ -174,10 +174,12 @@ def test_l2_looks_up_by_the_angle_alone():
     ids = quantizer.apply(variables, features).ids
     np.testing.assert_array_equal(quantizer.apply(variables, 50 * features).ids, ids)
     x = np.asarray(features) @ np.asarray(variables["params"]["down"]["kernel"])
-    table = np.asarray(variables["codebook"]["total"] / variables["codebook"]["frequency"][:, None])
+    table = np.asarray(variables["codebook"]["embedding_sum"] / variables["codebook"]["cluster_size"][:, None])
     cosines = (x / np.linalg.norm(x, axis=-1, keepdims=True)) @ (table / np.linalg.norm(table, axis=-1)[:, None]).T
     np.testing.assert_array_equal(ids, cosines.argmax(-1))
-    np.testing.assert_allclose(np.linalg.norm(quantizer.apply(variables, method="table"), axis=-1), 1, rtol=1e-5)
+    np.testing.assert_allclose(
+        np.linalg.norm(quantizer.apply(variables, method="code_space_codebook"), axis=-1), 1, rtol=1e-5
+    )
 
 
 # --- Gumbel-softmax

@@ -115,21 +115,21 @@ SHARP = {"temperature": 0.0}, {"temperature": 0.3, "top_k": 2}, {"top_p": 0.2}, 
 
 
 @pytest.mark.parametrize("changes", SHARP)
-@pytest.mark.parametrize("plain_tokens", [0, 2, N, N + 9])
-def test_plain_tokens_lead_and_what_follows_knows_them(plain_tokens, changes):
+@pytest.mark.parametrize("unguided_tokens", [0, 2, N, N + 9])
+def test_unguided_tokens_lead_and_what_follows_knows_them(unguided_tokens, changes):
     settings, cache, ids, expected = PLAIN | changes, start(guided=True), jnp.full(B, K), []
     for position in range(N):
         logits, cache = step(jnp.concatenate([ids, ids]), position, cache)
         keys = jax.vmap(jax.random.fold_in, (0, None))(keys_of(B), position)
-        if position < plain_tokens:
+        if position < unguided_tokens:
             ids = draw(keys, logits[:B], 1.0, 0, 1.0, settings["min_p"])
         else:
             guided = logits[B:] + 4.0 * (logits[:B] - logits[B:])
             ids = draw(keys, guided, *(settings[name] for name in UNFILTERED))
         expected.append(ids)
-    drawn = sample_table(settings | {"plain_tokens": plain_tokens}, 4.0)
+    drawn = sample_table(settings | {"unguided_tokens": unguided_tokens}, 4.0)
     np.testing.assert_array_equal(drawn, jnp.stack(expected, 1))
-    if plain_tokens >= N and "min_p" not in changes:
+    if unguided_tokens >= N and "min_p" not in changes:
         np.testing.assert_array_equal(drawn, sample_table(PLAIN, None))
 
 
@@ -137,7 +137,7 @@ def test_other_settings_compile_nothing():
     sample_table.clear_cache()
     results = set()
     for changes in ({}, {"temperature": 0.3}, {"temperature": 0.0}, {"top_k": 3}, {"top_p": 0.5}, {"min_p": 0.4}):
-        for more in ({}, {"plain_tokens": 3}):
+        for more in ({}, {"unguided_tokens": 3}):
             results.add(np.asarray(sample_table(PLAIN | changes | more, 4.0)).tobytes())
     results.add(np.asarray(sample_table(PLAIN, 1.0)).tobytes())
     assert len(results) == 13

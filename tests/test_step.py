@@ -68,11 +68,14 @@ def prepare(name):
     params = variables.pop("params")
     if config.task == "reconstruct":
         for name, averages in variables["codebook"].items():
-            size = len(averages["frequency"])
+            size = len(averages["cluster_size"])
             dead = jnp.arange(size) % 4 == 0
-            codebook = jax.random.uniform(jax.random.key(1), averages["total"].shape)
+            codebook = jax.random.uniform(jax.random.key(1), averages["embedding_sum"].shape)
             frequency = jnp.where(dead, 0.02 / size, 1 / size)
-            variables["codebook"][name] = {"frequency": frequency, "total": codebook * frequency[:, None]}
+            variables["codebook"][name] = {
+                "cluster_size": frequency,
+                "embedding_sum": codebook * frequency[:, None],
+            }
     return config, task, model, params, variables
 
 
@@ -97,7 +100,7 @@ def take_steps(name):
             state = step.upkeep(upkeep, state, batch, stream(0, "upkeep", number))
             after = step.gather(state).variables["codebook"]
             for codebook in after:
-                pair = (np.asarray(averages[codebook]["frequency"]) for averages in (before, after))
+                pair = (np.asarray(averages[codebook]["cluster_size"]) for averages in (before, after))
                 out[f"revived/{number}/{codebook}"] = np.sum(np.not_equal(*pair))
         state, metrics = step(state, batch)
         out |= {f"metrics/{number}/{key}": np.asarray(value) for key, value in metrics.items()}

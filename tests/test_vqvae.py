@@ -136,7 +136,7 @@ def test_fields_that_do_not_fit(fields, said):
 
 def test_options_reach_the_quantizer():
     model = build(quantizer="l2", quantizer_options=FrozenDict({"l2": {"lookup_width": 3}}))
-    assert apply(model, start(model), pictures(), method="lookup")["code"].shape == (3, 16, 3)
+    assert apply(model, start(model), pictures(), method="code_space_features")["code"].shape == (3, 16, 3)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -1,13 +1,13 @@
 """A run folder of a prior, opened: captions, or nothing, -> pictures."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from t2i_jax.errors import UserError
+from t2i_jax.pictures import to_uint8
 from t2i_jax.pipelines.translator import Translator
-from t2i_jax.sampling.settings import Sampling
+from t2i_jax.sampling.settings import Settings
 
 
 class Prior(Translator):
@@ -26,15 +26,15 @@ class Prior(Translator):
 
         Args:
           n: how many; a picture depends on its number, 0 <= number < n, the seed and the settings alone.
-          seed: >= 0.
-          **settings: fields of `Sampling` that differ from the run's; all but `guidance_scale`.
+          seed: 0 to `random.MAX_SEED`.
+          **settings: of the sampler, that differ from the run's; all but `guidance_scale`.
 
         Returns:
           uint8 [n, H, W, C].
 
         Raises:
-          UserError: a setting out of its range, guidance without a caption, or a run that never saw a picture
-            without its caption.
+          UserError: a setting or seed out of its range, guidance without a caption, or a run that never saw a
+            picture without its caption.
         """
         if "guidance_scale" in settings:
             raise UserError("guidance_scale weighs a caption, and there is none; give a prompt, or leave it out")
@@ -44,12 +44,12 @@ class Prior(Translator):
             raise UserError(
                 "this run never saw a picture without its caption (config.data.caption_dropout 0); give a prompt"
             )
-        sampling = replace(self.sampling, **settings)
+        sampling = self.sampling.unguided().replace(**settings)
         texts = np.zeros((n, self.config.data.text_len), np.int32)
-        ids = self._draw(texts, texts > 0, np.arange(n), seed, sampling, guided=False, null=True)
-        return np.uint8(self.tokenizer.detokenize(ids) * 255 + 0.5)
+        ids = self._draw(texts, texts > 0, np.arange(n), seed, sampling, null=True)
+        return to_uint8(self.tokenizer.detokenize(ids))
 
-    def draw_ids(self, prompts: Sequence[str], numbers: np.ndarray, seed: int, sampling: Sampling) -> np.ndarray:
+    def draw_ids(self, prompts: Sequence[str], numbers: np.ndarray, seed: int, sampling: Settings) -> np.ndarray:
         """As a translator's.
 
         Raises:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from t2i_jax import runs
+from t2i_jax import runs, sampling
 from t2i_jax.data import text, token_cache
 from t2i_jax.evals import translation
 from t2i_jax.pictures import picture_grid
@@ -35,7 +35,7 @@ def prepare_drawing(
       config: of the run.
       folder: of the run.
       task: module of tasks/.
-      model: with the methods that `tasks.tokens.sample` calls.
+      model: as `config.sampling` needs it.
       pipe: the class that opens such a run.
       show: from an opened run to pictures uint8 [n, H, W, C], drawn at every evaluation.
       train_first: trains the tokenizer.
@@ -57,15 +57,16 @@ def prepare_drawing(
 
     def start(params, variables):
         if config.tokenizer_start:
-            params = task.start(model, params, tokenizer.codebook, tokenizer.places, stream(config.seed, "start"))
+            params = task.start(
+                model, params, tokenizer.codebook, tokenizer.position_features, stream(config.seed, "start")
+            )
         return params, variables
 
-    settings = dict(config.sampling)
-    guided = settings["guidance_scale"] != 1
+    sampler = sampling.make(config.sampling)
 
     def sample(params, batch, keys):
-        texts, none = (batch["text_ids"], batch["text_mask"]), np.zeros(len(keys), bool)
-        return tokens.sample(model, params, *texts, keys, settings, guided=guided, null=none)
+        condition = batch["text_ids"], batch["text_mask"], np.zeros(len(batch["text_ids"]), bool)
+        return sampler.draw(model, params, condition, keys, tokenizer.valid_ids)
 
     score = translation.TranslationEvaluator(
         splits["validation"],
@@ -75,7 +76,7 @@ def prepare_drawing(
         sample=sample,
         codebook_size=model.codebook_size,
         batch_size=BATCH,  # logits of 8,192 codes at 1,024 places: 2 GB
-        temperature=config.sampling.temperature,
+        temperature=sampler.temperature,
     )
 
     def evaluate(params, variables):

@@ -16,12 +16,12 @@ from t2i_jax.loop.optimizer import make_optimizer
 from t2i_jax.loop.state import State
 from t2i_jax.loop.step import JitStep
 from t2i_jax.random import stream
-from t2i_jax.tasks import tokens
+from t2i_jax.sampling.autoregressive import Autoregressive
 
 STEPS = 600  # at most
 EVERY = 50  # steps between two looks
 ENOUGH = 0.99  # share of tokens that must come back
-GREEDY = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "plain_tokens": 0, "guidance_scale": 1.0}
+GREEDY = Autoregressive(temperature=0)
 SUSPECTS = (
     "the learning rate first (config.optim.lr {lr:g}; try a tenth of it, then ten times), then warm-up (here"
     " {warmup} steps), then a model too small for its tokens, then tokens that do not belong to their captions"
@@ -64,10 +64,8 @@ def measure(config, count: int) -> dict:
             state, metrics = step(state, batch)
             if number % EVERY == 0:
                 keys = jax.random.split(stream(config.seed, "sample"), len(batch["ids"]))
-                drawn = tokens.sample(
-                    model, state.params, batch["text_ids"], batch["text_mask"], keys, GREEDY,
-                    guided=False, null=np.zeros(len(keys), bool),
-                )  # fmt: skip
+                condition = batch["text_ids"], batch["text_mask"], np.zeros(len(keys), bool)
+                drawn = GREEDY.draw(model, state.params, condition, keys)
                 right = float(np.mean(np.asarray(drawn)[:count] == batch["ids"][:count]))
                 if right == 1:
                     break

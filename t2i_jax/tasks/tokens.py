@@ -1,4 +1,4 @@
-"""What tasks over image tokens share: datasets, captions, the loss of predicted ids, and drawing them."""
+"""What tasks over image tokens share: datasets, captions, and the loss of predicted ids."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,7 +11,6 @@ import numpy as np
 from t2i_jax import losses
 from t2i_jax.data import token_cache
 from t2i_jax.data.text import CaptionReader, build_word_pieces
-from t2i_jax.sampling.autoregressive import sample_tokens
 
 
 def word_pieces(tokens_dir, digest: str, max_size: int):
@@ -61,38 +60,3 @@ def prediction_loss(logits, ids) -> tuple[jax.Array, dict]:
     """Cross entropy of ids [B, N] in nats a token, and the share that is the likeliest, from logits [B, N, K]."""
     loss = jnp.mean(losses.cross_entropy(logits, ids))
     return loss, {"loss": loss, "accuracy": jnp.mean(jnp.argmax(logits, -1) == ids)}
-
-
-@partial(jax.jit, static_argnames=("model", "guided"))
-def sample(model, params, text_ids, text_mask, keys, settings: dict, *, guided: bool, null):
-    """Draw the image tokens of captions: one compiled function, whatever the settings.
-
-    Args:
-      model: with `encode`, `init_cache` and `decode_step`, such as a `models.translator.Model`.
-      params: its parameters.
-      text_ids: [B, S] in [0, V).
-      text_mask: [B, S].
-      keys: [B], one random key a picture.
-      settings: the fields of `sampling.settings.Sampling`.
-      guided: False leaves out the unconditional half of the batch; for guidance scale 1.
-      null: [B], True for pictures of no caption; guidance does not change those.
-
-    Returns:
-      int32 ids [B, N] in [0, K).
-    """
-    bound = partial(model.apply, {"params": params})
-    settings = dict(settings)
-    if guided:
-        text_ids, text_mask = jnp.tile(text_ids, (2, 1)), jnp.tile(text_mask, (2, 1))
-        null = jnp.concatenate([null, jnp.ones_like(null)])
-    else:
-        del settings["guidance_scale"]
-    memory, memory_mask = bound(text_ids, text_mask, null, method="encode")
-    return sample_tokens(
-        partial(bound, method="decode_step"),
-        bound(memory, memory_mask, method="init_cache"),
-        keys,
-        length=model.num_tokens,
-        start_id=model.codebook_size,
-        **settings,
-    )
