@@ -12,14 +12,16 @@ from PIL import Image
 import t2i_jax
 from t2i_jax import cli, files
 from t2i_jax.errors import UserError
-from t2i_jax.sampling.settings import Sampling
+from t2i_jax.sampling.autoregressive import Autoregressive
+
+SETTINGS = Autoregressive(temperature=0.5, guidance_scale=1.5)
 
 
 @dataclasses.dataclass
 class FakeTranslator:
     """Answers as `t2i_jax.pipelines.Translator` does; every picture has one grey level of its own."""
 
-    sampling: Sampling = dataclasses.field(default_factory=lambda: Sampling(temperature=0.5, guidance_scale=1.5))
+    sampling: Autoregressive = SETTINGS
     digest: str = "c0ffee"
     calls: list = dataclasses.field(default_factory=list)
 

@@ -61,8 +61,8 @@ class Model(nn.Module):
             raise ValueError(f"width {self.width} is not divisible by 4")
         parts = {"width": self.width, "groups": self.groups, "blocks": self.blocks, "dtype": self.dtype}
         self.encoder = Encoder(self.codebook_size, **parts)
-        # As small as OpenAI's start: with codes of standard deviation 1 the relaxation's noise drowns every picture,
-        # and the encoder silences it by choosing one code for all.
+        # As small as OpenAI's: with codes of standard deviation 1 the relaxation's noise drowns every picture, and
+        # the encoder silences it by choosing one code for all.
         small = nn.initializers.normal(self.codebook_size**-0.5)
         self.codes = self.param("codes", small, (self.codebook_size, self.code_width))
         self.codes_bias = self.param("codes_bias", nn.initializers.zeros_init(), (self.code_width,))

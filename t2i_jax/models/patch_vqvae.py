@@ -119,11 +119,11 @@ class Model(nn.Module):
         return self.decode(codes["hue"], codes["shape"]), loss, jnp.concatenate(ids, -1)
 
     def code_space_features(self, images: Float[Array, "B H W 3"]) -> dict:
-        """Features by codebook, in the spaces where they are compared with codes."""
+        """Features by codebook, as they are compared with codes."""
         return {name: getattr(self, name).to_code_space(x) for name, x in self.encode(images).items()}
 
     def code_space_codebooks(self) -> dict:
-        """Codes by codebook, in the spaces where features are compared with them; for kinds that have a codebook."""
+        """Codes by codebook, as features are compared with them; for kinds that have a codebook."""
         return {grid.name: getattr(self, grid.name).code_space_codebook() for grid in self.layout}
 
     def encode(self, images: Float[Array, "B H W 3"]) -> dict:

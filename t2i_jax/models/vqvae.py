@@ -124,11 +124,11 @@ class Model(nn.Module):
         return (self.decoder(grid).astype(jnp.float32) + 1) / 2
 
     def code_space_features(self, images: Float[Array, "B H W C"]) -> dict:
-        """Features in the space where they are compared with codes."""
+        """Features as they are compared with codes."""
         return {"code": self.code.to_code_space(self.encode(images)["code"])}
 
     def code_space_codebooks(self) -> dict:
-        """Codes in the space where they are compared with features; for kinds that have a codebook."""
+        """Codes as features are compared with them; for kinds that have a codebook."""
         return {"code": self.code.code_space_codebook()}
 
     def codebook(self) -> Float[Array, "K D"]:

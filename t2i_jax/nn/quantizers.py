@@ -36,7 +36,7 @@ class CodebookQuantizer(nn.Module):
       learned: codes are a parameter, moved by gradients.
       estimator: of the gradient to the features, `straight_through` or `rotate`.
       lookup_width: d, of the code space; 0 is that of the features, otherwise they are projected to d, and features
-        and codes have length 1 (Yu et al. 2022, "Vector-quantized image modeling with improved VQGAN", section 3.2).
+        and codes have length 1 (Yu et al. 2022, "Vector-quantized image modeling with improved VQGAN", 3.2).
       decay: weight of the past in the EMA statistics, in (0, 1).
       commitment: weight of the commitment loss (van den Oord et al. 2017, eq. 3, third term).
     """

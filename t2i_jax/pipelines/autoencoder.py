@@ -75,7 +75,7 @@ class AutoEncoder:
     def sample(self, n: int, seed: int = 0) -> np.ndarray:
         """New pictures uint8 [n, H, W, C]: decoded draws from the prior N(0, I).
 
-        A picture depends on the seed and its number, 0 <= number < n, alone.
+        An image depends on the seed and its index, 0 <= index < n, alone.
 
         Raises:
           UserError: a plain autoencoder, n below 1, or a seed out of range.
