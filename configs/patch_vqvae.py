@@ -1,4 +1,4 @@
-"""VQ-VAE tokenizer: pictures -> coarse and pattern tokens -> pictures.
+"""VQ-VAE tokenizer: images -> coarse and shape tokens -> images.
 
 python train.py --config=configs/patch_vqvae.py
 

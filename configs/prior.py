@@ -3,8 +3,8 @@ r"""PixelCNN prior over a VQ-VAE's tokens: captions, names of classes or nothing
     XLA_FLAGS="--xla_force_host_platform_device_count=2 --xla_cpu_multi_thread_eigen=false" \
         python train.py --config=configs/prior.py
 
-The digits' tokens are no picture: 4 colours and 4 strengths (2 x 2 blocks) and 16 patterns (4 x 4 patches). Their
-grid is those three in rows of four, colours first: what is coarse lies above what is fine.
+The digits' tokens are no picture: 4 hues and 4 gains (2 x 2 blocks) and 16 shapes (4 x 4 patches). Their
+grid is those three in rows of four, hues first: what is coarse lies above what is fine.
 
 digits, measured on 2 CPU cores (AMD EPYC, 2026-11-24, other work beside it), by `t2i evaluate` (seed 0): 1.90 nats
 a token, 2.75 bits (bigram baseline 3.89 nats, unigram 5.53); overall 0.384, held-out combinations 0.418, best
