@@ -8,6 +8,7 @@ from patch_vqvaes import (
     FIRST,
     GAINS,
     HUES,
+    SIZES,
     K,
     apply,
     brute_force,
