@@ -71,7 +71,7 @@ def test_evaluation_draws_nothing_and_a_code_is_its_own_nearest(kind):
 def test_bad_kinds_and_depths():
     with pytest.raises(ValueError, match="quantizer 'vq' is unknown; choose ema, gradient, l2"):
         make("vq", K, D)
-    with pytest.raises(ValueError, match="'fsq' has one code a vector; set residual_depth 2 to 1"):
+    with pytest.raises(ValueError, match="'fsq' has one code a feature vector; set residual_depth 2 to 1"):
         make("fsq", K, D, residual_depth=2)
     with pytest.raises(TypeError, match="decai"):
         make("ema", K, D, decai=0.9)

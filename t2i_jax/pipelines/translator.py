@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from numbers import Real
 from pathlib import Path
 
 import jax
@@ -151,7 +152,7 @@ class Translator:
         return np.concatenate([np.asarray(rerank(prompts[part], self._images(ids[part]))) for part in parts])
 
     @property
-    def _caption_dropout(self) -> float:
+    def _caption_dropout(self) -> Real:
         return self.config.data.get("caption_dropout", 0)  # converted weights were trained without
 
     def _check_null(self):

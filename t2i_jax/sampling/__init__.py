@@ -7,6 +7,7 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from importlib import import_module
+from numbers import Real
 from pathlib import Path
 
 from t2i_jax.errors import UserError
@@ -55,7 +56,7 @@ def settings() -> dict[str, dataclasses.Field]:
     return {field.name: field for name in names() for field in dataclasses.fields(kind(name))}
 
 
-def check_guidance(sampler: Settings, caption_dropout: float) -> None:
+def check_guidance(sampler: Settings, caption_dropout: Real) -> None:
     """Whether guidance has a null caption to start from; one that was never trained is a random vector.
 
     Args:

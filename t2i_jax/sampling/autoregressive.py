@@ -1,6 +1,7 @@
 """One id after another, each from the logits that follow the ids before it."""
 
 from dataclasses import dataclass
+from numbers import Real
 
 from t2i_jax.sampling.settings import Settings, setting
 
@@ -13,30 +14,30 @@ class Autoregressive(Settings):
     the model believes them, positions and orders stay as varied as they were learned.
     """
 
-    temperature: float = setting(1.0, "divides the logits; 0 is greedy", "give a value from 0 (greedy) up")
-    top_k: int = setting(
+    temperature: Real = setting(1.0, "divides the logits; 0 is greedy", "give a value from 0 (greedy) up")
+    top_k: Real = setting(
         0, "keep the k likeliest tokens; 0 is off", "give a whole number from 0 (off) up", whole=True
     )
-    top_p: float = setting(
+    top_p: Real = setting(
         1.0,
         "keep the likeliest tokens whose probability reaches p; 1 is off",
         "give a value above 0, up to 1 (off)",
         most=1,
         above_zero=True,
     )
-    min_p: float = setting(
+    min_p: Real = setting(
         0.0,
         "keep tokens at least p times as likely as the likeliest; 0 is off",
         "give a value from 0 (off) to 1",
         most=1,
     )
-    unguided_tokens: int = setting(
+    unguided_tokens: Real = setting(
         0,
         "so many leading tokens are sampled at temperature 1, without guidance, top-k and top-p",
         "give a whole number from 0 (none) up",
         whole=True,
     )
-    guidance_scale: float = setting(
+    guidance_scale: Real = setting(
         1.0,
         "weight of the caption; 1 is no guidance, 0 ignores the caption",
         "give a value from 0 up, where 1 is no guidance",

@@ -9,11 +9,11 @@ from t2i_jax.errors import UserError
 
 
 def setting(
-    default: float,
+    default: Real,
     help: str,
     way_out: str,
     *,
-    most: float = math.inf,
+    most: Real = math.inf,
     above_zero: bool = False,
     whole: bool = False,
 ) -> dataclasses.Field:
