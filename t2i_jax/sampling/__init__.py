@@ -5,7 +5,6 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping
 from importlib import import_module
 from numbers import Real
 from pathlib import Path
@@ -32,7 +31,7 @@ def kind(name: str) -> type[Settings]:
     return import_module(f"t2i_jax.sampling.{name}").Sampler
 
 
-def make(config: Mapping) -> Settings:
+def make(config) -> Settings:
     """The sampler that `config.sampling` describes: a `name`, and the settings that differ from their defaults.
 
     Raises:
@@ -46,7 +45,7 @@ def make(config: Mapping) -> Settings:
     return sampler(**fields)
 
 
-def complete(config: Mapping) -> dict:
+def complete(config) -> dict:
     """`config.sampling` with every setting, those left to their defaults too."""
     return {"name": config["name"], **dataclasses.asdict(make(config))}
 
