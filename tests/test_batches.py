@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from t2i_jax.pipelines import batches
 
@@ -53,7 +53,7 @@ def work(translator: str, tokenizer: str) -> dict:
     alone = t2i_jax.load(translator)
     params, shards = alone._params, {}
     if jax.device_count() > 1:
-        mesh = jax.make_mesh((jax.device_count(),), ("data",))
+        mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
         params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
     fetch = batches.fetch
 

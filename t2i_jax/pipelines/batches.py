@@ -45,8 +45,7 @@ def split_rows(tree, like):
     sharding = row_sharding(like)
     if sharding is None:
         return tree
-    axes = sharding.spec[0]
-    devices = int(np.prod([sharding.mesh.shape[axis] for axis in axes]))
+    devices = int(np.prod([sharding.mesh.shape.get(axis, 1) for axis in ROW_AXES]))
     leaves, structure = jax.tree.flatten(tree)
     leaves = _repeat_last(leaves, -(-len(leaves[0]) // devices) * devices)
     # Not device_put: of several processes, each puts its own rows.
