@@ -1,11 +1,11 @@
 """Rows in batches: split over the devices on which parameters lie, with the results of a single one.
 
-Run as a script with a smoke run's folders, it samples, ranks, tokenizes and scores on two devices and writes what
-came of it.
+Run as a script with a smoke run's folders, it samples, ranks, tokenizes and scores, and writes what came of it.
 """
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -44,17 +44,19 @@ def test_on_one_device_nothing_is_moved():
     assert batches.row_sharding(jax.device_put(params, NamedSharding(alone, PartitionSpec()))) is None
 
 
+def on_all_devices(params):
+    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    return jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
+
+
 def work(translator: str, tokenizer: str) -> dict:
     """What a translator does with its parameters replicated over all devices, and the shards that it computed."""
     import t2i_jax
     from t2i_jax.evals.translation import TranslationEvaluator
     from t2i_jax.pipelines import Translator
 
-    alone = t2i_jax.load(translator)
-    params, shards = alone._params, {}
-    if jax.device_count() > 1:
-        mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
-        params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
+    alone, shards = t2i_jax.load(translator), {}
+    params = on_all_devices(alone._params) if jax.device_count() > 1 else alone._params
     fetch = batches.fetch
 
     def watched(array):
@@ -95,17 +97,37 @@ def work(translator: str, tokenizer: str) -> dict:
     }
 
 
-def on_devices(count, smoke_run):
-    flags = f"--xla_force_host_platform_device_count={count} {os.environ['XLA_FLAGS']}"
-    command = [sys.executable, __file__, str(smoke_run.translator), str(smoke_run.tokenizer)]
+def work_of_one_of_two_processes(translator: str, address: str, number: str) -> bool:
+    """Whether two processes of one device each give the images that each of them gives alone."""
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(address, 2, int(number))
+    import t2i_jax
+    from t2i_jax.pipelines import Translator
+
+    alone = t2i_jax.load(translator)
+    expected = alone(PROMPTS, num_images=2, seed=1, temperature=1.0, candidates=3)
+    params = on_all_devices(alone._params)
+    pipe = Translator.of_parts(alone.config, alone._model, params, alone.tokenizer, alone._reader)
+    images = pipe(PROMPTS, num_images=2, seed=1, temperature=1.0, candidates=3)
+    return jax.device_count() == 2 and jax.local_device_count() == 1 and bool((images == expected).all())
+
+
+def start(*arguments, devices=1):
+    flags = f"--xla_force_host_platform_device_count={devices} {os.environ['XLA_FLAGS']}"
     environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    command = [sys.executable, __file__, *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def results(process):
+    out, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error
+    return json.loads(out.splitlines()[-1])  # gloo speaks on stdout, too
 
 
 def test_two_devices_share_the_rows_and_give_the_results_of_one(smoke_run):
-    one, two = (on_devices(count, smoke_run) for count in (1, 2))
+    runs = smoke_run.translator, smoke_run.tokenizer
+    one, two = (results(start("devices", *runs, devices=count)) for count in (1, 2))
     for name in ("images", "ids"):
         np.testing.assert_array_equal(two[name], one[name])
     np.testing.assert_allclose(two["ratios"], one["ratios"], atol=1e-4)
@@ -119,5 +141,15 @@ def test_two_devices_share_the_rows_and_give_the_results_of_one(smoke_run):
     assert all(whole == part for pairs in one["shards"].values() for whole, part in pairs)
 
 
+@pytest.mark.long
+def test_two_processes_share_the_rows_and_give_the_images_of_one(smoke_run):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    both = [start("processes", smoke_run.translator, address, number) for number in range(2)]
+    assert [results(process) for process in both] == [True, True]
+
+
 if __name__ == "__main__":
-    print(json.dumps(work(*sys.argv[1:])))
+    jobs = {"devices": work, "processes": work_of_one_of_two_processes}
+    print(json.dumps(jobs[sys.argv[1]](*sys.argv[2:])))
