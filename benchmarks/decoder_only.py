@@ -79,7 +79,7 @@ def configs(arguments) -> dict:
     if arguments.smoke:
         theirs.tokenizer = ours.tokenizer
         theirs.model.num_tokens = theirs.model.decoder.positions = ours.model.num_tokens
-        theirs.sampling.plain_tokens = 0
+        theirs.sampling.unguided_tokens = 0
     for config in (ours, theirs):
         config.tokenizer_run = str(arguments.tokenizer_run or ours.tokenizer_run)
         config.data.data_dir = config.tokenizer.data.data_dir = arguments.data_dir

@@ -27,7 +27,7 @@ from t2i_jax import files, models, runs
 from t2i_jax.data.text import CaptionReader
 from t2i_jax.evals import faithfulness, tokens
 from t2i_jax.evals.detector import Detector
-from t2i_jax.sampling.settings import Sampling
+from t2i_jax.sampling.autoregressive import Autoregressive
 from t2i_jax.tasks import translate
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,10 +39,10 @@ SHAPE = {"width": WIDTH, "heads": 3, "mlp_width": 4 * WIDTH, "layers": 2}
 MODEL = {f"model.{half}.{name}": value for half in ("encoder", "decoder") for name, value in SHAPE.items()}
 MODEL |= {"sampling.temperature": 0.0, "sampling.min_p": 0.0, "sampling.guidance_scale": 1.0}  # watched: greedy
 DRAWS = {
-    "greedy": Sampling(temperature=0.0),
-    "sampled": Sampling(),
-    "sharpened": Sampling(temperature=0.3, min_p=0.05),
-    "guided": Sampling(guidance_scale=3.0),
+    "greedy": Autoregressive(temperature=0.0),
+    "sampled": Autoregressive(),
+    "sharpened": Autoregressive(temperature=0.3, min_p=0.05),
+    "guided": Autoregressive(guidance_scale=3.0),
 }
 
 

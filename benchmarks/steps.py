@@ -10,7 +10,6 @@ random numbers, and are trained as the config says.
 import argparse
 import sys
 import time
-from dataclasses import asdict
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -20,11 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import jax
 import jax.numpy as jnp
 import numpy as np
+from t2i_jax.stages.dry_run import batch_of
 
-from t2i_jax import tasks
-from t2i_jax.loop.setup import Setup
-from t2i_jax.pipelines.drawing import sample as sample_tokens
-from t2i_jax.sampling.settings import Sampling
+from t2i_jax import models, sampling
 
 
 def make_up(shapes: dict) -> dict:
@@ -55,20 +52,11 @@ def train(config, steps: int) -> tuple:
 
 def sample(config, params, count: int) -> float:
     """Seconds to draw `count` pictures' tokens at once with the config's own settings."""
-    task, settings = tasks.make(config), Sampling(**config.sampling)
-    batch = make_up(task.batch_spec(count))
+    model, sampler = models.build(config), sampling.make(config.sampling)
+    batch = make_up(batch_of(config, count))
     keys = jax.random.split(jax.random.key(0), count)
-    draw = partial(
-        sample_tokens,
-        task.model,
-        params,
-        batch["text_ids"],
-        batch["text_mask"],
-        keys,
-        asdict(settings),
-        guided=settings.guidance_scale != 1,
-        null=jnp.zeros(count, bool),
-    )
+    condition = batch["text_ids"], batch["text_mask"], jnp.zeros(count, bool)
+    draw = partial(sampler.draw, model, params, condition, keys)
     jax.block_until_ready(draw())
     start = time.perf_counter()
     jax.block_until_ready(draw())

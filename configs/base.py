@@ -135,11 +135,10 @@ def on_tokens(config, tokenizer, data) -> None:
     config.optim.b2 = 0.98
     config.eval_every = 1000
     config.checkpoint_every = 250
-    config.sampling = {
+    config.sampling = {  # a file of t2i_jax/sampling, and the settings that differ from its defaults
+        "name": "autoregressive",
         "temperature": 0.3,
-        "top_k": 0,
-        "top_p": 1.0,
         "min_p": 0.05,
-        "plain_tokens": 8,
+        "unguided_tokens": 8,
         "guidance_scale": 1.5,
     }

@@ -34,7 +34,7 @@ def get_config(variant: str = "digits"):
     }
     base.on_tokens(config, vqvae.get_config(variant), base.digits())
     config.data.code_noise = 0.0  # share of decoder inputs replaced by random codes, against exposure bias
-    config.sampling.plain_tokens = 0
+    config.sampling.unguided_tokens = 0
     config.loss = {"text_weight": 1 / 8}  # share of the text in the loss
     config.steps = 2000
     if variant == "smoke":

@@ -1,4 +1,4 @@
-"""VQ-VAE tokenizer: pictures -> coarse and pattern tokens -> pictures.
+"""VQ-VAE tokenizer: images -> coarse and shape tokens -> images.
 
 python train.py --config=configs/patch_vqvae.py
 
@@ -21,11 +21,11 @@ def get_config(variant: str = "digits"):
     config.model = {
         "codebook_size": 2048,
         "image_size": config.data.get_ref("image_size"),
-        "colours": 16,
-        "strengths": 112,
+        "hues": 16,
+        "gains": 112,
         "block": 16,
         "patch": 8,
-        "depth": 1,
+        "residual_depth": 1,
         "width": 256,
         "decoder_layers": 2,
         "quantizer": "ema",  # a key of t2i_jax.nn.quantizers.KINDS
@@ -48,7 +48,7 @@ def get_config(variant: str = "digits"):
         config.kmeans_examples = 2000
     if variant == "smoke":
         config.data.name = "captioned_digits/tiny"
-        config.model.update({"codebook_size": 64, "colours": 8, "strengths": 8, "width": 32})
+        config.model.update({"codebook_size": 64, "hues": 8, "gains": 8, "width": 32})
         config.kmeans_examples = 64
         config.steps, config.batch_size, config.optim.warmup, config.upkeep_every = 2, 8, 1, 1
         config.log_every = config.eval_every = config.checkpoint_every = 1

@@ -86,7 +86,7 @@ def get_config(variant: str = "digits"):
     if variant == "grid":  # 8 x 8 tokens of one codebook, beside configs/dalle.py; nothing in it was tuned
         config.model.codebook_size = 512
         config.model.num_tokens = config.model.decoder.positions = 64
-        config.sampling.plain_tokens = 0
+        config.sampling.unguided_tokens = 0
     if variant == "transformer":  # the original one: sinusoids, post-norm, nothing learned before it starts
         config.model_name = "transformer"
         del config.model.encoder, config.model.decoder
@@ -97,7 +97,7 @@ def get_config(variant: str = "digits"):
         config.model.num_tokens = config.model.decoder.positions = 96
         config.steps, config.batch_size = 1200, 32
         config.shown_captions = PHOTO_CAPTIONS
-        config.sampling.plain_tokens, config.sampling.guidance_scale = 0, 1.0
+        config.sampling.unguided_tokens, config.sampling.guidance_scale = 0, 1.0
     if coco:  # BERT-base, GPT-2 and OpenAI's dVAE (t2i convert openai-dvae): the report's experiment done right
         half = {"width": 768, "heads": 12, "mlp_width": 3072, "layers": 12, "dropout": 0.1, "remat": True}
         config.model.update(
@@ -121,7 +121,7 @@ def get_config(variant: str = "digits"):
         config.optim.lr_multipliers = {"bert": 0.1, "gpt2": 0.1} | dict.fromkeys(new, 1.0)
         config.log_every, config.eval_every, config.checkpoint_every = 100, 2500, 1000
         config.sampling.update(
-            {"temperature": 1.0, "min_p": 0.0, "top_p": 0.95, "plain_tokens": 0, "guidance_scale": 3.0}
+            {"temperature": 1.0, "min_p": 0.0, "top_p": 0.95, "unguided_tokens": 0, "guidance_scale": 3.0}
         )
     if variant == "coco_report":  # its recipe to the letter, as the control (section 2.2); the rest as HF's Trainer
         config.data.caption_dropout = 0.0

@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 PICTURE = 96  # small pictures are enlarged, by a whole factor, to at least this many pixels
@@ -13,9 +13,9 @@ FONT = 15
 INK, PAPER = (30, 30, 30), (255, 255, 255)
 
 
-def to_uint8(images: np.ndarray) -> np.ndarray:
-    """Pixels in [0, 1] as uint8, rounded to the nearest of 256 values."""
-    return np.uint8(np.asarray(images) * 255 + 0.5)
+def to_uint8(images: Float[np.ndarray, "*B"]) -> UInt8[np.ndarray, "*B"]:
+    """Pixels in [0, 1] as whole numbers 0 to 255, rounded."""
+    return np.uint8(images * 255 + 0.5)
 
 
 def labelled_grid(images: UInt8[np.ndarray, "P n H W C"], captions) -> Image.Image:

@@ -8,7 +8,7 @@ import numpy as np
 
 K = 12
 UNFILTERED = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
-PLAIN = UNFILTERED | {"plain_tokens": 0}
+PLAIN = UNFILTERED | {"unguided_tokens": 0}
 
 
 def order_of(row):

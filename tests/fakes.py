@@ -29,9 +29,9 @@ def fake_variables(shapes: dict) -> dict:
 
     def fill(path, leaf):
         name = path[-1].key
-        if name == "frequency":
+        if name == "cluster_size":
             return np.full(leaf.shape, 1 / leaf.size, leaf.dtype)
         values = 0.1 * rng.standard_normal(leaf.shape) + (name == "scale")
-        return np.asarray(values / len(values) if name == "total" else values, leaf.dtype)
+        return np.asarray(values / len(values) if name == "embedding_sum" else values, leaf.dtype)
 
     return jax.tree_util.tree_map_with_path(fill, shapes)

@@ -1,4 +1,4 @@
-"""Small VQ-VAEs for tests, pictures for them, and a slow reading of what they define."""
+"""Small patch VQ-VAEs for tests, pictures for them, and a slow reading of what they define."""
 
 import functools
 
@@ -8,29 +8,30 @@ import numpy as np
 from fakes import fake_variables
 
 from t2i_jax.models.patch_vqvae import Model
-from t2i_jax.nn.codebooks import averages_of, codebook_of
+from t2i_jax.nn.codebooks import codebook_of, statistics_of
 
-K, COLOURS, STRENGTHS = 36, 7, 5
-FIRST = {"colour": 0, "strength": COLOURS, "pattern": COLOURS + STRENGTHS}  # id of each codebook
+K, HUES, GAINS = 36, 7, 5
+SIZES = {"hue": HUES, "gain": GAINS, "shape": K - HUES - GAINS}
+FIRST = {"hue": 0, "gain": HUES, "shape": HUES + GAINS}  # id of each codebook
 
 
-def build(image_size=16, block=8, patch=4, depth=1, **fields):
+def build(image_size=16, block=8, patch=4, residual_depth=1, **fields):
     """Without decoder blocks, which start as the identity, unless told."""
     fields = {
         "codebook_size": K,
-        "colours": COLOURS,
-        "strengths": STRENGTHS,
+        "hues": HUES,
+        "gains": GAINS,
         "width": 24,
         "decoder_layers": 0,
     } | fields
-    return Model(image_size=image_size, block=block, patch=patch, depth=depth, **fields)
+    return Model(image_size=image_size, block=block, patch=patch, residual_depth=residual_depth, **fields)
 
 
 def pictures(count=3, side=16, seed=0):
     return jnp.array(np.random.default_rng(seed).random((count, side, side, 3), np.float32))
 
 
-def strengths(count=3, side=16, seed=1):
+def grey(count=3, side=16, seed=1):
     """Grey values away from 0, one a pixel."""
     return np.random.default_rng(seed).uniform(0.2, 1, (count, side, side, 1)).astype(np.float32)
 
@@ -43,10 +44,10 @@ def apply(model, variables, *inputs, **options):
 def start(model):
     """Codes of the size of features, some of them negative; no params."""
     rng, averages = np.random.default_rng(2), {}
-    widths = {"colour": 3, "strength": (model.block // model.patch) ** 2, "pattern": model.patch**2}
+    widths = {"hue": 3, "gain": (model.block // model.patch) ** 2, "shape": model.patch**2}
     for name, width in widths.items():
-        codes = jnp.array(rng.normal(0.5, 0.3, (model.sizes[name], width)), jnp.float32)
-        averages[name] = averages_of(codes, jnp.full(len(codes), 1 / len(codes)))
+        codes = jnp.array(rng.normal(0.5, 0.3, (SIZES[name], width)), jnp.float32)
+        averages[name] = statistics_of(codes, jnp.full(len(codes), 1 / len(codes)))
     return {"codebook": averages}
 
 
@@ -70,20 +71,20 @@ def corners(side, step):
 def slow_features(image, block, patch):
     """Features of one picture, as their docstring defines them."""
     image = np.asarray(image, np.float64)
-    side, colours, strength, pattern = len(image), {}, [], []
+    side, hues, gains, shapes = len(image), {}, [], []
     for y, x in corners(side, block):
         mean = image[y : y + block, x : x + block].mean((0, 1))
         length = np.sqrt((mean**2).sum())
-        colours[y, x] = mean / length if length > 1e-6 else np.zeros(3)
+        hues[y, x] = mean / length if length > 1e-6 else np.zeros(3)
         powers = []
         for down, right in corners(block, patch):
-            pixels = image[y + down : y + down + patch, x + right : x + right + patch] @ colours[y, x]
+            pixels = image[y + down : y + down + patch, x + right : x + right + patch] @ hues[y, x]
             powers.append(np.sqrt((pixels**2).mean()))
-        strength.append(powers)
+        gains.append(powers)
     for y, x in corners(side, patch):
-        colour = colours[y // block * block, x // block * block]
-        pattern.append((image[y : y + patch, x : x + patch] @ colour).ravel())
-    features = {"colour": list(colours.values()), "strength": strength, "pattern": pattern}
+        hue = hues[y // block * block, x // block * block]
+        shapes.append((image[y : y + patch, x : x + patch] @ hue).ravel())
+    features = {"hue": list(hues.values()), "gain": gains, "shape": shapes}
     return {name: np.array(values) for name, values in features.items()}
 
 
@@ -91,14 +92,14 @@ def slow_pictures(model, codebooks, ids):
     """Pixels in [0, 1] of ids, while the decoder's blocks are the identity."""
     images = np.zeros((len(ids), model.image_size, model.image_size, 3))
     for image, row in zip(images, np.asarray(ids), strict=True):
-        rest = iter(row[-model.counts["pattern"] :])
+        rest = iter(row[-model.layout[-1].num_tokens :])
         for y, x in corners(model.image_size, model.patch):
-            drawn = [next(rest) for _ in range(model.depth)]
-            pattern = sum(codebooks["pattern"][i - FIRST["pattern"]] * (i >= FIRST["pattern"]) for i in drawn)
+            drawn = [next(rest) for _ in range(model.residual_depth)]
+            shape = sum(codebooks["shape"][i - FIRST["shape"]] * (i >= FIRST["shape"]) for i in drawn)
             per_row = model.image_size // model.block
             i = row[y // model.block * per_row + x // model.block]
-            colour = codebooks["colour"][i % COLOURS] * (i < COLOURS)
-            pixels = pattern.reshape(model.patch, model.patch, 1) * colour
+            hue = codebooks["hue"][i % HUES] * (i < HUES)
+            pixels = shape.reshape(model.patch, model.patch, 1) * hue
             image[y : y + model.patch, x : x + model.patch] = np.clip(pixels, 0, 1)
     return images
 

@@ -12,14 +12,16 @@ from PIL import Image
 import t2i_jax
 from t2i_jax import cli, files
 from t2i_jax.errors import UserError
-from t2i_jax.sampling.settings import Sampling
+from t2i_jax.sampling.autoregressive import Autoregressive
+
+SETTINGS = Autoregressive(temperature=0.5, guidance_scale=1.5)
 
 
 @dataclasses.dataclass
 class FakeTranslator:
     """Answers as `t2i_jax.pipelines.Translator` does; every picture has one grey level of its own."""
 
-    sampling: Sampling = dataclasses.field(default_factory=lambda: Sampling(temperature=0.5, guidance_scale=1.5))
+    sampling: Autoregressive = SETTINGS
     digest: str = "c0ffee"
     calls: list = dataclasses.field(default_factory=list)
 
@@ -75,9 +77,9 @@ def test_only_given_settings_override_the_runs(pipe, run, tmp_path):
     argv = ["sample", "--run", run, "--prompt", "a red seven", "--out", str(tmp_path / "grid.png")]
     assert cli.main(argv + options) == 0
     assert cli.main(argv + options[2:4]) == 0
-    assert cli.main([*argv, "--min-p", "0.25", "--plain-tokens", "8"]) == 0
+    assert cli.main([*argv, "--min-p", "0.25", "--unguided-tokens", "8"]) == 0
     given = {"temperature": 0, "top_k": 7, "top_p": 0.9, "min_p": 0, "guidance_scale": 3}
-    expected = [given, {"top_k": 7}, {"min_p": 0.25, "plain_tokens": 8}]
+    expected = [given, {"top_k": 7}, {"min_p": 0.25, "unguided_tokens": 8}]
     assert [settings for *_, settings in pipe.calls] == [{"candidates": None, **settings} for settings in expected]
     assert [num for _, num, *_ in pipe.calls] == [4, 4, 4]
 
@@ -126,7 +128,7 @@ def test_prompts_file_writes_pictures_and_what_made_them(pipe, run, tmp_path, ca
         "top_k": 3,
         "top_p": 1.0,
         "min_p": 0.05,
-        "plain_tokens": 0,
+        "unguided_tokens": 0,
         "guidance_scale": 1.5,
     }
 
@@ -173,8 +175,8 @@ def test_a_prompt_is_needed_and_only_from_one_place(pipe, run, error):
         ("--min-p", "1.5", "min_p 1.5"),
         ("--min-p", "nan", "nan"),
         ("--min-p", "few", "'few'"),
-        ("--plain-tokens", "-1", "plain_tokens -1"),
-        ("--plain-tokens", "1.5", "'1.5'"),
+        ("--unguided-tokens", "-1", "unguided_tokens -1"),
+        ("--unguided-tokens", "1.5", "'1.5'"),
         ("--guidance-scale", "-2", "-2"),
         ("--guidance-scale", "inf", "inf"),
         ("--prompt", " ", "--prompt number 2"),

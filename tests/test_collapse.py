@@ -71,9 +71,12 @@ def test_either_remedy_ends_a_collapse_and_without_one_it_stays(kind, images):
     model, train = build(kind)
     variables = jax.jit(model.init)(jax.random.key(0), images[:1])
     params = variables.pop("params")
-    averages, width = variables["codebook"]["code"], model.apply({"params": params, **variables}, method="tables")
+    averages, width = (
+        variables["codebook"]["code"],
+        model.apply({"params": params, **variables}, method="code_space_codebooks"),
+    )
     equal = jnp.full((K, width["code"].shape[1]), 5.0)
-    own, averages = codebooks.place(params.get("code", {}), averages, equal, jnp.full(K, 1 / K))
+    own, averages = codebooks.replace_codes(params.get("code", {}), averages, equal, jnp.full(K, 1 / K))
     params, variables = {**params, "code": own} if own else params, {"codebook": {"code": averages}}
 
     started = reconstruct.kmeans_codebooks(model, params, variables, images[:64], jax.random.key(1))

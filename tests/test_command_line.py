@@ -52,7 +52,7 @@ def test_flags_that_cannot_be(command, argv, expected):
         ("data.name=captioned_digits/fien", "it has coarse, fine, tiny"),
         ("data.name=nothing", "'nothing' is unknown"),
         ("model.patch=5", "block 16 is not divisible by patch 5"),
-        ("model.depth=5", "48 patterns are not divisible by depth 5"),
+        ("model.residual_depth=5", "48 shapes are not divisible by residual_depth 5"),
         ("model.dtype=bf16", "bf16"),
     ],
 )

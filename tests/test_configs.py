@@ -3,7 +3,6 @@
 import functools
 import inspect
 import json
-from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 
@@ -12,11 +11,10 @@ import jax.numpy as jnp
 import pytest
 from fakes import fake_batch
 
-from t2i_jax import models, tasks
+from t2i_jax import models, sampling
 from t2i_jax.loop.command_line import known_configs
 from t2i_jax.loop.optimizer import make_schedule
 from t2i_jax.nn import quantizers
-from t2i_jax.sampling.settings import Sampling
 
 FOLDER = Path(__file__).parents[1] / "configs"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "base")
@@ -48,11 +46,12 @@ def test_every_experiment_has_what_the_loop_reads(name, variant):
     assert config.checkpoint_every <= config.steps
     assert (config.steps <= 2) == (variant == "smoke")
     make_schedule(config.optim, config.steps)
-    settings = asdict(Sampling(**config.sampling))
-    assert dict(config.sampling) == (settings if "tokenizer" in config else {})  # so that flags find them
-    task = tasks.make(config)
-    assert task.phases()  # the loss has what it reads of the config
-    assert not config.upkeep_every or callable(task.between_steps)
+    assert bool(config.sampling) == ("tokenizer" in config)
+    if config.sampling:
+        sampling.check_guidance(sampling.make(config.sampling), config.data.caption_dropout)
+    task = import_module(f"t2i_jax.tasks.{config.task}")
+    assert callable(task.loss_fn)
+    assert not config.upkeep_every or callable(task.upkeep)
     assert json.loads(config.to_json())["model"] == json.loads(config.model.to_json())
     if "codebook_size" in config.model:
         assert json.loads(config.to_json())["model"]["codebook_size"] == config.model.codebook_size
@@ -98,7 +97,7 @@ def test_one_field_changes_the_quantizer(name, kind):
     config = import_module(f"configs.{name}").get_config("smoke")
     config.model.quantizer = kind
     if name == "patch_vqvae":  # three codebooks, and FSQ's sizes are products of 4 to 8
-        config.model.codebook_size, config.model.colours, config.model.strengths = 48, 16, 16
+        config.model.codebook_size, config.model.hues, config.model.gains = 48, 16, 16
     options = config.model.quantizer_options[kind]
     made = quantizers.make(kind, 64, 8)
     assert {field: getattr(made, field) for field in options} == options.to_dict()  # the defaults

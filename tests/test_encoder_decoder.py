@@ -11,10 +11,9 @@ from safetensors.numpy import load_file, save_file
 from torch_pairs import LENGTH, K, N, S, V, answer_of, pair, pictures, texts, torch, transformers
 
 import t2i_jax
-from t2i_jax import cli, models, runs
+from t2i_jax import cli, models, runs, sampling
 from t2i_jax.convert import encoder_decoder
 from t2i_jax.errors import UserError
-from t2i_jax.pipelines import drawing as tokens
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "seven", *(f"word{i}" for i in range(V - 7))]
 
@@ -116,9 +115,8 @@ def test_greedy_tokens_are_torchs(size):
     tensors = {name: parameter.detach().numpy() for name, parameter in reference.named_parameters()}
     params = encoder_decoder.convert(tensors, config.model, size)
     keys = jax.random.split(jax.random.key(0), 2)
-    settings = {**config.sampling, "temperature": 0.0}
-    none = np.zeros(2, bool)
-    ours = tokens.sample(models.build(config), params, text_ids, mask, keys, settings, guided=False, null=none)
+    sampler = sampling.make(config.sampling).replace(temperature=0)
+    ours = sampler.draw(models.build(config), params, (text_ids, mask, np.zeros(2, bool)), keys)
     for own, row, doubtful in zip(np.asarray(ours), theirs, close, strict=True):
         until = np.flatnonzero(doubtful)[0] if doubtful.any() else N
         assert until > 32
@@ -158,7 +156,7 @@ def test_a_converted_run_with_a_tokenizer_draws_pictures(smoke_run, tmp_path, ca
     assert cli.main(["convert", "encoder-decoder", str(out), "--out", str(run), *tokenizer]) == 0
     assert capsys.readouterr().err == ""
     first, second = t2i_jax.load(smoke_run.translator), t2i_jax.load(run)
-    plain = {"temperature": 0, "guidance_scale": 1, "min_p": 0, "plain_tokens": 0}
+    plain = {"temperature": 0, "guidance_scale": 1, "min_p": 0, "unguided_tokens": 0}
     np.testing.assert_array_equal(first(["a red seven"], **plain), second(["a red seven"], **plain))
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from t2i_jax.nn.quantizers import FSQ, levels_of
+from t2i_jax.nn.fsq import FSQ, levels_of
 
 PARITY = "comes with the extra `parity`"
 D = 6

@@ -1,20 +1,21 @@
 """A trained run opened for use: captions -> pictures, pictures <-> tokens."""
 
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 import t2i_jax
-from t2i_jax import files, pipelines, runs
+from t2i_jax import files, pipelines, runs, sampling
 from t2i_jax.errors import UserError
 from t2i_jax.pipelines import batches
-from t2i_jax.pipelines import drawing as tokens
 from t2i_jax.random import stream
-from t2i_jax.sampling.settings import Sampling
+from t2i_jax.sampling.autoregressive import Autoregressive
+from t2i_jax.sampling.decoding import decode
 
 PROMPTS = [
     "a red seven",
@@ -56,9 +57,9 @@ def draw(pipe):
     """Tokens of prompts, each its picture number 0, at settings that leave a choice everywhere."""
 
     def call(prompts, seed=0, numbers=None, **changes):
-        sampling = replace(pipe.sampling, temperature=1.0, plain_tokens=0, guidance_scale=2.0)
+        sampler = pipe.sampling.replace(temperature=1.0, unguided_tokens=0, guidance_scale=2.0)
         numbers = np.zeros(len(prompts), int) if numbers is None else numbers
-        return pipe.draw_ids(prompts, numbers, seed, replace(sampling, **changes))
+        return pipe.draw_ids(prompts, numbers, seed, sampler.replace(**changes))
 
     return call
 
@@ -69,7 +70,7 @@ def test_load_opens_both_kinds(pipe, tokenizer, smoke_run):
     assert pipe.step == tokenizer.step == 2
     assert pipe.digest == runs.read_weights(smoke_run.translator)[3]
     assert pipe.tokenizer.digest == tokenizer.digest == runs.read_weights(smoke_run.tokenizer)[3]
-    assert asdict(pipe.sampling) == dict(pipe.config.sampling)
+    assert pipe.sampling == sampling.make(pipe.config.sampling)
 
 
 def test_a_moved_run_needs_nothing_else(smoke_run, tmp_path, pipe):
@@ -77,7 +78,7 @@ def test_a_moved_run_needs_nothing_else(smoke_run, tmp_path, pipe):
     np.testing.assert_array_equal(moved(PROMPTS[:1], seed=3), pipe(PROMPTS[:1], seed=3))
 
 
-def test_pictures_have_the_shape_that_was_asked_for(pipe):
+def test_images_have_the_shape_that_was_asked_for(pipe):
     images = pipe(["a red seven"], num_images=8)
     assert images.dtype == np.uint8
     assert images.shape == (1, 8, 32, 32, 3)
@@ -124,7 +125,7 @@ def test_seed_and_number_change_tokens(draw):
 
 
 def test_settings_override_the_runs(pipe, draw):
-    pipe = partial(pipe, plain_tokens=0)
+    pipe = partial(pipe, unguided_tokens=0)
     greedy = pipe(PROMPTS[:2], num_images=2, temperature=0)
     np.testing.assert_array_equal(greedy[:, 0], greedy[:, 1])  # nothing is drawn
     np.testing.assert_array_equal(greedy, pipe(PROMPTS[:2], num_images=2, seed=9, temperature=0))
@@ -135,7 +136,7 @@ def test_settings_override_the_runs(pipe, draw):
     numbers = np.arange(2)
     one, other = draw(PROMPTS[:1] * 2, numbers=numbers, temperature=0)
     np.testing.assert_array_equal(one, other)
-    one, other = draw(PROMPTS[:1] * 2, numbers=numbers, temperature=0, plain_tokens=4)
+    one, other = draw(PROMPTS[:1] * 2, numbers=numbers, temperature=0, unguided_tokens=4)
     assert not np.array_equal(one[:4], other[:4])
     assert not np.array_equal(draw(PROMPTS[:2], guidance_scale=200.0), draw(PROMPTS[:2]))
 
@@ -148,15 +149,8 @@ def test_settings_are_the_runs_unless_given(pipe):
 def test_guidance_1_is_no_guidance(pipe, draw):
     ids, mask, _ = pipe._reader.encode_prompts(PROMPTS)
     keys = jax.vmap(partial(jax.random.fold_in, stream(0, "sample")))(np.zeros(8, int))
-    settings = {
-        "temperature": 1.0,
-        "top_k": 0,
-        "top_p": 1.0,
-        "min_p": 0.0,
-        "plain_tokens": 0,
-        "guidance_scale": 1.0,
-    }
-    sample = partial(tokens.sample, pipe._model, pipe._params, ids, mask, keys, settings, null=np.zeros(8, bool))
+    condition, valid = (ids, mask, np.zeros(8, bool)), pipe.tokenizer.valid_ids
+    sample = partial(decode, pipe._model, pipe._params, condition, keys, asdict(Autoregressive()), valid)
     unguided = sample(guided=False)
     np.testing.assert_array_equal(sample(guided=True), unguided)
     np.testing.assert_array_equal(draw(PROMPTS, guidance_scale=1.0), unguided)
@@ -164,17 +158,17 @@ def test_guidance_1_is_no_guidance(pipe, draw):
 
 def test_changing_a_setting_compiles_nothing(draw):
     draw(PROMPTS[:1])
-    compiled = tokens.sample._cache_size()
-    others = asdict(Sampling(temperature=0.3, top_k=5, top_p=0.5, min_p=0.2, plain_tokens=4, guidance_scale=3))
-    ends = {"temperature": 0, "min_p": 1, "plain_tokens": 99}
+    compiled = decode._cache_size()
+    others = {"temperature": 0.3, "top_k": 5, "top_p": 0.5, "min_p": 0.2, "unguided_tokens": 4, "guidance_scale": 3}
+    ends = {"temperature": 0, "min_p": 1, "unguided_tokens": 99}
     for name, value in [*others.items(), *ends.items()]:
         draw(PROMPTS[:1], seed=2, **{name: value})
-    assert tokens.sample._cache_size() == compiled
+    assert decode._cache_size() == compiled
     draw(PROMPTS[:2])
     draw(PROMPTS[:3])  # padded to 4
-    compiled = tokens.sample._cache_size()
+    compiled = decode._cache_size()
     draw(PROMPTS[:4])
-    assert tokens.sample._cache_size() == compiled
+    assert decode._cache_size() == compiled
 
 
 @pytest.mark.parametrize(
@@ -191,13 +185,34 @@ def test_changing_a_setting_compiles_nothing(draw):
         (["a red seven"], {"top_k": -1}, "top_k -1"),
         (["a red seven"], {"top_p": 0}, "top_p 0"),
         (["a red seven"], {"min_p": 1.5}, "min_p 1.5"),
-        (["a red seven"], {"plain_tokens": -1}, "plain_tokens -1"),
+        (["a red seven"], {"unguided_tokens": -1}, "unguided_tokens -1"),
         (["a red seven"], {"guidance_scale": -0.5}, "guidance_scale -0.5"),
-        (["a red seven"], {"seed": -1}, "seed -1"),
+        (["a red seven"], {"seed": -1}, "seed -1 is out of range; give 0 to 4294967295"),
+        (["a red seven"], {"seed": 2**32}, "seed 4294967296 is out of range; give 0 to 4294967295"),
+        (["a red seven"], {"temprature": 1}, "no setting 'temprature'; did you mean 'temperature'?"),
     ],
 )
 def test_what_cannot_be_drawn_says_so(pipe, prompts, options, said):
     assert said in refusal(pipe, prompts, **options)
+
+
+def test_guidance_on_a_null_caption_that_was_never_trained_is_refused(pipe, draw, monkeypatch):
+    config = ConfigDict(pipe.config)
+    config.data.caption_dropout = 0.0
+    monkeypatch.setattr(pipe, "config", config)
+    assert pipe.sampling.guidance_scale == 1.5  # of the config that it was trained with
+    for attempt in (pipe, partial(pipe, guidance_scale=3), draw):
+        assert "compares with the null caption, which is never trained here" in refusal(attempt, PROMPTS[:1])
+    del config.data.caption_dropout  # as of converted weights
+    assert "set guidance_scale to 1" in refusal(pipe, PROMPTS[:1])
+    assert pipe(PROMPTS[:1], guidance_scale=1).shape == (1, 1, 32, 32, 3)
+
+
+def test_every_id_is_valid_at_its_position(pipe, draw):
+    valid = pipe.tokenizer.valid_ids
+    assert valid.shape == (24, 64)
+    ids = draw(PROMPTS * 8, numbers=np.arange(64), temperature=5.0)
+    assert valid[np.arange(24), ids].all()
 
 
 def test_unknown_words_are_named_once(pipe, capsys):

@@ -1,6 +1,4 @@
-"""The sampler's settings, and what they do to logits."""
-
-import math
+"""What a sampler does to logits."""
 
 import jax
 import jax.numpy as jnp
@@ -8,54 +6,8 @@ import numpy as np
 import pytest
 from brute import K, brute_min_p, brute_top_k, brute_top_p, keys_of, rows
 
-from t2i_jax.errors import UserError
-from t2i_jax.sampling.autoregressive import draw
+from t2i_jax.sampling.decoding import sample_ids
 from t2i_jax.sampling.logits import apply_guidance, apply_temperature, keep_min_p, keep_top_k, keep_top_p
-from t2i_jax.sampling.settings import Sampling
-
-# --- settings
-
-
-def test_settings_default_to_plain_sampling():
-    assert Sampling() == Sampling(temperature=1, top_k=0, top_p=1, min_p=0, plain_tokens=0, guidance_scale=1)
-    assert isinstance(Sampling(temperature=1).temperature, float)
-    assert isinstance(Sampling(min_p=0).min_p, float)
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "message"),
-    [
-        ("temperature", -1, "temperature -1 is below 0; give a value from 0 (greedy) up"),
-        ("temperature", math.nan, "temperature nan is not finite; give a value from 0 (greedy) up"),
-        ("top_k", -3, "top_k -3 is below 0; give a whole number from 0 (off) up"),
-        ("top_k", 2.5, "top_k 2.5 is no whole number; give a whole number from 0 (off) up"),
-        ("top_k", True, "top_k True is no number; give a whole number from 0 (off) up"),
-        ("top_p", 0, "top_p 0 keeps no token; give a value above 0, up to 1 (off)"),
-        ("top_p", -0.5, "top_p -0.5 is below 0; give a value above 0, up to 1 (off)"),
-        ("top_p", 1.5, "top_p 1.5 is above 1; give a value above 0, up to 1 (off)"),
-        ("min_p", -0.1, "min_p -0.1 is below 0; give a value from 0 (off) to 1"),
-        ("min_p", 1.5, "min_p 1.5 is above 1; give a value from 0 (off) to 1"),
-        ("min_p", math.nan, "min_p nan is not finite; give a value from 0 (off) to 1"),
-        ("min_p", True, "min_p True is no number; give a value from 0 (off) to 1"),
-        ("plain_tokens", -1, "plain_tokens -1 is below 0; give a whole number from 0 (none) up"),
-        ("plain_tokens", 2.0, "plain_tokens 2.0 is no whole number; give a whole number from 0 (none) up"),
-        ("guidance_scale", -2.0, "guidance_scale -2 is below 0; give a value from 0 up, where 1"),
-        ("guidance_scale", math.inf, "guidance_scale inf is not finite; give a value from 0 up"),
-    ],
-)  # fmt: skip
-def test_settings_out_of_range_say_so(field, value, message):
-    with pytest.raises(UserError) as error:
-        Sampling(**{field: value})
-    assert str(error.value).startswith(message)
-
-
-@pytest.mark.parametrize("changes", [{"min_p": 0}, {"min_p": 1}, {"min_p": 0.3}, {"top_p": 1}, {"top_p": 1e-9}])
-def test_settings_at_the_ends_of_their_ranges_are_good(changes):
-    for name, value in changes.items():
-        assert getattr(Sampling(**changes), name) == value
-
-
-# --- logits
 
 
 def test_guidance_by_hand():
@@ -126,7 +78,7 @@ def test_filters_before_min_p_stay_out():
     probabilities = jnp.array([0.4, 0.3, 0.2, 0.1])
     logits = jnp.tile(jnp.log(probabilities), (500, 1))
     drawn = {
-        settings: set(jax.jit(draw)(keys_of(500), logits, 1.0, *settings).tolist())
+        settings: set(jax.jit(sample_ids)(keys_of(500), logits, 1.0, *settings).tolist())
         for settings in ((0, 0.5, 0.6), (3, 1.0, 0.2), (2, 0.9, 0.45), (0, 1.0, 0.45), (0, 0.5, 0.8))
     }
     assert list(drawn.values()) == [{0, 1}, {0, 1, 2}, {0, 1}, {0, 1, 2}, {0}]

@@ -15,7 +15,7 @@ from torch_pairs import assert_same_tree, torch
 
 from t2i_jax.models.transformer import Model
 from t2i_jax.models.translator import shift_right
-from t2i_jax.pipelines import drawing as tokens
+from t2i_jax.sampling.autoregressive import Autoregressive
 
 K, V, S, N = 211, 31, 9, 256
 LENGTHS = (9, 4, 1, 6)  # of the texts
@@ -24,7 +24,6 @@ SIZES = {  # width, heads, mlp_width, encoder and decoder layers
     "odd": (96, 6, 150, 3, 5),
     "base": (512, 8, 2048, 6, 6),
 }
-GREEDY = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "plain_tokens": 0, "guidance_scale": 1.0}
 
 
 class Reference(torch.nn.Module):
@@ -161,10 +160,8 @@ def test_logits_loss_and_gradients_match_torch(size):
 def test_greedy_tokens_match_torch(size):
     module, model = reference(size), build(size)
     text_ids, mask = texts()
-    ours = tokens.sample(
-        model, params_of(arrays(module), size), text_ids, mask, jax.random.split(jax.random.key(0), 4), GREEDY,
-        guided=False, null=np.zeros(4, bool),
-    )  # fmt: skip
+    condition, keys = (text_ids, mask, np.zeros(4, bool)), jax.random.split(jax.random.key(0), 4)
+    ours = Autoregressive(temperature=0).draw(model, params_of(arrays(module), size), condition, keys)
     # Theirs over our tokens: each is their likeliest, unless their two likeliest are as good as one.
     with torch.no_grad():
         logits = module(torch.tensor(text_ids), torch.tensor(mask), torch.tensor(np.asarray(shift_right(ours, K))))

@@ -13,8 +13,8 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from t2i_jax.evals import tokens as baselines
 from t2i_jax.losses import cross_entropy
 from t2i_jax.models.pixelcnn import Model
-from t2i_jax.pipelines import drawing as tokens
-from t2i_jax.sampling.settings import Sampling
+from t2i_jax.sampling.autoregressive import Autoregressive
+from t2i_jax.sampling.decoding import decode
 from t2i_jax.tasks import prior
 
 V, S = 11, 5
@@ -207,10 +207,9 @@ def test_steps_give_the_logits_of_the_whole_grid():
 def draw(count=5, null=False, guided=None, **settings):
     model, params, _ = small()
     keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(0)))(jnp.arange(count))
-    sampling = vars(Sampling(**settings))
-    guided = sampling["guidance_scale"] != 1 if guided is None else guided
-    ids = tokens.sample(model, params, *texts(count), keys, sampling, guided=guided, null=jnp.full(count, null))
-    return np.asarray(ids)
+    sampler, condition = Autoregressive(**settings), (*texts(count), jnp.full(count, null))
+    guided = sampler.guided if guided is None else guided
+    return np.asarray(decode(model, params, condition, keys, vars(sampler), guided=guided))
 
 
 def test_greedy_draws_are_the_chain_of_likeliest_ids():
@@ -245,15 +244,8 @@ def test_draws_have_the_likelihoods_of_the_model():
     logits = model.apply({"params": params}, *(jnp.tile(part, (16, 1)) for part in texts(1)), ids)
     likelihood = np.exp(-np.asarray(cross_entropy(logits, ids)).sum(-1))
     count = 4000
-    drawn = tokens.sample(
-        model,
-        params,
-        *(jnp.tile(part, (count, 1)) for part in texts(1)),
-        jax.random.split(jax.random.key(1), count),
-        vars(Sampling()),
-        guided=False,
-        null=jnp.zeros(count, bool),
-    )
+    condition = *(jnp.tile(part, (count, 1)) for part in texts(1)), jnp.zeros(count, bool)
+    drawn = Autoregressive().draw(model, params, condition, jax.random.split(jax.random.key(1), count))
     shares = np.bincount(np.asarray(drawn) @ [8, 4, 2, 1], minlength=16) / count
     assert np.abs(shares - likelihood).max() < 4 * np.sqrt(0.25 / count)
 

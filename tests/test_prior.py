@@ -13,6 +13,7 @@ from t2i_jax.errors import UserError
 from t2i_jax.evals import diversity, faithfulness, report, tokens
 from t2i_jax.loop import continuing
 from t2i_jax.loop.train import train
+from t2i_jax.pictures import to_uint8
 
 PROMPTS = ["a red seven", "a blue one above a green two"]
 
@@ -64,7 +65,7 @@ def test_it_draws_pictures_of_captions(pipe):
     ids = pipe.draw_ids(PROMPTS, np.zeros(2, int), 1, pipe.sampling)
     assert ids.shape == (2, 24)
     assert 0 <= ids.min() <= ids.max() < 64
-    np.testing.assert_array_equal(images[:, 0], np.uint8(pipe.tokenizer.detokenize(ids) * 255 + 0.5))
+    np.testing.assert_array_equal(images[:, 0], to_uint8(pipe.tokenizer.detokenize(ids)))
     np.testing.assert_array_equal(pipe(PROMPTS[1:], num_images=3, seed=1), images[1:])
 
 
@@ -77,7 +78,7 @@ def test_it_draws_pictures_of_nothing_in_particular(pipe):
     assert not np.array_equal(pipe.sample(2, seed=3), images[:2])
     with pytest.raises(UserError, match="guidance_scale weighs a caption"):
         pipe.sample(2, guidance_scale=9.0)
-    greedy = pipe.sample(3, temperature=0, plain_tokens=0)
+    greedy = pipe.sample(3, temperature=0, unguided_tokens=0)
     assert (greedy == greedy[0]).all()
 
 
@@ -122,7 +123,7 @@ def test_a_run_that_always_read_captions_draws_none_without(pipe, run, tmp_path)
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"n": 0}, "n 0 is below 1"), ({"n": 1, "seed": -1}, "seed -1"), ({"n": 1, "top_p": 0}, "top_p 0")],
+    [({"n": 0}, "n 0 is below 1"), ({"n": 1, "seed": 2**32}, "seed 4294967296"), ({"n": 1, "top_p": 0}, "top_p 0")],
 )
 def test_what_cannot_be_drawn_says_so(pipe, options, said):
     with pytest.raises(UserError, match=said):

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from t2i_jax.nn import codebooks, quantizers
-from t2i_jax.nn.quantizers import CodebookQuantizer, GumbelQuantizer, make
+from t2i_jax.nn import codebooks, estimators, quantizers
+from t2i_jax.nn.gumbel import GumbelQuantizer
+from t2i_jax.nn.quantizers import CodebookQuantizer, make
 
 PARITY = "comes with the extra `parity`"
 K, D = 48, 6
@@ -70,8 +71,8 @@ def test_evaluation_draws_nothing_and_a_code_is_its_own_nearest(kind):
 def test_bad_kinds_and_depths():
     with pytest.raises(ValueError, match="quantizer 'vq' is unknown; choose ema, gradient, l2"):
         make("vq", K, D)
-    with pytest.raises(ValueError, match="'fsq' has one code a feature vector; set depth 2 to 1"):
-        make("fsq", K, D, depth=2)
+    with pytest.raises(ValueError, match="'fsq' has one code a feature vector; set residual_depth 2 to 1"):
+        make("fsq", K, D, residual_depth=2)
     with pytest.raises(TypeError, match="decai"):
         make("ema", K, D, decai=0.9)
 
@@ -81,7 +82,7 @@ def test_bad_kinds_and_depths():
 
 def test_straight_through():
     features, codes, gradient = normal(3, 4), normal(3, 4, seed=1), normal(3, 4, seed=2)
-    out, backward = jax.vjp(quantizers.straight_through, features, codes)
+    out, backward = jax.vjp(estimators.straight_through, features, codes)
     np.testing.assert_allclose(out, codes, atol=1e-6)
     to_features, to_codes = backward(gradient)
     np.testing.assert_array_equal(to_features, gradient)
@@ -91,7 +92,7 @@ def test_straight_through():
 def test_rotation_by_hand():
     """e = (2, 0), q = (0, 3): a quarter turn and a stretch by 1.5, whatever the gradient."""
     features, codes = floats([[2.0, 0.0]]), floats([[0.0, 3.0]])
-    out, backward = jax.vjp(lambda x: quantizers.rotate(x, codes), features)
+    out, backward = jax.vjp(lambda x: estimators.rotate(x, codes), features)
     np.testing.assert_allclose(out, codes, atol=1e-6)
     turn = 1.5 * np.array([[0, -1], [1, 0]])
     for gradient in ([[1.0, 0.0]], [[0.0, 1.0]], [[-2.0, 5.0]]):
@@ -100,8 +101,8 @@ def test_rotation_by_hand():
 
 def test_rotation_keeps_angles_and_ends_at_the_codes():
     features, codes = normal(40, 5), normal(40, 5, seed=1)
-    jacobians = jax.vmap(jax.jacobian(lambda x, q: quantizers.rotate(x[None], q[None])[0]))(features, codes)
-    np.testing.assert_allclose(quantizers.rotate(features, codes), codes, atol=1e-5)
+    jacobians = jax.vmap(jax.jacobian(lambda x, q: estimators.rotate(x[None], q[None])[0]))(features, codes)
+    np.testing.assert_allclose(estimators.rotate(features, codes), codes, atol=1e-5)
     scale = jnp.linalg.norm(codes, axis=-1) / jnp.linalg.norm(features, axis=-1)
     products = jnp.einsum("bij,bik->bjk", jacobians, jacobians) / scale[:, None, None] ** 2
     np.testing.assert_allclose(products, np.broadcast_to(np.eye(5), products.shape), atol=1e-4)
@@ -115,7 +116,7 @@ def test_rotation_equals_that_of_vector_quantize_pytorch():
     x = torch.tensor(np.array(features), requires_grad=True)
     out = theirs.rotate_to(x, torch.tensor(np.array(codes)))
     out.backward(torch.tensor(np.array(gradient)))
-    ours, backward = jax.vjp(lambda x: quantizers.rotate(x, codes), features)
+    ours, backward = jax.vjp(lambda x: estimators.rotate(x, codes), features)
     np.testing.assert_allclose(ours, out.detach(), atol=1e-5)
     np.testing.assert_allclose(backward(gradient)[0], x.grad, atol=1e-5)
 
@@ -124,7 +125,7 @@ def test_rotation_equals_that_of_vector_quantize_pytorch():
     ("e", "q"), [([0.0, 0.0], [1.0, 2.0]), ([1.0, 2.0], [0.0, 0.0]), ([1.0, 0.0], [-2.0, 0.0])]
 )
 def test_without_a_direction_rotation_is_straight_through(e, q):
-    out, backward = jax.vjp(lambda x: quantizers.rotate(x, floats([q])), floats([e]))
+    out, backward = jax.vjp(lambda x: estimators.rotate(x, floats([q])), floats([e]))
     np.testing.assert_allclose(out, [q], atol=1e-6)
     np.testing.assert_allclose(backward(floats([[3.0, -1.0]]))[0], [[3.0, -1.0]], atol=1e-6)
 
@@ -138,14 +139,14 @@ def test_losses_of_a_codebook_by_hand():
     learned = CodebookQuantizer(2, 1, learned=True, commitment=0.5)
 
     def loss(features, codes):
-        variables = {"params": {"codes": codes}, "codebook": {"frequency": floats([0.5, 0.5])}}
+        variables = {"params": {"codes": codes}, "codebook": {"cluster_size": floats([0.5, 0.5])}}
         return learned.apply(variables, features).loss[0]
 
     value, (to_features, to_codes) = jax.value_and_grad(loss, argnums=(0, 1))(features, codes)
     assert float(value) == 1.5
     np.testing.assert_allclose(to_features[0, :, 0], [0.5 * 1, 0.5 * -1])
     np.testing.assert_allclose(to_codes[:, 0], [-1, 1])
-    averages = {"codebook": codebooks.averages_of(codes, floats([0.5, 0.5]))}
+    averages = {"codebook": codebooks.statistics_of(codes, floats([0.5, 0.5]))}
     assert float(CodebookQuantizer(2, 1, commitment=0.5).apply(averages, features).loss[0]) == 0.5
 
 
@@ -164,7 +165,7 @@ def test_learned_codes_equal_those_of_vector_quantize_pytorch():
     with torch.no_grad():
         reference._codebook.embed.copy_(torch.tensor(np.array(codes))[None])
     _, their_ids, _ = reference(torch.tensor(np.array(features)))
-    variables = {"params": {"codes": codes}, "codebook": {"frequency": jnp.full(K, 1 / K)}}
+    variables = {"params": {"codes": codes}, "codebook": {"cluster_size": jnp.full(K, 1 / K)}}
     np.testing.assert_array_equal(make("gradient", K, D).apply(variables, features).ids, their_ids.numpy())
 
 
@@ -174,10 +175,12 @@ def test_l2_looks_up_by_the_angle_alone():
     ids = quantizer.apply(variables, features).ids
     np.testing.assert_array_equal(quantizer.apply(variables, 50 * features).ids, ids)
     x = np.asarray(features) @ np.asarray(variables["params"]["down"]["kernel"])
-    table = np.asarray(variables["codebook"]["total"] / variables["codebook"]["frequency"][:, None])
+    table = np.asarray(variables["codebook"]["embedding_sum"] / variables["codebook"]["cluster_size"][:, None])
     cosines = (x / np.linalg.norm(x, axis=-1, keepdims=True)) @ (table / np.linalg.norm(table, axis=-1)[:, None]).T
     np.testing.assert_array_equal(ids, cosines.argmax(-1))
-    np.testing.assert_allclose(np.linalg.norm(quantizer.apply(variables, method="table"), axis=-1), 1, rtol=1e-5)
+    np.testing.assert_allclose(
+        np.linalg.norm(quantizer.apply(variables, method="code_space_codebook"), axis=-1), 1, rtol=1e-5
+    )
 
 
 # --- Gumbel-softmax

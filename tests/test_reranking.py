@@ -1,7 +1,6 @@
 """Pictures ranked by how much likelier their prompt makes them, or by a scorer that sees them."""
 
 import json
-from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -33,12 +32,14 @@ def test_the_ratio_by_hand():
     """Two tokens of three codes: the caption gives the second code 3/4 and 1/2, without one each has a third."""
     with_caption = jnp.log(jnp.array([[0.125, 0.75, 0.125], [0.25, 0.5, 0.25]]))
 
-    def predict(model, params, variables, batch, null):
-        return {"logits": jnp.where(null[:, None, None], 0.0, params * with_caption)}
+    class Model:
+        def apply(self, variables, text_ids, text_mask, ids, null, method):
+            assert method == "teacher_forced"
+            return jnp.where(null[:, None, None], 0.0, variables["params"] * with_caption)
 
-    batch = {"ids": jnp.array([[1, 1], [0, 1], [2, 2]]), "text_ids": None, "text_mask": None}
+    ids, text = jnp.array([[1, 1], [0, 1], [2, 2]]), jnp.zeros((3, 1), jnp.int32)
     expected = np.log([0.75 * 0.5, 0.125 * 0.5, 0.125 * 0.25]) + 2 * np.log(3)
-    np.testing.assert_allclose(likelihood_ratio(predict, None, 1.0, batch), expected, rtol=1e-5)
+    np.testing.assert_allclose(likelihood_ratio(Model(), 1.0, ids, text, text > 0), expected, rtol=1e-5)
 
 
 def test_ratios_are_those_of_the_models_own_logits(pipe):
@@ -57,7 +58,7 @@ def test_ratios_are_those_of_the_models_own_logits(pipe):
 
 def test_the_best_candidates_are_kept_best_first(pipe):
     everything = pipe(PROMPTS, num_images=5, seed=3, temperature=1.0)
-    sampling = replace(pipe.sampling, temperature=1.0)
+    sampling = pipe.sampling.replace(temperature=1.0)
     kept = pipe(PROMPTS, num_images=2, seed=3, temperature=1.0, candidates=5)
     for number, prompt in enumerate(PROMPTS):
         ids = pipe.draw_ids([prompt] * 5, np.arange(5), 3, sampling)
@@ -85,7 +86,7 @@ def test_what_cannot_be_ranked_says_so(pipe, smoke_run, tmp_path, capsys, monkey
     monkeypatch.setattr(pipe, "config", config)
     with pytest.raises(UserError, match="never saw a picture without its caption"):
         pipe(PROMPTS, candidates=2)
-    assert pipe(PROMPTS, candidates=2, rerank=redness).shape == (2, 1, 32, 32, 3)
+    assert pipe(PROMPTS, candidates=2, rerank=redness, guidance_scale=1).shape == (2, 1, 32, 32, 3)
     with pytest.raises(UserError, match="rerank needs candidates to choose from"):
         pipe(PROMPTS, rerank=redness)
 

@@ -12,7 +12,7 @@ from t2i_jax.errors import UserError
 from t2i_jax.loop import continuing
 
 PARAMS = {"dense": {"kernel": jnp.arange(6.0).reshape(2, 3), "bias": jnp.ones(3, jnp.bfloat16)}}
-VARIABLES = {"codebook": {"quantizer": {"frequency": np.full(4, 0.25, np.float32)}}}
+VARIABLES = {"codebook": {"quantizer": {"cluster_size": np.full(4, 0.25, np.float32)}}}
 
 
 def make_config(**changes):
@@ -47,8 +47,8 @@ def test_weights_come_back_as_they_went(run):
     for name, value in PARAMS["dense"].items():
         assert params["dense"][name].dtype == value.dtype
         np.testing.assert_array_equal(params["dense"][name], value)
-    frequency = variables["codebook"]["quantizer"]["frequency"]
-    np.testing.assert_array_equal(frequency, VARIABLES["codebook"]["quantizer"]["frequency"])
+    frequency = variables["codebook"]["quantizer"]["cluster_size"]
+    np.testing.assert_array_equal(frequency, VARIABLES["codebook"]["quantizer"]["cluster_size"])
     assert runs.read_weights(run)[3] == digest
 
 

@@ -11,7 +11,7 @@ from flax.core import FrozenDict
 from scipy import stats
 
 from t2i_jax.models.translator import Model, shift_right
-from t2i_jax.sampling.autoregressive import draw, sample_tokens
+from t2i_jax.sampling.decoding import decode, sample_ids, sample_tokens
 
 N = 5
 
@@ -45,7 +45,7 @@ def test_frequencies_match_the_softmax(changes, kept):
         kept = sorted(kept & brute_min_p(scaled, settings["min_p"]))
         assert len(kept) == (3 if settings["min_p"] else 4)
     count = 20_000
-    drawn = jax.jit(draw)(keys_of(count), jnp.tile(row, (count, 1)), **settings)
+    drawn = jax.jit(sample_ids)(keys_of(count), jnp.tile(row, (count, 1)), **settings)
     counts = np.bincount(drawn, minlength=K)
     assert counts.sum() == counts[kept].sum()
     weights = np.exp(np.float64(scaled[kept]))
@@ -61,7 +61,7 @@ def test_limits_are_greedy(changes):
     logits = jnp.asarray(rows())
     if changes in ({"temperature": 1e-30}, {"min_p": 1.0}):
         logits = logits[:30]  # these draw among equals
-    drawn = jax.jit(draw)(keys_of(len(logits)), logits, **(UNFILTERED | changes))
+    drawn = jax.jit(sample_ids)(keys_of(len(logits)), logits, **(UNFILTERED | changes))
     np.testing.assert_array_equal(drawn, logits.argmax(-1))
 
 
@@ -76,16 +76,16 @@ def step(ids, position, cache):
 
 
 def start(guided):
-    """A cache for B rows, or for those and then B others."""
-    rows = 2 * B if guided else B
-    return jnp.zeros(rows), jax.random.normal(jax.random.key(3), (2 * B, K))[:rows]
+    """A cache for B rows, or for those with another row after each."""
+    total, bias = jnp.zeros(2 * B), jax.random.normal(jax.random.key(3), (2 * B, K))
+    return (total, bias) if guided else (total[::2], bias[::2])
 
 
 @jax.jit
-def sample_table(settings, scale):
-    return sample_tokens(
-        step, start(scale is not None), keys_of(B), length=N, start_id=K, guidance_scale=scale, **settings
-    )
+def sample_table(settings, scale, valid=None):
+    cache = start(scale is not None)
+    options = {"length": N, "start_id": K, "guidance_scale": scale, "valid": valid}
+    return sample_tokens(step, cache, keys_of(B), **options, **settings)
 
 
 def test_every_id_is_below_the_codebook_size():
@@ -101,11 +101,11 @@ def test_guidance_one_equals_none():
     assert (sample_table(PLAIN, 3.0) != plain).any(1).mean() > 0.3
 
 
-def test_guidance_feeds_both_halves_the_same_ids_and_comes_before_temperature():
+def test_guidance_feeds_both_rows_the_same_ids_and_comes_before_temperature():
     cache, ids, expected = start(guided=True), jnp.full(B, K), []
     for position in range(N):
-        logits, cache = step(jnp.concatenate([ids, ids]), position, cache)
-        ids = (logits[B:] + 4.0 * (logits[:B] - logits[B:])).argmax(-1)
+        logits, cache = step(jnp.repeat(ids, 2), position, cache)
+        ids = (logits[1::2] + 4.0 * (logits[::2] - logits[1::2])).argmax(-1)
         expected.append(ids)
     for changes in ({"temperature": 0.0}, {"top_k": 1, "temperature": 3.0}):
         np.testing.assert_array_equal(sample_table(PLAIN | changes, 4.0), jnp.stack(expected, 1))
@@ -115,21 +115,21 @@ SHARP = {"temperature": 0.0}, {"temperature": 0.3, "top_k": 2}, {"top_p": 0.2}, 
 
 
 @pytest.mark.parametrize("changes", SHARP)
-@pytest.mark.parametrize("plain_tokens", [0, 2, N, N + 9])
-def test_plain_tokens_lead_and_what_follows_knows_them(plain_tokens, changes):
+@pytest.mark.parametrize("unguided_tokens", [0, 2, N, N + 9])
+def test_unguided_tokens_lead_and_what_follows_reads_them(unguided_tokens, changes):
     settings, cache, ids, expected = PLAIN | changes, start(guided=True), jnp.full(B, K), []
     for position in range(N):
-        logits, cache = step(jnp.concatenate([ids, ids]), position, cache)
+        logits, cache = step(jnp.repeat(ids, 2), position, cache)
         keys = jax.vmap(jax.random.fold_in, (0, None))(keys_of(B), position)
-        if position < plain_tokens:
-            ids = draw(keys, logits[:B], 1.0, 0, 1.0, settings["min_p"])
+        if position < unguided_tokens:
+            ids = sample_ids(keys, logits[::2], 1.0, 0, 1.0, settings["min_p"])
         else:
-            guided = logits[B:] + 4.0 * (logits[:B] - logits[B:])
-            ids = draw(keys, guided, *(settings[name] for name in UNFILTERED))
+            guided = logits[1::2] + 4.0 * (logits[::2] - logits[1::2])
+            ids = sample_ids(keys, guided, *(settings[name] for name in UNFILTERED))
         expected.append(ids)
-    drawn = sample_table(settings | {"plain_tokens": plain_tokens}, 4.0)
+    drawn = sample_table(settings | {"unguided_tokens": unguided_tokens}, 4.0)
     np.testing.assert_array_equal(drawn, jnp.stack(expected, 1))
-    if plain_tokens >= N and "min_p" not in changes:
+    if unguided_tokens >= N and "min_p" not in changes:
         np.testing.assert_array_equal(drawn, sample_table(PLAIN, None))
 
 
@@ -137,7 +137,7 @@ def test_other_settings_compile_nothing():
     sample_table.clear_cache()
     results = set()
     for changes in ({}, {"temperature": 0.3}, {"temperature": 0.0}, {"top_k": 3}, {"top_p": 0.5}, {"min_p": 0.4}):
-        for more in ({}, {"plain_tokens": 3}):
+        for more in ({}, {"unguided_tokens": 3}):
             results.add(np.asarray(sample_table(PLAIN | changes | more, 4.0)).tobytes())
     results.add(np.asarray(sample_table(PLAIN, 1.0)).tobytes())
     assert len(results) == 13
@@ -145,11 +145,48 @@ def test_other_settings_compile_nothing():
 
 
 def test_positions_and_keys_draw_apart():
-    def uniform(ids, position, cache):
+    def thousand(ids, position, cache):
         return jnp.zeros((len(ids), 1000)), cache
 
-    ids = sample_tokens(uniform, (), keys_of(3), length=4, start_id=0, **PLAIN)
+    ids = sample_tokens(thousand, (), keys_of(3), length=4, start_id=0, **PLAIN)
     assert len(np.unique(ids)) > 9
+
+
+# --- valid ids
+
+
+GRIDS = np.arange(K) // 4 == np.array([0, 0, 1, 2, 2])[:, None]  # [N, K]: three codebooks of four ids
+
+
+def uniform(ids, position, cache):
+    return jnp.zeros((len(ids), K)), cache
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"temperature": 0.5}, {"top_k": 7}, {"top_p": 0.99}, {"min_p": 0.5}, {"unguided_tokens": 3}]
+)
+def test_ids_of_a_uniform_model_stay_in_their_grids_and_are_uniform_there(changes):
+    count = 4000
+    cut = jax.jit(lambda keys: sample_tokens(
+        uniform, (), keys, length=N, start_id=K, valid=jnp.array(GRIDS), **(PLAIN | changes)
+    ))  # fmt: skip
+    ids = np.asarray(cut(keys_of(count)))
+    for position, valid in enumerate(GRIDS):
+        counts = np.bincount(ids[:, position], minlength=K)
+        assert counts[~valid].sum() == 0
+        assert stats.chisquare(counts[valid]).pvalue > 1e-3
+
+
+def test_greedy_and_guided_ids_stay_in_their_grids():
+    """The likeliest id is made an invalid one wherever there is guidance or not."""
+    for scale in (None, 0.0, 1.0, 4.0):
+        for changes in ({"temperature": 0.0}, {"top_k": 1}, {"min_p": 1.0}, {"temperature": 5.0}):
+            ids = sample_table(PLAIN | changes, scale, GRIDS)
+            assert GRIDS[np.arange(N), ids].all()
+    free = sample_table(PLAIN | {"temperature": 0.0}, 4.0)
+    assert not GRIDS[np.arange(N), free].all()
+    everything = sample_table(PLAIN, 4.0, np.ones((N, K), bool))
+    np.testing.assert_array_equal(everything, sample_table(PLAIN, 4.0))
 
 
 # --- with the model
@@ -175,15 +212,8 @@ def translator():
 
 @functools.partial(jax.jit, static_argnums=0)
 def sample(model, params, text_ids, mask, keys, scale, settings):
-    null = jnp.arange(2 * len(text_ids)) >= len(text_ids)
-    text_ids, mask = (jnp.concatenate([x, x]) for x in (text_ids, mask))
-    memory = model.apply(params, text_ids, mask, null, method="encode")
-    cache = model.apply(params, *memory, method="init_cache")
-
-    def step(ids, position, cache):
-        return model.apply(params, ids, position, cache, method="decode_step")
-
-    return sample_tokens(step, cache, keys, length=N, start_id=K, guidance_scale=scale, **settings)
+    condition, settings = (text_ids, mask, jnp.zeros(len(mask), bool)), settings | {"guidance_scale": scale}
+    return decode(model, params["params"], condition, keys, settings, guided=True)
 
 
 def sample_rows(rows, scale, **settings):
@@ -192,7 +222,7 @@ def sample_rows(rows, scale, **settings):
     return sample(model, params, text_ids[rows], mask[rows], keys_of(CAPTIONS)[rows], scale, settings)
 
 
-def test_a_picture_is_the_same_in_every_company():
+def test_an_image_does_not_depend_on_its_batch():
     everything = sample_rows(jnp.arange(8), 2.0, **PLAIN)
     assert len(np.unique(everything, axis=0)) == 8
     for order in ([3], [6], [5, 0, 7], [2, 2, 1], [7, 6, 5, 4, 3, 2, 1, 0]):

@@ -59,11 +59,11 @@ def build(name):
     built = setup.make(tasks.make(config))
     variables = fake_variables({"params": built.shapes.params, **built.shapes.variables})
     for averages in variables.get("codebook", {}).values():
-        size = len(averages["frequency"])
+        size = len(averages["cluster_size"])
         dead = np.arange(size) % 4 == 0
         frequency = np.where(dead, 0.02 / size, 1 / size).astype(np.float32)
-        codes = np.random.default_rng(2).random(averages["total"].shape, np.float32)
-        averages.update({"frequency": frequency, "total": codes * frequency[:, None]})
+        codes = np.random.default_rng(2).random(averages["embedding_sum"].shape, np.float32)
+        averages.update({"cluster_size": frequency, "embedding_sum": codes * frequency[:, None]})
     return built, built.with_variables(built.init(), variables.pop("params"), variables)
 
 
@@ -85,7 +85,7 @@ def take_steps(name):
             state = built.between_steps(state, batch, number)
             after = built.gather(state).variables["codebook"]
             for codebook in after:
-                pair = (np.asarray(averages[codebook]["frequency"]) for averages in (before, after))
+                pair = (np.asarray(averages[codebook]["cluster_size"]) for averages in (before, after))
                 out[f"restarted/{number}/{codebook}"] = np.sum(np.not_equal(*pair))
         state, metrics = built.step(state, batch)
         out |= {f"metrics/{number}/{key}": np.asarray(value) for key, value in metrics.items()}

@@ -43,10 +43,10 @@ def test_shapes(side, channels, downsampling):
     model = build(image_size=side, channels=channels, downsampling=downsampling)
     images = pictures(2, side, channels)
     variables = start(model)
-    reconstructions, asked, ids = apply(model, variables, images)
+    reconstructions, loss, ids = apply(model, variables, images)
     count = (side // downsampling) ** 2
-    assert model.grid == (side // downsampling, side // downsampling)
-    assert (reconstructions.shape, asked.shape, ids.shape) == (images.shape, (2,), (2, count))
+    assert model.layout == (("code", side // downsampling, side // downsampling, 1, 0, K),)
+    assert (reconstructions.shape, loss.shape, ids.shape) == (images.shape, (2,), (2, count))
     assert model.num_tokens == count
     assert apply(model, variables, method="codebook").shape == (K, 8)
     assert apply(model, variables, ids, method="detokenize").shape == images.shape
@@ -75,15 +75,9 @@ def test_tokens_stand_row_by_row():
     assert columns.min() >= 13
 
 
-def test_places_are_rows_and_columns():
-    places = build().places
-    alike = (places @ places.T)[5].reshape(4, 4)  # row 1, column 1
-    np.testing.assert_array_equal(alike, [[0, 1, 0, 0], [1, 2, 1, 1], [0, 1, 0, 0], [0, 1, 0, 0]])
-
-
 @pytest.mark.parametrize("kind", quantizers.KINDS)
 def test_every_kind_of_quantizer_trains(kind):
-    """Thirty steps on one batch: the loss falls, encoder and codes move, and restarts keep shapes."""
+    """Thirty steps on one batch: the loss falls, encoder and codes move, and a codebook reset keeps shapes."""
     model, images = build(quantizer=kind), pictures(8)
     variables = start(model)
     params, optimizer = variables.pop("params"), optax.adam(1e-2)
@@ -136,7 +130,7 @@ def test_fields_that_do_not_fit(fields, said):
 
 def test_options_reach_the_quantizer():
     model = build(quantizer="l2", quantizer_options=FrozenDict({"l2": {"lookup_width": 3}}))
-    assert apply(model, start(model), pictures(), method="lookup")["code"].shape == (3, 16, 3)
+    assert apply(model, start(model), pictures(), method="code_space_features")["code"].shape == (3, 16, 3)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -1,4 +1,4 @@
-"""What the commands check before they start: seeds, runs, and whether results can be written."""
+"""What the commands check before they start: runs, and whether results can be written."""
 
 import inspect
 import os
@@ -7,8 +7,6 @@ from pathlib import Path
 
 import t2i_jax
 from t2i_jax.errors import UserError
-
-MAX_SEED = 2**32 - 1  # a jax random key reads 32 bits
 
 
 def load_translator(run):
@@ -47,11 +45,6 @@ def load_unconditional(run, given):
             option = "--" + name.replace("_", "-")
             raise UserError(f"{option} means nothing to --run {run}, which draws without it; leave it out")
     return pipe
-
-
-def check_seed(seed):
-    if not 0 <= seed <= MAX_SEED:
-        raise UserError(f"--seed {seed} is out of range; give 0 to {MAX_SEED}")
 
 
 def check_run(run):

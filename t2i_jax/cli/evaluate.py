@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from t2i_jax.cli.checks import check_file, check_run, check_seed, load_translator
+from t2i_jax.cli.checks import check_file, check_run, load_translator
 from t2i_jax.errors import UserError
+from t2i_jax.random import check_seed
 
 
 def add(commands) -> None:
@@ -20,7 +21,7 @@ def add(commands) -> None:
 
 def run(args) -> None:
     """Score the run that `args` name."""
-    check_seed(args.seed)
+    check_seed(args.seed, "--seed")
     if args.candidates < 1:
         raise UserError(f"--candidates {args.candidates} is below 1; give a whole number from 1 up")
     check_run(args.run)

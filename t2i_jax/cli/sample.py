@@ -4,16 +4,11 @@ import dataclasses
 import json
 from pathlib import Path
 
-from t2i_jax.cli.checks import (
-    check_folder,
-    check_grid_path,
-    check_run,
-    check_seed,
-    load_translator,
-    load_unconditional,
-)
+from t2i_jax import sampling
+from t2i_jax.cli.checks import check_folder, check_grid_path, check_run, load_translator, load_unconditional
 from t2i_jax.errors import UserError
-from t2i_jax.sampling.settings import Sampling
+from t2i_jax.random import check_seed
+from t2i_jax.sampling.settings import check_setting
 
 MAX_NUM = 1000  # pictures of one prompt
 CLIP = "openai/clip-vit-base-patch32"
@@ -28,15 +23,9 @@ def add(commands) -> None:
     sample.add_argument("--prompt", action="append", help="a prompt; repeat it for more rows in the grid")
     sample.add_argument("--prompts-file", help="UTF-8 text, one prompt a line")
     sample.add_argument("-n", "--num", type=int, default=4, help=f"pictures (of each prompt), 1 to {MAX_NUM} (4)")
-    unset = "(the run's own)"
-    sample.add_argument("--guidance-scale", type=float, help=f"weight of the caption; 1 is none {unset}")
-    sample.add_argument("--temperature", type=float, help=f"divides the logits; 0 is greedy {unset}")
-    sample.add_argument("--top-k", type=int, help=f"draw from the k likeliest tokens; 0 is off {unset}")
-    sample.add_argument("--top-p", type=float, help=f"draw from the likeliest share p; 1 is off {unset}")
-    sample.add_argument(
-        "--min-p", type=float, help=f"draw tokens at least p times as likely as the likeliest {unset}"
-    )
-    sample.add_argument("--plain-tokens", type=int, help=f"leading tokens at temperature 1, unguided {unset}")
+    for name, field in sampling.settings().items():
+        option, number = "--" + name.replace("_", "-"), int if field.metadata["whole"] else float
+        sample.add_argument(option, type=number, help=f"{field.metadata['help']} (the run's own)")
     sample.add_argument(
         "--candidates", type=int, help=f"draw so many of each prompt and keep the -n best, up to {MAX_NUM} (-n)"
     )
@@ -67,10 +56,11 @@ def run(args) -> None:
         raise UserError(f"--rerank {args.rerank} needs --candidates, say {8 * args.num}")
     if args.clip is not None and args.rerank != "clip":
         raise UserError(f"--clip {args.clip} is read by --rerank clip alone; give both, or neither")
-    check_seed(args.seed)
-    names = [field.name for field in dataclasses.fields(Sampling)]
-    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    Sampling(**given)  # before the seconds that loading a run takes
+    check_seed(args.seed, "--seed")
+    fields = sampling.settings()
+    given = {name: getattr(args, name) for name in fields if getattr(args, name) is not None}
+    for name, value in given.items():  # before the seconds that loading a run takes
+        check_setting(fields[name], value)
     if args.prompts_file is not None:
         _sample_folder(args, given)
     elif args.prompt is not None:
@@ -131,7 +121,7 @@ def _sample_folder(args, given):
     settings["candidates"] = args.candidates
     settings["rerank"] = args.rerank or (args.candidates and "likelihood")
     settings["clip"] = (args.clip or CLIP) if args.rerank == "clip" else None
-    settings |= dataclasses.asdict(dataclasses.replace(pipe.sampling, **given))
+    settings |= dataclasses.asdict(pipe.sampling.replace(**given))
     _write_folder(out, images, prompts, files, settings)
 
 

@@ -121,14 +121,7 @@ def config_of(content: Mapping, origin: str) -> ConfigDict:
             "seed": 0,
             "steps": 0,  # it was not trained here
             "data": {"name": "unknown", "text_len": encoder["max_positions"]},
-            "sampling": {
-                "temperature": 1.0,
-                "top_k": 0,
-                "top_p": 1.0,
-                "min_p": 0.0,
-                "plain_tokens": 0,
-                "guidance_scale": 1.0,  # a null caption was never trained
-            },
+            "sampling": {"name": "autoregressive"},  # no guidance: a null caption was never trained
         }
     )
 

@@ -10,11 +10,14 @@ import numpy as np
 from t2i_jax.data import pipeline
 from t2i_jax.evals import tokens
 from t2i_jax.losses import cross_entropy
-from t2i_jax.sampling.autoregressive import draw
+from t2i_jax.pipelines.batches import fetch, split_rows
+from t2i_jax.sampling.decoding import sample_ids
 
 
 class TranslationEvaluator:
     """Scores against the unigram and bigram baselines of the token data.
+
+    Rows are split over the devices on which parameters lie.
 
     Args:
       validation: token dataset.
@@ -51,7 +54,7 @@ class TranslationEvaluator:
         @jax.jit
         def forced(params, batch, keys):
             logits = predict(params, batch)["logits"]
-            draw_ids = partial(draw, temperature=temperature, top_k=0, top_p=1.0, min_p=0.0)
+            draw_ids = partial(sample_ids, temperature=temperature, top_k=0, top_p=1.0, min_p=0.0)
             position_keys = jax.vmap(partial(jax.random.split, num=logits.shape[1]))(keys)
             return cross_entropy(logits, batch["ids"]), jax.vmap(draw_ids, 1, 1)(position_keys, logits)
 
@@ -67,14 +70,17 @@ class TranslationEvaluator:
         """
         nats, forced, free = [], [], []
         keys, size = jax.random.split(jax.random.key(0), self._drawn), self._batch_size
+        keys = np.asarray(jax.random.key_data(keys))
         passes = pipeline.one_pass(self._validation, self._transform, size)
         for start, (batch, count) in zip(range(0, len(self._validation), size), passes, strict=True):
-            own_keys = keys[np.minimum(np.arange(start, start + size), self._drawn - 1)]
+            key_data = keys[np.minimum(np.arange(start, start + size), self._drawn - 1)]
+            batch, key_data = split_rows((batch, key_data), params)
+            own_keys = jax.random.wrap_key_data(key_data)
             batch_nats, ids = self._forced(params, batch, own_keys)
-            nats.append(np.asarray(batch_nats)[:count])
+            nats.append(fetch(batch_nats)[:count])
             if start < self._drawn:
-                forced.append(np.asarray(ids))
-                free.append(np.asarray(self._sample(params, batch, own_keys)))
+                forced.append(fetch(ids)[:size])
+                free.append(fetch(self._sample(params, batch, own_keys))[:size])
         forced, free = (np.concatenate(ids)[: self._drawn] for ids in (forced, free))
         scores = {"nats": float(np.mean(np.concatenate(nats))), **self._baselines}
         samples = {"data": self._data_ids, "teacher_forced": forced, "free_running": free}

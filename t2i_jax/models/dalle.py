@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from t2i_jax.models.gpt2 import gelu, layer_norm
+from t2i_jax.models.translator import shift_right
 from t2i_jax.nn.layers import MLP, KeyValue, SelfAttention, normal_init
 
 Cache = tuple[KeyValue, ...]
@@ -218,6 +219,16 @@ class Model(nn.Module):
         x, vocab = self.ln_f(x), self.text_vocab_size
         text_logits = self.write(x[:, : self.text_len - 1], self.head[:, :vocab])
         return text_logits, self.write(x[:, self.text_len :], self.head[:, vocab:])
+
+    def teacher_forced(
+        self,
+        text_ids: Int[ArrayLike, "B S"],
+        text_mask: Bool[ArrayLike, "B S"],
+        ids: Int[ArrayLike, "B N"],
+        null: Bool[ArrayLike, " B"] | None = None,
+    ) -> Float[Array, "B N K"]:
+        """Logits of target `ids` in [0, K), each from those before it; the arguments of `__call__` otherwise."""
+        return self(text_ids, text_mask, shift_right(jnp.asarray(ids), self.codebook_size), null)
 
     def encode(
         self,

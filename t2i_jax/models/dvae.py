@@ -1,7 +1,7 @@
 """Discrete VAE (Ramesh et al. 2021, section 2.1 and appendix A.2): pictures -> tokens -> pictures.
 
-A convolutional encoder gives logits over the codebook at every place of a grid, a decoder turns one code a place
-into pixels. In training a Gumbel-softmax stands for the choice, so that gradients flow through it.
+A convolutional encoder gives logits over the codebook at every position of a grid, a decoder turns one code a
+position into pixels. In training a Gumbel-softmax stands for the choice, so that gradients flow through it.
 
 Letters: B batch, H W pixels, h w token grid, N = h w, K codebook size, D width of a code.
 """
@@ -10,13 +10,13 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from einops import rearrange, repeat
 from flax import linen as nn
 from jaxtyping import Array, Float, Int, Key
 
+from t2i_jax.nn import layout
 from t2i_jax.nn.convolutions import Same
-from t2i_jax.nn.layers import grid_places
+from t2i_jax.nn.layout import Grid
 
 EDGE = 0.1  # pixels are squeezed into [EDGE, 1 - EDGE]: the logit-Laplace density has no mass at 0 and 1
 
@@ -61,8 +61,8 @@ class Model(nn.Module):
             raise ValueError(f"width {self.width} is not divisible by 4")
         parts = {"width": self.width, "groups": self.groups, "blocks": self.blocks, "dtype": self.dtype}
         self.encoder = Encoder(self.codebook_size, **parts)
-        # As small as OpenAI's start: with codes of deviation 1 the relaxation's noise drowns every picture, and the
-        # encoder silences it by choosing one code for all.
+        # As small as OpenAI's: with codes of standard deviation 1 the relaxation's noise drowns every picture, and
+        # the encoder silences it by choosing one code for all.
         small = nn.initializers.normal(self.codebook_size**-0.5)
         self.codes = self.param("codes", small, (self.codebook_size, self.code_width))
         self.codes_bias = self.param("codes_bias", nn.initializers.zeros_init(), (self.code_width,))
@@ -74,14 +74,15 @@ class Model(nn.Module):
         return 2 ** (self.groups - 1)
 
     @property
-    def places(self) -> Float[np.ndarray, "N F"]:
-        """Where each token stands: its row and its column."""
-        return grid_places(self.image_size // self.patch, self.image_size // self.patch)
+    def layout(self) -> tuple[Grid, ...]:
+        """One grid of h x w tokens."""
+        side = self.image_size // self.patch
+        return (Grid("code", side, side, 1, 0, self.codebook_size),)
 
     @property
     def num_tokens(self) -> int:
-        """N, tokens a picture."""
-        return (self.image_size // self.patch) ** 2
+        """N, tokens an image."""
+        return layout.num_tokens(self.layout)
 
     def __call__(
         self,
@@ -98,7 +99,7 @@ class Model(nn.Module):
           noise: random key of the Gumbel noise; None takes the likeliest code instead.
 
         Returns:
-          Logits, codes (each place sums to 1), and the parameters of the output distribution: location and log
+          Logits, codes (each position sums to 1), and the parameters of the output distribution: location and log
           scale of a logit-Laplace distribution over mapped pixels, three channels each.
         """
         logits = self.encode(images)
@@ -121,12 +122,12 @@ class Model(nn.Module):
         return self.codes
 
     def tokenize(self, images: Float[Array, "B H W 3"]) -> Int[Array, "B N"]:
-        """Ids in [0, K) of pixels in [0, 1], row by row: the likeliest code at each place."""
+        """Ids in [0, K) of pixels in [0, 1], row by row: the likeliest code at each position."""
         return rearrange(self.encode(images).argmax(-1), "b h w -> b (h w)")
 
     def detokenize(self, ids: Int[Array, "B N"]) -> Float[Array, "B H W 3"]:
         """Pixels in [0, 1] of ids in [0, K): the location of the output distribution."""
-        grid = rearrange(ids, "b (h w) -> b h w", h=self.image_size // self.patch)
+        grid = rearrange(ids, "b (h w) -> b h w", h=self.layout[0].height)
         return pixels_of(self.decoder(self.codes[grid] + self.codes_bias))
 
 
@@ -158,7 +159,7 @@ class Encoder(nn.Module):
                 x = jnp.maximum(x[:, ::2], x[:, 1::2])
                 x = jnp.maximum(x[:, :, ::2], x[:, :, 1::2])
         x = nn.relu(x)
-        self.sow("intermediates", "features", x)  # for a start by k-means
+        self.sow("intermediates", "features", x)  # for a warm start by k-means
         return Same(self.codebook_size, 1, "float32", name="output")(x)
 
 

@@ -129,6 +129,16 @@ class Model(nn.Module):
         condition = self.condition(*self.encode(text_ids, text_mask, null, train=train))
         return self.logits(self.states(self.embed(ids), condition))
 
+    def teacher_forced(
+        self,
+        text_ids: Int[ArrayLike, "B S"],
+        text_mask: Bool[ArrayLike, "B S"],
+        ids: Int[ArrayLike, "B N"],
+        null: Bool[ArrayLike, " B"] | None = None,
+    ) -> Float[Array, "B N K"]:
+        """Logits of target `ids` in [0, K), each from those before it; the arguments of `__call__` otherwise."""
+        return self(text_ids, text_mask, ids, null)
+
     def encode(
         self,
         text_ids: Int[ArrayLike, "B S"],

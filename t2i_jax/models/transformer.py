@@ -8,6 +8,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from t2i_jax.models.gpt2 import Cache, layer_norm
+from t2i_jax.models.translator import shift_right
 from t2i_jax.nn.layers import MLP, CrossAttention, KeyValue, SelfAttention, normal_init, read_null
 
 
@@ -166,6 +167,16 @@ class Model(nn.Module):
         for layer in self.decoder:
             x = layer(x, mask, memory, memory_mask, train=train)
         return self.logits(x)
+
+    def teacher_forced(
+        self,
+        text_ids: Int[ArrayLike, "B S"],
+        text_mask: Bool[ArrayLike, "B S"],
+        ids: Int[ArrayLike, "B N"],
+        null: Bool[ArrayLike, " B"] | None = None,
+    ) -> Float[Array, "B N K"]:
+        """Logits of target `ids` in [0, K), each from those before it; the arguments of `__call__` otherwise."""
+        return self(text_ids, text_mask, shift_right(jnp.asarray(ids), self.codebook_size), null)
 
     def encode(
         self,

@@ -91,6 +91,16 @@ class Model(nn.Module):
         memory, memory_mask = self.encode(text_ids, text_mask, null, train=train)
         return self.head(self.gpt2(decoder_ids, memory, memory_mask, train=train)).astype(jnp.float32)
 
+    def teacher_forced(
+        self,
+        text_ids: Int[ArrayLike, "B S"],
+        text_mask: Bool[ArrayLike, "B S"],
+        ids: Int[ArrayLike, "B N"],
+        null: Bool[ArrayLike, " B"] | None = None,
+    ) -> Float[Array, "B N K"]:
+        """Logits of target `ids` in [0, K), each from those before it; the arguments of `__call__` otherwise."""
+        return self(text_ids, text_mask, shift_right(jnp.asarray(ids), self.codebook_size), null)
+
     def encode(
         self,
         text_ids: Int[ArrayLike, "B S"],

@@ -9,7 +9,6 @@ Letters: B batch, H W pixels, h w token grid, N = h w tokens, K codebook size, D
 from collections.abc import Mapping
 
 import jax.numpy as jnp
-import numpy as np
 from einops import rearrange
 from flax import linen as nn
 from flax.core import FrozenDict
@@ -17,9 +16,9 @@ from jaxtyping import Array, Float, Int
 from ml_collections import FrozenConfigDict
 
 from t2i_jax.models.backbone import Backbone, is_frozen
-from t2i_jax.nn import quantizers
+from t2i_jax.nn import layout, quantizers
 from t2i_jax.nn.convolutions import Conv, Down, Up
-from t2i_jax.nn.layers import grid_places
+from t2i_jax.nn.layout import Grid
 
 DOWNSAMPLING = (2, 4, 8, 16, 32)
 
@@ -84,25 +83,15 @@ class Model(nn.Module):
         self.decoder = Decoder(self.width, self.downsampling, self.residual_blocks, self.channels, self.dtype)
 
     @property
-    def grid(self) -> tuple[int, int]:
-        """h and w."""
+    def layout(self) -> tuple[Grid, ...]:
+        """One grid of h x w tokens."""
         side = self.image_size // self.downsampling
-        return side, side
+        return (Grid("code", side, side, 1, 0, self.codebook_size),)
 
     @property
     def num_tokens(self) -> int:
-        """N, tokens a picture."""
-        return self.grid[0] * self.grid[1]
-
-    @property
-    def places(self) -> Float[np.ndarray, "N F"]:
-        """Where each token stands: its row and its column."""
-        return grid_places(*self.grid)
-
-    @property
-    def depths(self) -> dict[str, int]:
-        """Tokens a feature vector, by codebook."""
-        return {"code": 1}
+        """N, tokens an image."""
+        return layout.num_tokens(self.layout)
 
     def __call__(
         self, images: Float[Array, "B H W C"], *, train: bool = False
@@ -111,14 +100,14 @@ class Model(nn.Module):
 
         Args:
           images: pixels in [0, 1].
-          train: move the codebook's averages and batch statistics (their collections must be mutable); Gumbel
+          train: move the codebook's EMA statistics and batch statistics (their collections must be mutable); Gumbel
             noise comes from the random stream "dropout".
 
         Returns:
-          Reconstructions (not clipped), what the quantizer asks for, and ids in [0, K), row by row.
+          Reconstructions (not clipped), the quantizer's loss, and ids in [0, K), row by row.
         """
-        codes, ids, asked = self.code(self.encode(images, train=train)["code"], train=train)
-        return self.decode(codes), asked, ids
+        codes, ids, loss = self.code(self.encode(images, train=train)["code"], train=train)
+        return self.decode(codes), loss, ids
 
     def encode(self, images: Float[Array, "B H W C"], *, train: bool = False) -> dict:
         """Features before quantization: `code` [B, N, D]."""
@@ -131,16 +120,16 @@ class Model(nn.Module):
 
     def decode(self, codes: Float[Array, "B N D"]) -> Float[Array, "B H W C"]:
         """Pixels of codes, not clipped."""
-        grid = rearrange(codes, "b (h w) d -> b h w d", h=self.grid[0])
+        grid = rearrange(codes, "b (h w) d -> b h w d", h=self.layout[0].height)
         return (self.decoder(grid).astype(jnp.float32) + 1) / 2
 
-    def lookup(self, images: Float[Array, "B H W C"]) -> dict:
+    def code_space_features(self, images: Float[Array, "B H W C"]) -> dict:
         """Features as they are compared with codes."""
-        return {"code": self.code.project(self.encode(images)["code"])}
+        return {"code": self.code.to_code_space(self.encode(images)["code"])}
 
-    def tables(self) -> dict:
+    def code_space_codebooks(self) -> dict:
         """Codes as features are compared with them; for kinds that have a codebook."""
-        return {"code": self.code.table()}
+        return {"code": self.code.code_space_codebook()}
 
     def codebook(self) -> Float[Array, "K D"]:
         """The codes, in the space of the features."""

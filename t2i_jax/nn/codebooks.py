@@ -1,11 +1,11 @@
-"""Codebooks as data: nearest and residual codes, k-means start, revival of dead codes.
+"""Codebooks as data: nearest and residual codes, warm start by k-means, random restart of dead codes.
 
 Letters: B batch, N feature vectors a picture, D code width, K codebook size, M feature vectors or ids.
 """
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 CHUNK = 4096  # feature vectors compared with the codebook at a time: bounds memory at CHUNK x K floats
 
@@ -18,39 +18,58 @@ def nearest_code(features: Float[Array, "*M D"], codebook: Float[Array, "K D"]) 
 
 
 def residual_codes(
-    features: Float[Array, "B N D"], codebook: Float[Array, "K D"], depth: int
-) -> tuple[Int[Array, "B N depth"], Float[Array, "B N depth D"]]:
-    """Residual quantization: each code is nearest to what the codes before it left over.
+    features: Float[Array, "B N D"], codebook: Float[Array, "K D"], residual_depth: int
+) -> tuple[Int[Array, "B N residual_depth"], Float[Array, "B N residual_depth D"]]:
+    """Residual quantization: each code is nearest to the residual of the codes before it.
 
     Lee et al. 2022 (RQ-VAE), section 3.1, with one codebook for all depths.
 
     Returns:
-      Ids in [0, K), and the vector that each of them was chosen for.
+      Ids in [0, K), and the residual that each of them was chosen for.
     """
-    ids, left = [], [features]
-    for _ in range(depth):
-        ids.append(nearest_code(left[-1], codebook))
-        left.append(left[-1] - codebook[ids[-1]])
-    return jnp.stack(ids, -1), jnp.stack(left[:-1], -2)
+    ids, residuals = [], [features]
+    for _ in range(residual_depth):
+        ids.append(nearest_code(residuals[-1], codebook))
+        residuals.append(residuals[-1] - codebook[ids[-1]])
+    return jnp.stack(ids, -1), jnp.stack(residuals[:-1], -2)
 
 
-def codebook_of(averages: dict) -> Float[Array, "K D"]:
-    """The codes that the EMA averages `{"frequency": [K], "total": [K, D]}` stand for."""
-    return jnp.asarray(averages["total"]) / averages["frequency"][:, None]
+def codebook_of(statistics: dict) -> Float[Array, "K D"]:
+    """The codes of EMA statistics `{"cluster_size": [K], "embedding_sum": [K, D]}`."""
+    return jnp.asarray(statistics["embedding_sum"]) / statistics["cluster_size"][:, None]
 
 
-def averages_of(codebook: Float[Array, "K D"], frequency: Float[Array, "K"]) -> dict:
+def statistics_of(codebook: Float[Array, "K D"], cluster_size: Float[Array, "K"]) -> dict:
     """The inverse of `codebook_of`."""
-    return {"frequency": frequency, "total": codebook * frequency[:, None]}
+    return {"cluster_size": cluster_size, "embedding_sum": codebook * cluster_size[:, None]}
 
 
-def place(
-    params: dict, averages: dict, codes: Float[Array, "K D"], frequency: Float[Array, "K"]
+def replace_codes(
+    params: dict,
+    statistics: dict,
+    codes: Float[Array, "K D"],
+    cluster_size: Float[Array, "K"],
+    replaced: Bool[Array, "K"] | None = None,
 ) -> tuple[dict, dict]:
-    """A quantizer's params and averages with these codes, in the averages or the parameter `codes`."""
-    if "total" in averages:
-        return params, averages_of(codes, frequency)
-    return {**params, "codes": codes}, {"frequency": frequency}
+    """A quantizer's params and EMA statistics with new codes; those of the others keep every bit.
+
+    Args:
+      params: with `codes` where these are learned by gradients.
+      statistics: with `embedding_sum` where codes are moving averages; `cluster_size` in either case.
+      codes, cluster_size: the new ones.
+      replaced: which codes are new; None for all.
+    """
+    if replaced is None:
+        replaced = jnp.ones(len(codes), bool)
+
+    def where(new, old):
+        return jnp.where(replaced.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+    new = statistics_of(codes, cluster_size)
+    statistics = {name: where(new[name], old) for name, old in statistics.items()}
+    if "embedding_sum" in statistics:
+        return params, statistics
+    return {**params, "codes": where(codes, params["codes"])}, statistics
 
 
 def kmeans(
@@ -65,7 +84,7 @@ def kmeans(
       iterations: Lloyd iterations.
 
     Returns:
-      Centres, and the share of the features that each one owns (at least a tenth of 1/K).
+      Centres, and their cluster sizes: fractions of the features (at least a tenth of 1/K).
     """
     count, width = features.shape
     first, key = jax.random.split(key)
@@ -90,53 +109,53 @@ def kmeans(
     return centres, jnp.maximum(members / count, 0.1 / codebook_size)
 
 
-def kmeans_start(
-    features: Float[Array, "M D"], codebook_size: int, depth: int, key: Key[Array, ""]
+def residual_kmeans(
+    features: Float[Array, "M D"], codebook_size: int, residual_depth: int, key: Key[Array, ""]
 ) -> tuple[Float[Array, "K D"], Float[Array, "K"]]:
-    """A codebook that starts from the features: k-means for each depth, an equal share of codes.
+    """A warm start for a codebook: k-means of the features, then of each residual, with equally many codes.
 
     Args:
-      features: encoder outputs, M >= K / depth.
-      codebook_size: K, divisible by `depth`.
-      depth: of the quantizer.
+      features: encoder outputs, M >= K / residual_depth.
+      codebook_size: K, divisible by `residual_depth`.
+      residual_depth: of the quantizer.
       key: source of the random draws.
 
     Returns:
-      Codes, and how often each is used.
+      Codes, and their cluster sizes.
     """
-    codes, frequency, left = [], [], features
-    for level in range(depth):
-        centres, share = kmeans(left, codebook_size // depth, jax.random.fold_in(key, level))
+    codes, sizes, residual = [], [], features
+    for level in range(residual_depth):
+        centres, size = kmeans(residual, codebook_size // residual_depth, jax.random.fold_in(key, level))
         codes.append(centres)
-        frequency.append(share / depth)
-        ids = jax.lax.map(lambda x, centres=centres: nearest_code(x, centres), left, batch_size=CHUNK)
-        left = left - centres[ids]
-    return jnp.concatenate(codes), jnp.concatenate(frequency)
+        sizes.append(size / residual_depth)
+        ids = jax.lax.map(lambda x, centres=centres: nearest_code(x, centres), residual, batch_size=CHUNK)
+        residual = residual - centres[ids]
+    return jnp.concatenate(codes), jnp.concatenate(sizes)
 
 
-def revive(
+def random_restart(
     codes: Float[Array, "K D"],
-    frequency: Float[Array, "K"],
+    cluster_size: Float[Array, "K"],
     features: Float[Array, "M D"],
     key: Key[Array, ""],
     threshold: float = 0.05,
-) -> tuple[Float[Array, "K D"], Float[Array, "K"]]:
+) -> tuple[Float[Array, "K D"], Float[Array, "K"], Bool[Array, "K"]]:
     """Re-seed dead codes from the batch (Dhariwal et al. 2020, Jukebox, section 3.1).
 
     Args:
-      codes, frequency: of the codebook.
+      codes, cluster_size: of the codebook.
       features: encoder outputs of one batch; those that the codebook serves worst are drawn more often.
       key: source of the random draws.
-      threshold: a code is dead when its frequency falls below `threshold / K`.
+      threshold: a code is dead when its cluster size falls below `threshold / K`.
 
     Returns:
-      New codes and frequencies. Revived codes start at frequency 1/K.
+      New codes, new cluster sizes (1/K where a code is restarted), and which codes were dead.
     """
-    size = len(codes)
-    dead = frequency * size < threshold
+    count = len(codes)
+    dead = cluster_size * count < threshold
     errors = jnp.sum((features - codes[nearest_code(features, codes)]) ** 2, axis=-1)
-    seeds = features[draw_by_error(key, errors, size)[jnp.cumsum(dead) - 1]]  # the n-th dead code, the n-th draw
-    return jnp.where(dead[:, None], seeds, codes), jnp.where(dead, 1 / size, frequency)
+    seeds = features[draw_by_error(key, errors, count)[jnp.cumsum(dead) - 1]]  # the n-th dead code, the n-th draw
+    return jnp.where(dead[:, None], seeds, codes), jnp.where(dead, 1 / count, cluster_size), dead
 
 
 def draw_by_error(key: Key[Array, ""], errors: Float[Array, "M"], count: int) -> Int[Array, "count"]:

@@ -1,4 +1,4 @@
-"""Parts that models share: attention with an explicit cache, the MLP, the places of a grid."""
+"""Parts that models share: attention with an explicit cache, the MLP, the positions of a grid."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -28,8 +28,8 @@ class KeyValue(NamedTuple):
     value: Array
 
 
-def grid_places(height: int, width: int) -> Float[np.ndarray, "N F"]:
-    """Where the tokens of a grid stand, row by row: one-hot row and one-hot column."""
+def grid_position_features(height: int, width: int) -> Float[np.ndarray, "N F"]:
+    """Positions of a grid, row by row: one-hot row and one-hot column."""
     rows, columns = np.divmod(np.arange(height * width), width)
     return np.concatenate([np.eye(height)[rows], np.eye(width)[columns]], 1)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from t2i_jax import models, runs
 from t2i_jax.errors import UserError
+from t2i_jax.pictures import to_uint8
 from t2i_jax.pipelines.batches import in_batches
 from t2i_jax.pipelines.pixels import as_floats
 from t2i_jax.random import stream
@@ -56,7 +57,7 @@ class AutoEncoder:
         """
         side, channels = self._model.image_size, self._model.channels
         images = as_floats(images, (side, side, channels))
-        return in_batches(lambda rows: self._apply(rows, method="encode")[0], images)
+        return in_batches(lambda rows: self._apply(rows, method="encode")[0], images, like=self._variables)
 
     def decode(self, z: np.ndarray) -> np.ndarray:
         """Pictures float32 [B, H, W, C] in [0, 1] of latent vectors [B, L].
@@ -69,15 +70,15 @@ class AutoEncoder:
             raise UserError(f"latent vectors have shape {z.shape}; this run reads [B, {self.latent}]")
         if not np.isfinite(z).all():
             raise UserError("latent vectors are not all finite; give finite numbers")
-        return in_batches(partial(self._apply, method="decode"), z.astype(np.float32))
+        return in_batches(partial(self._apply, method="decode"), z.astype(np.float32), like=self._variables)
 
     def sample(self, n: int, seed: int = 0) -> np.ndarray:
         """New pictures uint8 [n, H, W, C]: decoded draws from the prior N(0, I).
 
-        A picture depends on the seed and its number, 0 <= number < n, alone.
+        An image depends on the seed and its index, 0 <= index < n, alone.
 
         Raises:
-          UserError: a plain autoencoder, n below 1, or a negative seed.
+          UserError: a plain autoencoder, n below 1, or a seed out of range.
         """
         if not self._model.variational:
             raise UserError(
@@ -86,8 +87,6 @@ class AutoEncoder:
             )
         if n < 1:
             raise UserError(f"n {n} is below 1; ask for at least one picture")
-        if seed < 0:
-            raise UserError(f"seed {seed} is below 0; give a whole number from 0 up")
         keys = jax.vmap(partial(jax.random.fold_in, stream(seed, "sample")))(jnp.arange(n))
         z = jax.vmap(lambda key: jax.random.normal(key, (self.latent,)))(keys)
         return self._pictures(np.asarray(z))
@@ -116,4 +115,4 @@ class AutoEncoder:
         return images.reshape(len(a), steps, *images.shape[1:])
 
     def _pictures(self, z: np.ndarray) -> np.ndarray:
-        return np.uint8(self.decode(z) * 255 + 0.5)
+        return to_uint8(self.decode(z))

@@ -1,4 +1,4 @@
-"""Rows in batches of few shapes, so that few programs are compiled."""
+"""Rows in batches of few shapes, split over the devices on which the parameters lie."""
 
 from collections.abc import Callable
 
@@ -7,40 +7,82 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-BATCH = 64  # most pictures drawn or decoded at a time
+BATCH = 64  # most images sampled or decoded at a time
+ROW_AXES = ("data", "fsdp")  # of a mesh: those over which rows are split; the others share a row
 
 
-def padded(rows: np.ndarray):
-    """Batches of at most `BATCH` rows, each repeated up to a power of two: few shapes, few compilations.
+def in_batches(apply: Callable, *arrays: np.ndarray, like=None) -> np.ndarray:
+    """A compiled function of rows, `[B, ...] -> [B, ...]`, applied to any number of them, none included.
 
-    Yields:
-      A batch and how many of its leading rows count.
-    """
-    for start in range(0, len(rows), BATCH):
-        part = rows[start : start + BATCH]
-        size = 1 << (len(part) - 1).bit_length()
-        yield np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)]), len(part)
-
-
-def in_batches(apply: Callable, rows: np.ndarray) -> np.ndarray:
-    """A compiled function of rows, `[B, ...] -> [B, ...]`, applied to any number of them, none included."""
-    if not len(rows):
-        shape = jax.eval_shape(apply, jnp.zeros((1, *rows.shape[1:]), rows.dtype))
-        return np.zeros((0, *shape.shape[1:]), shape.dtype)
-    return np.concatenate([np.asarray(apply(part))[:count] for part, count in padded(rows)])
-
-
-def place_like(params, batch):
-    """A batch split along its leading axis over the devices that hold `params`; as it is on a single device.
-
-    Without it, a compiled function of replicated params would compute the whole batch on every device.
+    Batches have at most `BATCH` rows, repeated up to a power of two (and to what the devices divide).
 
     Args:
-      params: tree of arrays.
-      batch: tree of arrays [B, ...]; where the devices do not divide B, it is returned as it is.
+      apply: of as many arrays as there are.
+      arrays: each [B, ...].
+      like: parameters that `apply` reads; rows are split over their devices (see `split_rows`).
     """
-    sharding = jax.tree.leaves(params)[0].sharding
-    rows = len(jax.tree.leaves(batch)[0])
-    if not isinstance(sharding, NamedSharding) or sharding.mesh.size == 1 or rows % sharding.mesh.size:
-        return batch
-    return jax.device_put(batch, NamedSharding(sharding.mesh, PartitionSpec(sharding.mesh.axis_names)))
+    if not len(arrays[0]):
+        one = (jnp.zeros((1, *rows.shape[1:]), rows.dtype) for rows in arrays)
+        shape = jax.eval_shape(apply, *one)
+        return np.zeros((0, *shape.shape[1:]), shape.dtype)
+    results = []
+    for start in range(0, len(arrays[0]), BATCH):
+        parts = [rows[start : start + BATCH] for rows in arrays]
+        count = len(parts[0])
+        size = 1 << (count - 1).bit_length()
+        results.append(fetch(apply(*split_rows(_repeat_last(parts, size), like)))[:count])
+    return np.concatenate(results)
+
+
+def split_rows(tree, like):
+    """Arrays [B, ...] put where parameters lie, split along B over the devices of their mesh.
+
+    Args:
+      tree: of numpy arrays. Where the devices do not divide B, the last row is repeated until they do.
+      like: tree of parameters. On a single device nothing is moved; sharded or replicated over a mesh, rows are
+        split over its `ROW_AXES`, so that no device does another's work.
+    """
+    sharding = row_sharding(like)
+    if sharding is None:
+        return tree
+    devices = int(np.prod([sharding.mesh.shape.get(axis, 1) for axis in ROW_AXES]))
+    leaves, structure = jax.tree.flatten(tree)
+    leaves = _repeat_last(leaves, -(-len(leaves[0]) // devices) * devices)
+    # Not device_put: of several processes, each puts its own rows.
+    put = [jax.make_array_from_callback(rows.shape, sharding, rows.__getitem__) for rows in leaves]
+    return jax.tree.unflatten(structure, put)
+
+
+def row_sharding(like) -> NamedSharding | None:
+    """Along the first axis over the devices on which the parameters lie; None for a single device."""
+    mesh = mesh_of(like)
+    axes = tuple(axis for axis in ROW_AXES if mesh is not None and axis in mesh.shape)
+    return NamedSharding(mesh, PartitionSpec(axes)) if axes else None
+
+
+def replicate(tree, like):
+    """A tree of arrays, whole on each device on which the parameters lie; as it is for a single device."""
+    mesh = mesh_of(like)
+    return tree if mesh is None else jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def mesh_of(like) -> jax.sharding.Mesh | None:
+    """The mesh of more than one device on which parameters lie, if any."""
+    for leaf in jax.tree.leaves(like):
+        sharding = getattr(leaf, "sharding", None)
+        if isinstance(sharding, NamedSharding) and sharding.mesh.size > 1:
+            return sharding.mesh
+    return None
+
+
+def fetch(array) -> np.ndarray:
+    """All rows on the host, those of other processes too."""
+    if getattr(array, "is_fully_addressable", True):
+        return np.asarray(array)
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.process_allgather(array, tiled=True)
+
+
+def _repeat_last(arrays, size: int) -> list:
+    return [np.concatenate([rows, np.repeat(rows[-1:], size - len(rows), axis=0)]) for rows in arrays]

@@ -61,8 +61,10 @@ class Clip:
         images = np.asarray(images)
         if images.ndim != 4 or len(images) != len(prompts) or images.shape[-1] not in (1, 3):
             raise UserError(f"pictures have shape {images.shape}; CLIP reads [{len(prompts)}, H, W, 1 or 3]")
-        texts, places = np.unique(np.array(prompts, object), return_inverse=True)
-        read = in_batches(partial(self._encode_texts, self._params), self._reader.encode(texts.tolist())[0])
+        texts, rows = np.unique(np.array(prompts, object), return_inverse=True)
+        read = in_batches(
+            partial(self._encode_texts, self._params), self._reader.encode(texts.tolist())[0], like=self._params
+        )
         floats = as_floats(images, images.shape[1:])
-        seen = in_batches(partial(self._encode_images, self._params), floats)
-        return np.sum(read[places] * seen, axis=-1)
+        seen = in_batches(partial(self._encode_images, self._params), floats, like=self._params)
+        return np.sum(read[rows] * seen, axis=-1)

@@ -1,17 +1,17 @@
-"""A run folder of a prior, opened: captions, or nothing, -> pictures."""
+"""A run folder of a prior, opened: captions, or nothing, -> images."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from t2i_jax.errors import UserError
+from t2i_jax.pictures import to_uint8
 from t2i_jax.pipelines.translator import Translator
-from t2i_jax.sampling.settings import Sampling
+from t2i_jax.sampling.settings import Settings
 
 
 class Prior(Translator):
-    """A prior over a tokenizer's codes: draws pictures of captions as a translator does, and pictures of none.
+    """A prior over a tokenizer's codes: samples images of captions as a translator does, and of none.
 
     Attributes:
       conditional: False for a run that was trained without captions, and reads no prompt.
@@ -24,19 +24,19 @@ class Prior(Translator):
         return self._model.conditional
 
     def sample(self, n: int, seed: int = 0, **settings) -> np.ndarray:
-        """Draw pictures of nothing in particular.
+        """Sample images of nothing in particular.
 
         Args:
-          n: how many; a picture depends on its number, 0 <= number < n, the seed and the settings alone.
-          seed: >= 0.
-          **settings: fields of `Sampling` that differ from the run's; all but `guidance_scale`.
+          n: how many; an image depends on its index, 0 <= index < n, the seed and the settings alone.
+          seed: 0 to `random.MAX_SEED`.
+          **settings: of the sampler, that differ from the run's; all but `guidance_scale`.
 
         Returns:
           uint8 [n, H, W, C].
 
         Raises:
-          UserError: a setting out of its range, guidance without a caption, or a run that never saw a picture
-            without its caption.
+          UserError: a setting or seed out of its range, guidance without a caption, or a run that never saw a
+            picture without its caption.
         """
         if "guidance_scale" in settings:
             raise UserError("guidance_scale weighs a caption, and there is none; give a prompt, or leave it out")
@@ -46,12 +46,12 @@ class Prior(Translator):
             raise UserError(
                 "this run never saw a picture without its caption (config.data.caption_dropout 0); give a prompt"
             )
-        sampling = replace(self.sampling, **settings)
+        sampler = self.sampling.unguided().replace(**settings)
         texts = np.zeros((n, self.config.data.text_len), np.int32)
-        ids = self._draw(texts, texts > 0, np.arange(n), seed, sampling, guided=False, null=True)
-        return np.uint8(self.tokenizer.detokenize(ids) * 255 + 0.5)
+        ids = self._draw(texts, texts > 0, np.arange(n), seed, sampler, null=True)
+        return to_uint8(self.tokenizer.detokenize(ids))
 
-    def draw_ids(self, prompts: Sequence[str], numbers: np.ndarray, seed: int, sampling: Sampling) -> np.ndarray:
+    def draw_ids(self, prompts: Sequence[str], indices: np.ndarray, seed: int, sampler: Settings) -> np.ndarray:
         """As a translator's.
 
         Raises:
@@ -61,4 +61,4 @@ class Prior(Translator):
             raise UserError(
                 "this run was trained without captions (config.model.conditional) and reads no prompt; draw without"
             )
-        return super().draw_ids(prompts, numbers, seed, sampling)
+        return super().draw_ids(prompts, indices, seed, sampler)

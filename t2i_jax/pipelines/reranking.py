@@ -1,30 +1,33 @@
-"""Which of several drawn pictures follow their caption best, by the model that drew them."""
+"""Which of several images of a caption follow it best, by the model that sampled them."""
 
-from collections.abc import Callable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from t2i_jax.losses import cross_entropy
 
 
-@partial(jax.jit, static_argnames=("predict", "model"))
-def likelihood_ratio(predict: Callable, model, params, batch: dict) -> Float[Array, "B"]:
-    """log p(ids | caption) - log p(ids | no caption), in nats a picture.
+@partial(jax.jit, static_argnames="model")
+def likelihood_ratio(
+    model, params, ids: Int[Array, "B N"], text_ids: Int[Array, "B S"], text_mask: Bool[Array, "B S"]
+) -> Float[Array, "B"]:
+    """log p(ids | caption) - log p(ids | no caption), in nats an image.
 
     What a caption makes likelier than it is anyway: the pointwise mutual information of the two, which guidance
     (Ho & Salimans 2022, section 3.2) raises token by token.
 
     Args:
-      predict: the task's, `(model, params, variables, batch, null) -> {"logits": [B, N, K]}`.
-      model, params: of the run; trained with captions dropped.
-      batch: `ids` [B, N] in [0, K), `text_ids` [B, S] and `text_mask` [B, S].
+      model: with `teacher_forced`.
+      params: its parameters, trained with captions dropped.
+      ids: in [0, K).
+      text_ids, text_mask: captions.
     """
-    count = len(batch["ids"])
+    count = len(ids)
 
-    def surprise(null):
-        return jnp.sum(cross_entropy(predict(model, params, {}, batch, null)["logits"], batch["ids"]), -1)
+    def negative_log_likelihood(null):
+        logits = model.apply({"params": params}, text_ids, text_mask, ids, null, method="teacher_forced")
+        return jnp.sum(cross_entropy(logits, ids), -1)
 
-    return surprise(jnp.ones(count, bool)) - surprise(jnp.zeros(count, bool))
+    return negative_log_likelihood(jnp.ones(count, bool)) - negative_log_likelihood(jnp.zeros(count, bool))

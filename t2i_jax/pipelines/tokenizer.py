@@ -10,7 +10,8 @@ import numpy as np
 
 from t2i_jax import models, runs
 from t2i_jax.errors import UserError
-from t2i_jax.pipelines.batches import in_batches
+from t2i_jax.nn import layout
+from t2i_jax.pipelines.batches import in_batches, replicate
 from t2i_jax.pipelines.pixels import as_floats
 
 TOKENIZERS = ("reconstruct", "dvae")  # tasks whose runs hold one
@@ -22,9 +23,11 @@ class Tokenizer:
     Attributes:
       config: of its run.
       digest: of its weights.
+      layout: the grids that its tokens stand in (see `nn.layout`).
       codebook_size, num_tokens: K and N.
       codebook: float32 [K, D].
-      places: [N, F], where each token stands: alike rows stand for places near each other.
+      position_features: [N, F], where each token stands: alike rows stand for positions near each other.
+      valid_ids: bool [N, K], which ids may stand at each position; None where any may.
     """
 
     def __init__(self, run: str | Path, recover: Callable | None = None):
@@ -35,8 +38,11 @@ class Tokenizer:
             )
         params, variables, self.step, self.digest = runs.read_weights(run, recover)
         self._model = models.build(self.config)
-        self.codebook_size, self.num_tokens = self._model.codebook_size, self._model.num_tokens
-        self.places = self._model.places
+        self.layout = self._model.layout
+        self.codebook_size, self.num_tokens = layout.codebook_size(self.layout), layout.num_tokens(self.layout)
+        self.position_features = layout.position_features(self.layout)
+        valid = layout.valid_ids(self.layout)
+        self.valid_ids = None if valid.all() else valid
         self._variables = jax.tree.map(jnp.asarray, {"params": params, **variables})
         self._apply = jax.jit(self._model.apply, static_argnames="method")
         self.codebook = np.asarray(self._apply(self._variables, method="codebook"))
@@ -49,7 +55,7 @@ class Tokenizer:
         """
         side = self.config.model.image_size
         images = as_floats(images, (side, side, self.config.data.channels))
-        return in_batches(partial(self._apply, self._variables, method="tokenize"), images).astype(np.int32)
+        return self._in_batches("tokenize", images).astype(np.int32)
 
     def detokenize(self, ids: np.ndarray) -> np.ndarray:
         """Pictures float32 [B, H, W, 3] in [0, 1] of ids [B, N].
@@ -62,4 +68,11 @@ class Tokenizer:
             raise UserError(f"ids are {ids.dtype} of shape {ids.shape}; this tokenizer reads integers [B, {count}]")
         if ids.size and not (ids.min() >= 0 and ids.max() < size):
             raise UserError(f"ids reach from {ids.min()} to {ids.max()}; the codebook holds 0 to {size - 1}")
-        return in_batches(partial(self._apply, self._variables, method="detokenize"), ids.astype(np.int32))
+        return self._in_batches("detokenize", ids.astype(np.int32))
+
+    def share_devices(self, like) -> None:
+        """Work on all devices on which the parameters `like` lie, each on some of the rows."""
+        self._variables = replicate(self._variables, like)
+
+    def _in_batches(self, method: str, rows: np.ndarray) -> np.ndarray:
+        return in_batches(partial(self._apply, self._variables, method=method), rows, like=self._variables)

@@ -1,94 +1,65 @@
-"""Drawing image tokens one after another from a cached step; knows no model."""
+"""One id after another, each from the logits that follow the ids before it."""
 
-from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from numbers import Real
 
-import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key, ScalarLike
-
-from t2i_jax.sampling.logits import apply_guidance, apply_temperature, keep_min_p, keep_top_k, keep_top_p
+from t2i_jax.sampling.settings import Settings, setting
 
 
-def draw(
-    keys: Key[Array, " B"],
-    logits: Float[Array, "B K"],
-    temperature: ScalarLike,
-    top_k: ScalarLike,
-    top_p: ScalarLike,
-    min_p: ScalarLike,
-) -> Int[Array, " B"]:
-    """Draw one id in [0, K) for each row with that row's key: temperature, then top-k, top-p and min-p.
+@dataclass(frozen=True)
+class Autoregressive(Settings):
+    """Autoregressive sampling with classifier-free guidance, temperature, top-k, top-p and min-p, in this order.
 
-    Temperature 0 takes the likeliest id, the lowest among equals. The ranges are those of `Sampling`.
+    Sources: see `sampling.logits`. `unguided_tokens` is for models whose first tokens lay a picture out: left as
+    the model believes them, positions and orders stay as varied as they were learned.
     """
 
-    def filtered(scaled):
-        return keep_top_p(keep_top_k(scaled, top_k), top_p)
+    temperature: Real = setting(1.0, "divides the logits; 0 is greedy", "give a value from 0 (greedy) up")
+    top_k: Real = setting(
+        0, "keep the k likeliest tokens; 0 is off", "give a whole number from 0 (off) up", whole=True
+    )
+    top_p: Real = setting(
+        1.0,
+        "keep the likeliest tokens whose probability reaches p; 1 is off",
+        "give a value above 0, up to 1 (off)",
+        most=1,
+        above_zero=True,
+    )
+    min_p: Real = setting(
+        0.0,
+        "keep tokens at least p times as likely as the likeliest; 0 is off",
+        "give a value from 0 (off) to 1",
+        most=1,
+    )
+    unguided_tokens: Real = setting(
+        0,
+        "so many leading tokens are sampled at temperature 1, without guidance, top-k and top-p",
+        "give a whole number from 0 (none) up",
+        whole=True,
+    )
+    guidance_scale: Real = setting(
+        1.0,
+        "weight of the caption; 1 is no guidance, 0 ignores the caption",
+        "give a value from 0 up, where 1 is no guidance",
+    )
 
-    def drawn(logits):
-        scaled = apply_temperature(logits, temperature)
-        # Only a setting that is on pays for the sorting.
-        scaled = jax.lax.cond((top_k > 0) | (top_p < 1), filtered, lambda scaled: scaled, scaled)
-        return jax.vmap(jax.random.categorical)(keys, keep_min_p(scaled, min_p)).astype(jnp.int32)
+    def draw(self, model, params, condition: tuple, keys, valid=None):
+        """Sample the tokens of B images: one compiled function, whatever the settings.
 
-    def greedy(logits):
-        return logits.argmax(-1).astype(jnp.int32)
+        Args:
+          model: with `encode`, `init_cache`, `decode_step`, `num_tokens` and `codebook_size`.
+          params: its parameters.
+          condition: `(text_ids Int[B, S], text_mask Bool[B, S], null Bool[B])`; what `model.encode` reads. Guidance
+            does not change rows where `null` is True: these read no caption.
+          keys: [B], one random key an image, which depends on it and its caption alone.
+          valid: Bool[N, K], which ids may stand at each position; None for all.
 
-    return jax.lax.cond(temperature == 0, greedy, drawn, logits)
+        Returns:
+          int32 ids [B, N] in [0, K).
+        """
+        from t2i_jax.sampling import decoding  # jax takes seconds to import; `t2i --help` must not pay for it
+
+        return decoding.decode(model, params, condition, keys, vars(self), valid, guided=self.guided)
 
 
-def sample_tokens(
-    step: Callable,
-    cache: Any,
-    keys: Key[Array, " B"],
-    *,
-    length: int,
-    start_id: int,
-    temperature: ScalarLike,
-    top_k: ScalarLike,
-    top_p: ScalarLike,
-    min_p: ScalarLike,
-    plain_tokens: ScalarLike,
-    guidance_scale: ScalarLike | None = None,
-) -> Int[Array, "B {length}"]:
-    """Draw `length` ids for each picture, each from the logits that follow the ids before it.
-
-    The settings may be traced: under jit, another value of any of them does not compile again.
-
-    Args:
-      step: `(ids Int[B'], position Int[], cache) -> (logits Float[B', K], cache)`, the cache of static shape.
-      cache: for B' rows. With guidance B' = 2B: the rows that read their captions, then, in the same order,
-        those that read the null caption. Both are fed the same ids. Without, B' = B.
-      keys: one random key a picture. The draw at a position uses `fold_in(key, position)`, so a picture's
-        random stream does not depend on its place or company.
-      length: ids to draw, at most what the cache holds.
-      start_id: the step's input at position 0.
-      temperature: >= 0; 0 is greedy.
-      top_k: whole number >= 0; 0 is off.
-      top_p: in (0, 1]; 1 is off.
-      min_p: in [0, 1]; 0 is off.
-      plain_tokens: whole number >= 0; as many leading ids are drawn as the model believes them: at temperature 1,
-        without guidance, top-k and top-p. Min-p holds for all.
-      guidance_scale: >= 0, applied before all else; None for no guidance.
-
-    Returns:
-      int32 ids in [0, K).
-    """
-    guided = guidance_scale is not None
-
-    def advance(carry, position):
-        ids, cache = carry
-        plain = position < plain_tokens
-        logits, cache = step(jnp.concatenate([ids, ids]) if guided else ids, position, cache)
-        if guided:
-            scale = jnp.where(plain, 1, guidance_scale)
-            logits = apply_guidance(*jnp.split(logits, 2), scale)
-        step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, position)
-        settings = [(temperature, 1), (top_k, 0), (top_p, 1)]
-        ids = draw(step_keys, logits, *(jnp.where(plain, off, value) for value, off in settings), min_p)
-        return (ids, cache), ids
-
-    start = jnp.full(keys.shape, start_id, jnp.int32)
-    _, ids = jax.lax.scan(advance, (start, cache), jnp.arange(length))
-    return ids.T
+Sampler = Autoregressive

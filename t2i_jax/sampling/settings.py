@@ -1,61 +1,100 @@
-"""The sampler's settings, checked; no jax in here, so that a command line can read them at once."""
+"""Fields of samplers: default, range and help of a setting in one place. No jax: `t2i --help` reads them."""
 
+import dataclasses
+import difflib
 import math
-from dataclasses import dataclass
 from numbers import Integral, Real
 
 from t2i_jax.errors import UserError
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How tokens are drawn.
+def setting(
+    default: Real,
+    help: str,
+    way_out: str,
+    *,
+    most: Real = math.inf,
+    above_zero: bool = False,
+    whole: bool = False,
+) -> dataclasses.Field:
+    """A field of a sampler, a number >= 0.
 
-    Attributes:
-      temperature: divides the logits, >= 0; 0 is greedy.
-      top_k: keep the k likeliest ids; 0 keeps all.
-      top_p: keep the smallest set of likeliest ids whose probability reaches p, 0 < p <= 1; 1 keeps all.
-      min_p: keep the ids at least p times as likely as the likeliest, 0 <= p <= 1; 0 keeps all.
-      plain_tokens: as many leading ids are drawn at temperature 1, without guidance, top_k and top_p (min_p holds
-        for all ids); 0 is none. Where the first ids lay a picture out, this keeps places and orders as varied as
-        they were learned.
-      guidance_scale: weight of the caption, >= 0; 1 is no guidance, 0 ignores the caption.
+    Args:
+      default: where nobody gives a value.
+      help: one line for people; the help of the flag as well.
+      way_out: what errors tell people to give.
+      most: the greatest value.
+      above_zero: 0 is out of range.
+      whole: int instead of float.
+    """
+    limits = {"way_out": way_out, "most": most, "above_zero": above_zero, "whole": whole}
+    return dataclasses.field(default=default, metadata={"help": help, **limits})
+
+
+def check_setting(field: dataclasses.Field, value) -> int | float:
+    """The value as an int or a float, as the field says.
+
+    Raises:
+      UserError: it is no finite number, or out of its range.
+    """
+    name, limits = field.name, field.metadata
+    way_out = limits["way_out"]
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise UserError(f"{name} {value!r} is no number; {way_out}")
+    if not math.isfinite(value):
+        raise UserError(f"{name} {value} is not finite; {way_out}")
+    if value < 0:
+        raise UserError(f"{name} {value:g} is below 0; {way_out}")
+    if value > limits["most"]:
+        raise UserError(f"{name} {value:g} is above {limits['most']:g}; {way_out}")
+    if value == 0 and limits["above_zero"]:
+        raise UserError(f"{name} 0 is not above 0; {way_out}")
+    if limits["whole"] and not isinstance(value, Integral):
+        raise UserError(f"{name} {value} is no whole number; {way_out}")
+    # An int where a float belongs would be another trace of a jitted sampler.
+    return int(value) if limits["whole"] else float(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Base of samplers: frozen, each field made by `setting`, checked.
 
     Raises:
       UserError: a value is no finite number, or out of its range.
     """
 
-    temperature: Real = 1.0
-    top_k: Real = 0
-    top_p: Real = 1.0
-    min_p: Real = 0.0
-    plain_tokens: Real = 0
-    guidance_scale: Real = 1.0
-
     def __post_init__(self):
-        self._check("temperature", "give a value from 0 (greedy) up")
-        self._check("top_k", "give a whole number from 0 (off) up", whole=True)
-        self._check("top_p", "give a value above 0, up to 1 (off)")
-        self._check("min_p", "give a value from 0 (off) to 1")
-        self._check("plain_tokens", "give a whole number from 0 (none) up", whole=True)
-        self._check("guidance_scale", "give a value from 0 up, where 1 is no guidance")
-        if self.top_p == 0:
-            raise UserError("top_p 0 keeps no token; give a value above 0, up to 1 (off)")
-        if self.top_p > 1:
-            raise UserError(f"top_p {self.top_p:g} is above 1; give a value above 0, up to 1 (off)")
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, check_setting(field, getattr(self, field.name)))
 
-        if self.min_p > 1:
-            raise UserError(f"min_p {self.min_p:g} is above 1; give a value from 0 (off) to 1")
+    def replace(self, **changes):
+        """A sampler with other settings.
 
-    def _check(self, name, way_out, whole=False):
-        value = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, Real):
-            raise UserError(f"{name} {value!r} is no number; {way_out}")
-        if not math.isfinite(value):
-            raise UserError(f"{name} {value} is not finite; {way_out}")
-        if value < 0:
-            raise UserError(f"{name} {value:g} is below 0; {way_out}")
-        if whole and not isinstance(value, Integral):
-            raise UserError(f"{name} {value} is no whole number; {way_out}")
-        # An int where a float belongs would be another trace of the jitted sampler.
-        object.__setattr__(self, name, int(value) if whole else float(value))
+        Raises:
+          UserError: there is no such setting, or its value is out of range.
+        """
+        check_names(type(self), changes)
+        return dataclasses.replace(self, **changes)
+
+    @property
+    def guided(self) -> bool:
+        """Whether rows are compared with the null caption: a setting `guidance_scale` that is not 1."""
+        return getattr(self, "guidance_scale", 1.0) != 1
+
+    def unguided(self):
+        """This sampler without guidance."""
+        return self.replace(guidance_scale=1.0) if self.guided else self
+
+
+def check_names(sampler: type[Settings], names) -> None:
+    """Whether all names are settings of a sampler.
+
+    Raises:
+      UserError: one is not; names the near miss.
+    """
+    known = [field.name for field in dataclasses.fields(sampler)]
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
+            raise UserError(f"the sampler has no setting {name!r}; {hint}")

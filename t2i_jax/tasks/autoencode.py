@@ -14,7 +14,7 @@ from t2i_jax import losses
 from t2i_jax.errors import UserError
 from t2i_jax.pictures import picture_grid
 from t2i_jax.pipelines.autoencoder import AutoEncoder
-from t2i_jax.pipelines.batches import place_like
+from t2i_jax.pipelines.batches import fetch, split_rows
 from t2i_jax.random import stream
 from t2i_jax.tasks import Phase
 from t2i_jax.tasks.images import ImageTask
@@ -56,7 +56,8 @@ class Task(ImageTask):
         def evaluate(params, variables):
             def predict_batch(batch, number):
                 key = stream(self.config.seed, "evaluate", number)
-                return compiled(params, variables, place_like(params, batch), key)
+                found = compiled(params, variables, split_rows(batch, params), key)
+                return {name: fetch(value) for name, value in found.items()}
 
             scores, grids = autoencoding.evaluate(predict_batch, validation, self.data.transform)
             opened = AutoEncoder.of_parts(self.config, self.model, params, variables)

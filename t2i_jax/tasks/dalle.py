@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from t2i_jax import losses
-from t2i_jax.tasks import Phase, translate
+from t2i_jax.tasks import Phase
 from t2i_jax.tasks.tokens import TokenTask, prediction_loss, project
 
 
@@ -27,8 +27,6 @@ class Task(TokenTask):
             "token_embed": {"embedding": table.at[own].set(codes)},
             "head": head.at[:, own].set(codes.T),
         }
-
-    predict = staticmethod(translate.Task.predict)
 
 
 def loss_fn(model, params, variables, batch, *, step, rngs, train, text_weight):

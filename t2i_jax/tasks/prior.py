@@ -26,12 +26,6 @@ class Task(TokenTask):
         rows = project((codebook - codebook.mean(0)) / codebook.std(), self.model.width, key)
         return {**params, "token_embed": {"embedding": rows}}
 
-    @staticmethod
-    def predict(model, params, variables, batch, null=None) -> dict:
-        """See `TokenTask.predict`."""
-        texts = batch["text_ids"], batch["text_mask"]
-        return {"logits": model.apply({"params": params}, *texts, batch["ids"], null)}
-
     def evaluators(self) -> dict[str, Callable]:
         """The scores of all token tasks, and `bits`, the cross entropy in bits a code."""
         translation = super().evaluators()["translation"]

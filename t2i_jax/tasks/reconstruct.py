@@ -12,7 +12,7 @@ from einops import rearrange
 from t2i_jax import losses
 from t2i_jax.errors import UserError
 from t2i_jax.nn import codebooks
-from t2i_jax.pipelines.batches import place_like
+from t2i_jax.pipelines.batches import fetch, split_rows
 from t2i_jax.pipelines.tokenizer import Tokenizer
 from t2i_jax.tasks import Phase
 from t2i_jax.tasks.images import ImageTask
@@ -45,7 +45,8 @@ class TokenizerTask(ImageTask):
 
         def evaluate(params, variables):
             def predict_batch(batch):
-                return compiled(params, variables, place_like(params, batch))
+                found = compiled(params, variables, split_rows(batch, params))
+                return {name: fetch(value) for name, value in found.items()}
 
             validation = self.data.splits["validation"]
             return reconstruction.evaluate(predict_batch, validation, self.data.transform, self.model.codebook_size)
@@ -94,22 +95,25 @@ def kmeans_codebooks(model, params, variables: dict, images, key) -> tuple[dict,
       UserError: so few images that there are fewer features than codes.
     """
 
-    def lookup(images):
-        return model.apply({"params": params, **variables}, images, method="lookup")
+    def code_space_features(images):
+        return model.apply({"params": params, **variables}, images, method="code_space_features")
 
-    for name, features in jax.eval_shape(lookup, images).items():
-        count, codes = features.shape[0] * features.shape[1], len(variables["codebook"][name]["frequency"])
-        if count * model.depths[name] < codes:
+    depths = _residual_depths(model)
+    for name, features in jax.eval_shape(code_space_features, images).items():
+        count, codes = features.shape[0] * features.shape[1], len(variables["codebook"][name]["cluster_size"])
+        if count * depths[name] < codes:
             raise UserError(f"config.kmeans_examples {len(images)} gives {count} features, {codes} codes; raise it")
 
     @jax.jit
     def fit(images, key):
-        features = jax.lax.map(lookup, images[:, None], batch_size=100)  # deep encoders: not all at once
+        features = jax.lax.map(
+            code_space_features, images[:, None], batch_size=100
+        )  # deep encoders: not all at once
 
-        def codes(number, name, averages):
+        def codes(number, name, statistics):
             flat = rearrange(features[name], "b 1 m d -> (b m) d")
-            size, depth = len(averages["frequency"]), model.depths[name]
-            return codebooks.kmeans_start(flat, size, depth, jax.random.fold_in(key, number))
+            size = len(statistics["cluster_size"])
+            return codebooks.residual_kmeans(flat, size, depths[name], jax.random.fold_in(key, number))
 
         return _replaced(params, variables, codes)
 
@@ -142,24 +146,28 @@ def restart_dead_codes(model, params, variables: dict, batch: dict, key) -> tupl
     """Params and variables with dead codes re-seeded from the batch."""
     if not variables.get("codebook"):
         return params, variables
-    features, tables = (
-        model.apply({"params": params, **variables}, *inputs, method=method)
-        for method, inputs in (("lookup", (batch["image"],)), ("tables", ()))
-    )
+    everything = {"params": params, **variables}
+    features = model.apply(everything, batch["image"], method="code_space_features")
+    tables, depths = model.apply(everything, method="code_space_codebooks"), _residual_depths(model)
 
-    def revived(number, name, averages):
-        left = codebooks.residual_codes(features[name], tables[name], model.depths[name])[1]
-        flat = rearrange(left, "b m n d -> (b m n) d")
-        return codebooks.revive(tables[name], averages["frequency"], flat, jax.random.fold_in(key, number))
+    def restarted(number, name, statistics):
+        residuals = codebooks.residual_codes(features[name], tables[name], depths[name])[1]
+        flat, own_key = rearrange(residuals, "b m n d -> (b m n) d"), jax.random.fold_in(key, number)
+        return codebooks.random_restart(tables[name], statistics["cluster_size"], flat, own_key)
 
-    return _replaced(params, variables, revived)
+    return _replaced(params, variables, restarted)
+
+
+def _residual_depths(model) -> dict[str, int]:
+    return {grid.name: grid.residual_depth for grid in model.layout}
 
 
 def _replaced(params, variables, codes) -> tuple[dict, dict]:
-    """Params and variables with the codes and frequencies that `codes(number, name, averages)` gives."""
-    params, all_averages = dict(params), {}
-    for number, (name, averages) in enumerate(sorted(variables["codebook"].items())):
-        own, all_averages[name] = codebooks.place(params.get(name, {}), averages, *codes(number, name, averages))
+    """Params and variables with what `codes(number, name, statistics)` gives `codebooks.replace_codes`."""
+    params, all_statistics = dict(params), {}
+    for number, (name, statistics) in enumerate(sorted(variables["codebook"].items())):
+        new = codes(number, name, statistics)
+        own, all_statistics[name] = codebooks.replace_codes(params.get(name, {}), statistics, *new)
         if own:
             params[name] = own
-    return params, {**variables, "codebook": all_averages}
+    return params, {**variables, "codebook": all_statistics}

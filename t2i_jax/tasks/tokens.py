@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -9,15 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import ShapeDtypeStruct
 
-from t2i_jax import losses, runs, tasks
+from t2i_jax import losses, runs, sampling, tasks
 from t2i_jax.pictures import picture_grid
-from t2i_jax.pipelines.batches import BATCH, place_like
-from t2i_jax.pipelines.drawing import sample
+from t2i_jax.pipelines.batches import BATCH
 from t2i_jax.pipelines.translator import Translator
-from t2i_jax.sampling.settings import Sampling
 from t2i_jax.tasks import Data
-
-GREEDY = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "plain_tokens": 0, "guidance_scale": 1.0}
 
 
 class TokenTask(tasks.Task):
@@ -32,8 +29,8 @@ class TokenTask(tasks.Task):
     vocabulary: Path | None = None
 
     def check(self, folder: Path) -> None:
-        """See `Task.check`; the sampler's settings are in their ranges."""
-        Sampling(**self.config.sampling)
+        """See `Task.check`; the sampler's settings are in their ranges, and guidance has what it needs."""
+        sampling.check_guidance(sampling.make(self.config.sampling), self.config.data.caption_dropout)
 
     def batch_spec(self, size: int) -> dict[str, ShapeDtypeStruct]:
         model, length = self.config.model, self.config.data.text_len
@@ -98,7 +95,7 @@ class TokenTask(tasks.Task):
     def warm_start(self, params: dict, variables: dict, key) -> tuple[dict, dict]:
         """Embeddings of image tokens from the tokenizer's codebook, where `config.tokenizer_start` says so."""
         if self.config.tokenizer_start:
-            params = self.from_tokenizer(params, self.tokenizer.codebook, self.tokenizer.places, key)
+            params = self.from_tokenizer(params, self.tokenizer.codebook, self.tokenizer.position_features, key)
         return params, variables
 
     def from_tokenizer(self, params: dict, codebook: np.ndarray, positions: np.ndarray, key) -> dict:
@@ -112,31 +109,24 @@ class TokenTask(tasks.Task):
         """
         raise NotImplementedError
 
-    @staticmethod
-    def predict(model, params, variables, batch, null=None) -> dict:
-        """`logits` [B, N, K] of each position under teacher forcing, captions intact but in rows of `null` [B]."""
-        raise NotImplementedError
-
     def evaluators(self) -> dict[str, Callable]:
         from t2i_jax.evals import translation
 
-        settings = dict(self.config.sampling)
+        sampler = sampling.make(self.config.sampling)
 
-        def sample_batch(params, batch, keys):
-            batch, keys = place_like(params, (batch, keys))
-            none, guided = jnp.zeros(len(keys), bool), settings["guidance_scale"] != 1
-            texts = batch["text_ids"], batch["text_mask"]
-            return sample(self.model, params, *texts, keys, settings, guided=guided, null=none)
+        def predict(params, batch):
+            inputs = (batch[name] for name in ("text_ids", "text_mask", "ids"))
+            return {"logits": self.model.apply({"params": params}, *inputs, method="teacher_forced")}
 
         score = translation.TranslationEvaluator(
             self.data.splits["validation"],
             self.baselines,
             self.data.transform,
-            predict=lambda params, batch: self.predict(self.model, params, {}, batch),
-            sample=sample_batch,
+            predict=predict,
+            sample=partial(self.sample, sampler),
             codebook_size=self.model.codebook_size,
             batch_size=BATCH,  # logits of 8,192 codes at 1,024 positions: 2 GB
-            temperature=self.config.sampling.temperature,
+            temperature=sampler.temperature,
         )
 
         def evaluate(params, variables):
@@ -150,13 +140,15 @@ class TokenTask(tasks.Task):
         images = pipe(self.config.shown_captions, num_images=2, seed=self.config.seed)
         return images.reshape(-1, *images.shape[2:])
 
+    def sample(self, sampler, params: dict, batch: dict, keys):
+        """Token ids [B, N] of the captions of a batch, by a sampler of `sampling/`."""
+        condition = batch["text_ids"], batch["text_mask"], np.zeros(len(batch["text_ids"]), bool)
+        return sampler.draw(self.model, params, condition, keys, self.tokenizer.valid_ids)
+
     def recall(self, params: dict, batch: dict, key) -> float:
         """See `Task.recall`."""
-        keys = jax.random.split(key, len(batch["ids"]))
-        null = np.zeros(len(keys), bool)
-        ids = sample(
-            self.model, params, batch["text_ids"], batch["text_mask"], keys, GREEDY, guided=False, null=null
-        )
+        greedy = sampling.kind(self.config.sampling.name)(temperature=0)
+        ids = self.sample(greedy, params, batch, jax.random.split(key, len(batch["ids"])))
         return float(np.mean(np.asarray(ids) == batch["ids"]))
 
     @classmethod

@@ -7,7 +7,6 @@ import numpy as np
 
 from t2i_jax import runs
 from t2i_jax.errors import UserError
-from t2i_jax.models.translator import shift_right
 from t2i_jax.tasks import Phase, pretrained
 from t2i_jax.tasks.tokens import TokenTask, prediction_loss, project
 
@@ -63,12 +62,6 @@ class Task(TokenTask):
             "position_embed": {"embedding": learned.at[: len(projected)].set(projected)},
         }
         return {**params, "head": {**params["head"], "kernel": codes.T}, "gpt2": {**gpt2, **embeddings}}
-
-    @staticmethod
-    def predict(model, params, variables, batch, null=None) -> dict:
-        """See `TokenTask.predict`."""
-        decoder_ids = shift_right(batch["ids"], model.codebook_size)
-        return {"logits": model.apply({"params": params}, batch["text_ids"], batch["text_mask"], decoder_ids, null)}
 
 
 def loss_fn(model, params, variables, batch, *, step, rngs, train):
