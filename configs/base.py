@@ -1,10 +1,14 @@
-"""Fields that every experiment has."""
+"""Fields that every experiment has: those of the loop, those of each data set, those of all that sample tokens."""
 
 import ml_collections
 
 
 def base() -> ml_collections.ConfigDict:
-    """Defaults of the loop. Each experiment adds `name`, `task`, `model_name`, `model`, `data`, `loss`."""
+    """Defaults of the loop. Each experiment adds `name`, `task`, `model_name`, `model`, `data`, `loss`.
+
+    Of `model`, `sampling` and `loss` it lists what differs from the defaults of the model, the sampler and the loss;
+    sizes that follow from the data, the tokenizer or released weights are filled in.
+    """
     config = ml_collections.ConfigDict()
     config.seed = 0
     config.steps = 1000  # optimizer steps
@@ -32,23 +36,10 @@ def base() -> ml_collections.ConfigDict:
     config.keep_checkpoints = 2
     config.upkeep_every = 0  # steps between two calls of the task's `upkeep`; 0 = it has none
 
+    config.model = ml_collections.ConfigDict()
+    config.loss = ml_collections.ConfigDict()
     config.sampling = ml_collections.ConfigDict()  # empty for a tokenizer: it draws nothing
     return config
-
-
-def quantizers() -> ml_collections.ConfigDict:
-    """Options of each kind of quantizer (`t2i_jax.nn.quantizers.KINDS`); a model reads those of its own."""
-    averages = {"decay": 0.99, "commitment": 0.25}  # of use and codes; weight of what binds features
-    return ml_collections.ConfigDict(
-        {
-            "ema": averages,
-            "gradient": averages,
-            "l2": {**averages, "lookup_width": 8},
-            "rotation": averages,
-            "gumbel": {"temperature": 1.0, "kl_weight": 5e-4},
-            "fsq": {},
-        }
-    )
 
 
 def digits() -> ml_collections.ConfigDict:
@@ -59,7 +50,7 @@ def digits() -> ml_collections.ConfigDict:
     data.train = "train"  # TFDS splits; parts of one as TFDS writes them: "train[:55000]"
     data.validation = "validation"
     data.damaged = "skip"  # pictures that cannot be read are left out and named; "refuse" stops instead
-    data.image_size = 32  # H = W of its pictures; `config.model` reads it
+    data.image_size = 32  # H = W of its pictures
     data.channels = 3
     return data
 
@@ -98,8 +89,15 @@ def coco() -> ml_collections.ConfigDict:
     return data
 
 
+def smoke(config) -> None:
+    """Make a small experiment of a config: two steps on the tiny set, everything at each of them."""
+    config.data.name = "captioned_digits/tiny"
+    config.steps, config.batch_size, config.optim.warmup = 2, 8, 1
+    config.log_every = config.eval_every = config.checkpoint_every = 1
+
+
 def on_tokens(config, tokenizer, data) -> None:
-    """Set what experiments share that learn to draw tokens; `config.model` must be there.
+    """Set what experiments share that learn to draw tokens.
 
     Args:
       config: of the experiment.
@@ -114,8 +112,7 @@ def on_tokens(config, tokenizer, data) -> None:
     # One value, two places: overriding either field overrides both.
     for field in ("name", "data_dir", "train", "validation", "damaged"):
         tokenizer.data[field] = data.get_ref(field)
-    tokenizer.model.codebook_size = config.model.get_ref("codebook_size")
-    config.loss = {}
+    config.model.text_vocab_size = 64  # V, at most, where the vocabulary is made of the captions
     config.shown_captions = (  # drawn at every evaluation; never among the prompts a run is scored by
         "a green five",
         "a white two",
@@ -131,11 +128,4 @@ def on_tokens(config, tokenizer, data) -> None:
     config.optim.b2 = 0.98
     config.eval_every = 1000
     config.checkpoint_every = 250
-    config.sampling = {
-        "temperature": 0.3,
-        "top_k": 0,
-        "top_p": 1.0,
-        "min_p": 0.05,
-        "plain_tokens": 8,
-        "guidance_scale": 1.5,
-    }
+    config.sampling = {"temperature": 0.3, "min_p": 0.05, "plain_tokens": 8, "guidance_scale": 1.5}

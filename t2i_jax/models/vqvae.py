@@ -24,6 +24,9 @@ from t2i_jax.nn.layers import grid_places
 DOWNSAMPLING = (2, 4, 8, 16, 32)
 
 
+PARTS = {"backbone": Backbone, "quantizer_options": quantizers.KINDS}  # whose fields `Model` takes
+
+
 class Model(nn.Module):
     """VQ-VAE over a grid of tokens.
 
