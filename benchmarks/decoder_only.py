@@ -25,11 +25,11 @@ import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import t2i_jax
-import train
-from configs import dalle, translator
 from t2i_jax import files
+from t2i_jax.config import fill_sizes, load_config
 from t2i_jax.evals import faithfulness
 from t2i_jax.evals.detector import Detector
+from t2i_jax.loop import train
 from t2i_jax.stages import dry_run
 from t2i_jax.stages.tokens import open_tokens
 
@@ -75,11 +75,12 @@ def main():
 
 def configs(arguments) -> dict:
     """The two models, on one tokenizer."""
-    ours = dalle.get_config("smoke" if arguments.smoke else "digits")
-    theirs = translator.get_config("smoke" if arguments.smoke else "grid")
+    ours = load_config(f"dalle:{'smoke' if arguments.smoke else 'digits'}")
+    theirs = load_config(f"translator:{'smoke' if arguments.smoke else 'grid'}")
     if arguments.smoke:
         theirs.tokenizer = ours.tokenizer
-        theirs.model.num_tokens = theirs.model.decoder.positions = ours.model.num_tokens
+        theirs.model.codebook_size = theirs.model.num_tokens = None
+        fill_sizes(theirs)
         theirs.sampling.plain_tokens = 0
     for config in (ours, theirs):
         config.tokenizer_run = str(arguments.tokenizer_run or ours.tokenizer_run)
@@ -109,7 +110,7 @@ def begin(arguments) -> dict:
         results = {"models": json.loads(counted.stdout), "runs": []}
     if results["runs"] and results["steps"] != arguments.steps:
         sys.exit(f"{path} is of --steps {results['steps']}, not {arguments.steps}; name another --out")
-    config = configs(arguments)["dalle"].lock()
+    config = configs(arguments)["dalle"]
     open_tokens(config, arguments.out, train_first=train.train, accept=False)
     results["steps"] = arguments.steps
     files.write_json(path, results)
@@ -130,7 +131,7 @@ def compare(arguments, results: dict):
             config.eval_every = max(1, config.steps // LOOKS)
             config.optim.warmup = min(config.optim.warmup, config.steps)
             folder, start = out / f"{name}-{seed}", time.monotonic()
-            train.train(config.lock(), folder)
+            train.train(config, folder)
             trained, start = time.monotonic() - start, time.monotonic()
             pipe = t2i_jax.load(folder)
             run = {

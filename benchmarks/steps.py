@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from t2i_jax import models
+from t2i_jax.config import load_config
 from t2i_jax.loop import sharding
 from t2i_jax.loop.optimizer import make_optimizer
 from t2i_jax.loop.state import State
@@ -100,7 +101,7 @@ def main():
     drawn = []
     for name in arguments.configs:
         file, variant = name.split(":")
-        config = import_module(f"configs.{file}").get_config(variant)
+        config = load_config(f"{file}:{variant}")
         config.batch_size = arguments.batch_size or config.batch_size
         config.model.dtype = arguments.dtype or config.model.get("dtype", "float32")
         rate, resident, scratch, state = train(config, arguments.steps)

@@ -6,8 +6,8 @@ import ml_collections
 def base() -> ml_collections.ConfigDict:
     """Defaults of the loop. Each experiment adds `name`, `task`, `model_name`, `model`, `data`, `loss`.
 
-    Of `model`, `sampling` and `loss` it lists what differs from the defaults of the model, the sampler and the loss;
-    sizes that follow from the data, the tokenizer or released weights are filled in.
+    Of `model`, `sampling` and `loss` it lists what differs from the defaults of the model, the sampler and the
+    loss; sizes that follow from the data, the tokenizer or released weights are filled in.
     """
     config = ml_collections.ConfigDict()
     config.seed = 0

@@ -10,6 +10,7 @@ benchmarks/decoder_only.py compares the two at equal arithmetic.
 
 from configs import base, vqvae
 
+
 def dalle(tokenizer):
     """What the variants share."""
     config = base.base()

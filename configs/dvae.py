@@ -12,6 +12,7 @@ of COCO; its weights are also what `t2i convert openai-dvae` makes a run of.
 
 from configs import base
 
+
 def dvae(data):
     """What the variants share; of the model they list their own."""
     config = base.base()

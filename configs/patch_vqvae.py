@@ -9,6 +9,7 @@ Measured on 2 CPU cores (AMD EPYC, no accelerator, 2026-11-24) on the whole vali
 
 from configs import base
 
+
 def digits():
     config = base.base()
     config.task = "reconstruct"

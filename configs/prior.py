@@ -17,6 +17,7 @@ the scores are 0.426 and 0.446, but places (0.49) and orders (0.28) are further 
 
 from configs import base, patch_vqvae, vqvae
 
+
 def prior(tokenizer, data):
     """What the variants share."""
     config = base.base()

@@ -14,6 +14,7 @@ mnist, mnist_ae, cifar10: not measured.
 
 from configs import base
 
+
 def digits():
     config = base.base()
     config.task = "autoencode"

@@ -10,6 +10,7 @@ mnist, cifar10, coco: not measured.
 
 from configs import base
 
+
 def vqvae(data):
     """What the variants share: a small convolutional model and a codebook that follows the features."""
     config = base.base()

@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 import t2i_jax
-import train
 from t2i_jax import cli, files, pipelines, runs
+from t2i_jax.config import load_config
 from t2i_jax.errors import UserError
+from t2i_jax.loop import train
 from t2i_jax.pipelines import batches
 
 SHAPE = (32, 32, 3)
@@ -21,9 +22,8 @@ def run(once, data_dir):
     """The smoke run, for reading only."""
 
     def make(folder):
-        from configs import vae
 
-        config = vae.get_config("smoke")
+        config = load_config("vae:smoke")
         config.data.data_dir = str(data_dir)
         train.train(config.lock(), folder)
 
@@ -35,9 +35,8 @@ def plain(once, data_dir):
     """A plain autoencoder's run of one step."""
 
     def make(folder):
-        from configs import vae
 
-        config = vae.get_config("smoke")
+        config = load_config("vae:smoke")
         config.data.data_dir, config.model.variational, config.steps = str(data_dir), False, 1
         train.train(config.lock(), folder)
 
@@ -74,9 +73,8 @@ def test_a_run_holds_its_scores_and_pictures(run, plain):
 
 def test_a_run_continues(run, plain, data_dir, tmp_path):
     """One step in `plain`; a second gives what two in one go would have."""
-    from configs import vae
 
-    config = vae.get_config("smoke")
+    config = load_config("vae:smoke")
     config.data.data_dir, config.model.variational = str(data_dir), False
     whole, folder = tmp_path / "whole", shutil.copytree(plain, tmp_path / "run")
     train.train(config.lock(), folder, accept_config_change=True)
@@ -131,7 +129,7 @@ def test_bad_input_is_refused(opened, plain, pictures):
         ("loss.sigma", 0.0, "config.loss.sigma 0.0 is not above 0"),
         ("loss.beta", -1.0, "config.loss.beta -1.0 is below 0"),
         ("model.encoder", "eye", "config.model: encoder 'eye' is unknown"),
-        ("model.image_size", 30, "has pictures (32, 32, 3), not (30, 30, 3); set config.data.image_size and"),
+        ("data.image_size", 28, "has pictures (32, 32, 3), not (28, 28, 3); set config.data.image_size and"),
     ],
 )
 def test_a_bad_config_is_one_line(field, value, said, command, data_dir, tmp_path):

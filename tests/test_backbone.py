@@ -10,7 +10,7 @@ import safetensors.numpy
 from fakes import fake_variables
 from flax.core import FrozenDict
 
-from configs import patch_vqvae, vae, vqvae
+from t2i_jax.config import load_config
 from t2i_jax.convert import resnet
 from t2i_jax.errors import UserError
 from t2i_jax.models.backbone import Backbone
@@ -87,7 +87,7 @@ def released(tmp_path):
 
 
 def test_released_weights_replace_the_backbone_and_nothing_else(released):
-    config = vqvae.get_config("mnist")
+    config = load_config("vqvae:mnist")
     config.backbone_weights = str(released)
     path = weights_of.find_weights(config)
     before = variables_of()
@@ -100,7 +100,7 @@ def test_released_weights_replace_the_backbone_and_nothing_else(released):
 
 
 def test_without_weights_the_way_out_is_training_from_scratch(monkeypatch, tmp_path):
-    config = vae.get_config("cifar10_resnet")
+    config = load_config("vae:cifar10_resnet")
     config.backbone_weights = str(tmp_path)
     with pytest.raises(
         UserError, match=r"holds no model.safetensors.*train from scratch: config.model.pretrained=F"
@@ -112,7 +112,7 @@ def test_without_weights_the_way_out_is_training_from_scratch(monkeypatch, tmp_p
 
 
 def test_only_a_resnet_that_starts_from_released_weights_is_frozen():
-    for config in (vqvae.get_config("mnist"), vae.get_config("cifar10_resnet")):
+    for config in (load_config("vqvae:mnist"), load_config("vae:cifar10_resnet")):
         assert weights_of.frozen_parts(config.model) == ("features",)
         config.model.pretrained = False
         assert weights_of.frozen_parts(config.model) == ()
@@ -120,7 +120,7 @@ def test_only_a_resnet_that_starts_from_released_weights_is_frozen():
         assert weights_of.frozen_parts(config.model) == ()
         config.model.encoder, config.model.backbone.frozen = "conv", True
         assert weights_of.frozen_parts(config.model) == ()
-    assert weights_of.frozen_parts(patch_vqvae.get_config().model) == ()
+    assert weights_of.frozen_parts(load_config("patch_vqvae").model) == ()
 
 
 def test_a_resnet_from_scratch_is_trained():
@@ -145,14 +145,14 @@ def test_a_resnet_from_scratch_is_trained():
 
 @pytest.mark.parametrize("variant", ["mnist", "cifar10", "coco"])
 def test_the_plain_encoder_needs_no_released_weights(variant, tmp_path):
-    config = vqvae.get_config(variant)
+    config = load_config(f"vqvae:{variant}")
     config.backbone_weights, config.model.encoder = str(tmp_path), "conv"
     assert weights_of.find_weights(config) is None
     weights_of.check_backbone(config, tmp_path)
 
 
 def test_a_run_with_a_checkpoint_asks_for_no_released_weights(tmp_path):
-    config = vqvae.get_config("mnist")
+    config = load_config("vqvae:mnist")
     config.backbone_weights = str(tmp_path / "pruned")
     with pytest.raises(UserError, match="pruned"):
         weights_of.check_backbone(config, tmp_path)
@@ -161,7 +161,7 @@ def test_a_run_with_a_checkpoint_asks_for_no_released_weights(tmp_path):
 
 
 def test_pmap_trains_no_resnet(tmp_path):
-    config = vqvae.get_config("mnist")
+    config = load_config("vqvae:mnist")
     config.model.pretrained, config.parallel = False, "pmap"
     with pytest.raises(UserError, match=r"^config.parallel 'pmap' normalises each device's pictures apart"):
         weights_of.check_backbone(config, tmp_path)

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 from fakes import fake_batch
+from t2i_jax.loop.command_line import known_configs
 
 from t2i_jax import models
-from t2i_jax.loop.command_line import known_configs
 from t2i_jax.loop.optimizer import make_schedule
 from t2i_jax.nn import quantizers
 from t2i_jax.sampling.settings import Sampling

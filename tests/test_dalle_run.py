@@ -7,11 +7,11 @@ import pytest
 from dalles import K, N, S, V, batch, build, forward, model_and_params
 
 import t2i_jax
-import train
-from configs import dalle as dalle_config
-from configs import patch_vqvae
 from t2i_jax import cli, files
+from t2i_jax.config import complete, fill_sizes
+from t2i_jax.config.find import read_config
 from t2i_jax.evals import diversity, faithfulness
+from t2i_jax.loop import train
 from t2i_jax.models.translator import shift_right
 from t2i_jax.stages import overfit
 from t2i_jax.tasks import dalle
@@ -58,16 +58,6 @@ def test_codes_that_are_alike_begin_alike():
     assert after["row_embed"] is before["row_embed"]
 
 
-def fields(smoke_run, data_dir):
-    """Of the smoke variant on the shared tokenizer, whose 24 tokens lie in rows of four."""
-    return {
-        "tokenizer_run": str(smoke_run.tokenizer),
-        "data.data_dir": str(data_dir),
-        "model.num_tokens": 24,
-        "model.grid": (6, 4),
-    }
-
-
 @pytest.fixture(scope="module")
 def run(once, smoke_run, data_dir):
     def make(folder):
@@ -77,11 +67,10 @@ def run(once, smoke_run, data_dir):
 
 
 def smoke(smoke_run, data_dir):
-    config = dalle_config.get_config("smoke")
-    config.tokenizer = patch_vqvae.get_config("smoke")
-    config.update_from_flattened_dict(fields(smoke_run, data_dir))
-    config.tokenizer.data.data_dir = str(data_dir)
-    return config.lock()
+    config = complete(read_config("dalle:smoke"))
+    config.tokenizer, config.tokenizer_run = complete(read_config("patch_vqvae:smoke")), str(smoke_run.tokenizer)
+    config.data.data_dir = config.tokenizer.data.data_dir = str(data_dir)
+    return fill_sizes(config).lock()
 
 
 def test_training_logs_both_losses_and_scores_the_image(run):
@@ -120,19 +109,7 @@ def test_the_usual_commands_take_such_a_run(run, tmp_path, capsys, monkeypatch):
 
 def test_captions_can_be_learned_by_heart(smoke_run, data_dir, monkeypatch):
     monkeypatch.setattr(overfit, "STEPS", 50)
-    config = smoke(smoke_run, data_dir).unlock()
+    config = smoke(smoke_run, data_dir)
     config.optim.lr = 5e-3
-    found = overfit.measure(config.lock(), 3)
+    found = overfit.measure(config, 3)
     assert found["loss"] < 2.5
-
-
-def test_a_grid_that_does_not_fit_its_tokens_is_one_line(command, smoke_run, data_dir, tmp_path):
-    options = {"tokenizer_run": smoke_run.tokenizer, "data.data_dir": data_dir, "model.num_tokens": 24}
-    code, lines = command(
-        "--config=configs/dalle.py:smoke",
-        f"--workdir={tmp_path / 'run'}",
-        "--accept-config-change",
-        *(f"--config.{name}={value}" for name, value in options.items()),
-    )
-    assert code == 2
-    assert "config.model: grid 8 x 8 does not hold num_tokens 24" in lines[-1]

@@ -4,7 +4,7 @@ import pytest
 from fakes import fake_batch
 
 from t2i_jax import cli
-from t2i_jax.loop.command_line import load_config
+from t2i_jax.config import load_config
 from t2i_jax.stages import dry_run
 
 

@@ -3,8 +3,8 @@
 import pytest
 
 from t2i_jax import cli
+from t2i_jax.config import load_config
 from t2i_jax.errors import UserError
-from t2i_jax.loop.command_line import load_config
 from t2i_jax.stages import overfit
 
 

@@ -17,8 +17,8 @@ import pytest
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from configs import patch_vqvae, translator
 from t2i_jax import models
+from t2i_jax.config import load_config
 from t2i_jax.errors import UserError
 from t2i_jax.loop import sharding
 from t2i_jax.loop.optimizer import make_optimizer
@@ -58,7 +58,7 @@ def fake_batch(config, seed):
 def prepare(name):
     """Config, task, model and the variables to start from: no data, and codes of which a quarter is dead."""
     case = name.split("/")[0]
-    config = {"patch_vqvae": patch_vqvae, "translator": translator}[case.split("-")[0]].get_config("smoke")
+    config = load_config(f"{case.split('-')[0]}:smoke")
     config.steps, config.optim.lr = STEPS, 1e-3
     config.update(ON_ONE[case] | ON_TWO.get(name, {}))
     task, model = import_module(f"t2i_jax.tasks.{config.task}"), models.build(config)

@@ -16,10 +16,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from worlds import assert_same_checkpoint, checkpoint_of
 
 import t2i_jax
-import train
 from t2i_jax import files, runs
+from t2i_jax.config import known_configs
 from t2i_jax.data import pipeline
-from t2i_jax.loop.command_line import known_configs
+from t2i_jax.loop import train
 from t2i_jax.tasks import reconstruct
 
 REPO = Path(__file__).parents[1]

@@ -11,7 +11,6 @@ from difflib import get_close_matches
 from t2i_jax.cli import convert, doctor, evaluate, export, sample, train
 from t2i_jax.errors import UserError
 
-
 COMMANDS = (train, sample, evaluate, doctor, convert, export)
 OVERRIDES = ("--config.", "--noconfig.")  # of fields of a config
 WITH_OVERRIDES = ("train", "doctor")

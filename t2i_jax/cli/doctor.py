@@ -15,9 +15,7 @@ def add(commands) -> None:
     )
     what = doctor.add_mutually_exclusive_group(required=True)
     what.add_argument("--run", help="run folder of an image tokenizer")
-    what.add_argument(
-        "--config", help=f"experiment: {CONFIG}; with --config.FIELD=VALUE as for t2i train"
-    )
+    what.add_argument("--config", help=f"experiment: {CONFIG}; with --config.FIELD=VALUE as for t2i train")
     how = doctor.add_mutually_exclusive_group()
     how.add_argument(
         "--dry-run",
@@ -43,9 +41,7 @@ def run(args) -> None:
     """Examine the run or the config that `args` name."""
     asked = args.dry_run or args.overfit is not None
     if asked != (args.config is not None):
-        raise UserError(
-            "--config goes together with --dry-run or --overfit N, as in --config translator --dry-run"
-        )
+        raise UserError("--config goes together with --dry-run or --overfit N, as in --config translator --dry-run")
     if args.config is not None:
         if useless := [name for name in ("data", "data_dir", "split") if getattr(args, name) is not None]:
             raise UserError(

@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parents[1]
 
 
 def packaged_folder() -> Path:
-    """Folder of the configs that come with the package: inside it where it is installed, beside it in a checkout."""
+    """Folder of the configs that come with the package: inside it once installed, beside it in a checkout."""
     inside = PACKAGE / "configs"
     return inside if inside.is_dir() else PACKAGE.parent / "configs"
 
@@ -42,9 +42,7 @@ def variants_of(path: Path) -> list[str]:
 def known_configs(folder: str | Path | None = None) -> list[str]:
     """Every experiment: `NAME:VARIANT` of the package, or `FOLDER/NAME.py:VARIANT` of a folder."""
     paths = sorted((packaged_folder() if folder is None else Path(folder)).glob("*.py"))
-    return [
-        f"{path.stem if folder is None else path}:{variant}" for path in paths for variant in variants_of(path)
-    ]
+    return [f"{path.stem if folder is None else path}:{variant}" for path in paths for variant in variants_of(path)]
 
 
 def find_config(name: str) -> tuple[Path, str]:

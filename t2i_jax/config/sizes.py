@@ -1,4 +1,4 @@
-"""Sizes that follow from a data set, a tokenizer or released weights: filled in, so that they are set in one place."""
+"""Sizes that follow from data, a tokenizer or released weights: filled in, so that each is set in one place."""
 
 from collections.abc import Collection, Iterator
 from importlib import import_module
@@ -37,8 +37,8 @@ def fill_sizes(config: ConfigDict, typed: Collection[str] = (), *, name: str = "
     - `image_size` and `channels` of pictures, `text_len`: from `config.data`.
     - `codebook_size`, `num_tokens`, `grid`: from the tokenizer's own config, filled in before.
     - a part's positions: from the text's and the picture's lengths.
-    - a part's other sizes, and `text_vocab_size`: from the `config.json` of `config.PART_weights`, where that lies on
-      this machine.
+    - a part's other sizes, and `text_vocab_size`: from the `config.json` of `config.PART_weights`, where that lies
+      on this machine.
 
     Args:
       config: as `complete` makes it.
@@ -56,13 +56,17 @@ def fill_sizes(config: ConfigDict, typed: Collection[str] = (), *, name: str = "
         path, tokenizer = parent
         inside = [field.removeprefix(f"{path}.") for field in typed if field.startswith(f"{path}.")]
         fill_sizes(tokenizer, inside, name=f"{name}.{path}")
-    firm = {field for field, default in fields_of(model_module(config).Model).items() if isinstance(default, Required)}
+    firm = {
+        field for field, default in fields_of(model_module(config).Model).items() if isinstance(default, Required)
+    }
     for size in _sizes(config, name):
         *outer, field = size.path
         node, dotted = config.model, ".".join(("model", *size.path))
         for key in outer:
             node = node[key]
-        set_here = dotted in typed or (not outer and field in firm - {"text_vocab_size"})
+        # What has no default was set by somebody, though not by a flag; a vocabulary's size only limits it.
+        required = not outer and isinstance(defaults[field], Required) and field != "text_vocab_size"
+        set_here = required or dotted in typed
         old = node[field]
         fits = old == size.value or (size.least and old is not None and old >= size.value)
         if set_here and old is not None and not fits:
@@ -133,7 +137,7 @@ def _released_sizes(part: str, cls: type, source: str, model: ConfigDict, field:
 
 
 def _config_beside(source: str) -> Path | None:
-    """config.json of released weights: in their folder, beside their file, or in the hub's cache; None elsewhere."""
+    """config.json of released weights, in their folder, beside their file or in the hub's cache; None elsewhere."""
     path = Path(source)
     if path.exists():
         return hub.find(path if path.is_dir() else path.parent, ("config.json",))

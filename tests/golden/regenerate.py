@@ -26,11 +26,12 @@ def one_step(name: str) -> dict:
     from fakes import fake_batch, fake_variables
 
     from t2i_jax import models
+    from t2i_jax.config import load_config
     from t2i_jax.loop.optimizer import make_optimizer
     from t2i_jax.loop.state import State
     from t2i_jax.loop.step import make_step
 
-    config = import_module(f"configs.{name}").get_config("smoke")
+    config = load_config(f"{name}:smoke")
     task, model = import_module(f"t2i_jax.tasks.{config.task}"), models.build(config)
     batch = fake_batch(config, config.batch_size)
     shapes = jax.eval_shape(functools.partial(task.init, model), jax.random.key(0), batch)
