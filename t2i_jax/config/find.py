@@ -68,8 +68,10 @@ def find_config(name: str) -> tuple[Path, str]:
     else:
         names = list(dict.fromkeys(known.partition(":")[0] for known in known_configs()))
         if first not in names:
-            near = "".join(f"; did you mean {match!r}?" for match in get_close_matches(first, names, 1))
-            raise UserError(f"there is no config {first!r}{near}; choose one of {', '.join(names)}, or name a file")
+            near = "".join(f" did you mean {match!r}?" for match in get_close_matches(first, names, 1))
+            raise UserError(
+                f"there is no config {first!r};{near} choose one of {', '.join(names)}, or name a file, PATH.py"
+            )
         path = packaged_folder() / f"{first}.py"
     variants = variants_of(path)
     if variant and variant not in variants:

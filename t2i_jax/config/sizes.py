@@ -56,9 +56,7 @@ def fill_sizes(config: ConfigDict, typed: Collection[str] = (), *, name: str = "
         path, tokenizer = parent
         inside = [field.removeprefix(f"{path}.") for field in typed if field.startswith(f"{path}.")]
         fill_sizes(tokenizer, inside, name=f"{name}.{path}")
-    firm = {
-        field for field, default in fields_of(model_module(config).Model).items() if isinstance(default, Required)
-    }
+    defaults = fields_of(model_module(config).Model)
     for size in _sizes(config, name):
         *outer, field = size.path
         node, dotted = config.model, ".".join(("model", *size.path))

@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-import grain
 import msgpack
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
@@ -68,7 +67,7 @@ def _check(call, *args):
         ) from None
 
 
-def open_tokens(folder: str | Path, digest: str) -> grain.MapDataset:
+def open_tokens(folder: str | Path, digest: str) -> "grain.MapDataset":
     """Open shards after checking whose they are and that they are whole.
 
     Args:
@@ -81,6 +80,8 @@ def open_tokens(folder: str | Path, digest: str) -> grain.MapDataset:
     Raises:
       UserError: another tokenizer's shards, or a damaged or missing one.
     """
+    import grain  # a second; who samples reads no tokens
+
     return grain.MapDataset.source(_source(folder, digest)).map(_unpack)
 
 
@@ -94,7 +95,7 @@ def read_tokens(folder: str | Path, digest: str) -> tuple[np.ndarray, list[list[
     return np.stack([row["ids"] for row in rows]), [row["captions"] for row in rows]
 
 
-def _source(folder: str | Path, digest: str) -> grain.sources.ArrayRecordDataSource:
+def _source(folder: str | Path, digest: str) -> "grain.sources.ArrayRecordDataSource":
     folder = Path(folder)
     way_out = f"delete {folder} to encode the pictures again"
     try:
@@ -106,6 +107,8 @@ def _source(folder: str | Path, digest: str) -> grain.sources.ArrayRecordDataSou
         raise UserError(
             f"tokens in {folder} were made by tokenizer {made_by[:12]}, this run's is {digest[:12]}; {way_out}"
         )
+    import grain
+
     return grain.sources.ArrayRecordDataSource([str(folder / name) for name in manifest["files"]])
 
 
