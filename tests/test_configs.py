@@ -122,5 +122,5 @@ def test_a_field_that_a_config_file_misspells_is_refused(part, changes, said):
 def test_a_field_of_the_loss_that_has_no_default_must_be_set():
     config = read_config("dalle:smoke")
     del config.loss.text_weight
-    with pytest.raises(UserError, match="config.loss lacks 'text_weight', which has no default"):
+    with pytest.raises(UserError, match=r"config.loss lacks 'text_weight', which has no default"):
         complete(config)

@@ -94,7 +94,7 @@ def test_weights_that_would_have_to_be_fetched_leave_sizes_as_the_config_has_the
         ({"model__text_len": 16}, "config.model.text_len is 16, but 12 follows from config.data.text_len 12"),
         (
             {"model__codebook_size": 32},
-            "config.model.codebook_size is 32, but 64 follows from config.tokenizer.model",
+            "config.model.codebook_size is 32, but 64 follows from config.tokenizer.",
         ),
         ({"model__num_tokens": 16}, "config.model.num_tokens is 16, but 24 follows from config.tokenizer.model"),
         ({"model__encoder__max_positions": 6}, "config.model.encoder.max_positions is 6, but 12 follows from"),
@@ -135,10 +135,9 @@ def test_filling_again_changes_nothing():
 
 
 def test_weights_that_cannot_be_are_one_line(sources, tmp_path):
-    bert, gpt2 = sources
     way_out = "or train from scratch: config.encoder_weights=''"
     for source, said in (
-        (gpt2, "has model_type gpt2; this model computes with bert alone"),
+        (sources[1], "has model_type gpt2; this model computes with bert alone"),
         (tmp_path, f"folder {tmp_path} holds no config.json"),
         ("no such/na me/at all", "is neither a folder here nor the name of a model"),
     ):

@@ -30,9 +30,9 @@ def refused(command, data_dir, tmp_path):
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["--config"], "choose one of configs/"),
-        (["--config=elsewhere/patch_vqvae.py"], "does not exist; choose one of configs/"),
-        (["--config=configs"], "'configs' does not exist; choose one of configs/"),
+        (["--config"], "argument --config: expected one argument"),
+        (["--config=elsewhere/patch_vqvae.py"], "does not exist; choose one of dalle:digits, "),
+        (["--config=configs"], "there is no config 'configs'; choose one of dalle, "),
         (
             ["--config", "configs/patch_vqvae.py:smok"],
             "no variant 'smok'; choose one of configs/patch_vqvae.py:digits",

@@ -35,7 +35,8 @@ def complete(config: ConfigDict) -> ConfigDict:
         complete(parent[1])
     _add(config.model, model_fields(config), "config.model")
     if config.sampling:
-        _add(config.sampling, fields_of(sampler_of(config)), "config.sampling")
+        named = {"name": config.sampling.name} if "name" in config.sampling else {}
+        _add(config.sampling, named | fields_of(sampler_of(config)), "config.sampling")
     _add(config.loss, _loss_fields(config), "config.loss")
     return config
 
@@ -111,7 +112,13 @@ def _options(make: type | partial) -> dict[str, float]:
 
 
 def _loss_fields(config: ConfigDict) -> dict[str, Any]:
-    parameters = inspect.signature(import_module(f"t2i_jax.tasks.{config.task}").loss_fn).parameters.values()
+    try:
+        task = import_module(f"t2i_jax.tasks.{config.task}")
+    except ModuleNotFoundError as error:
+        raise UserError(f"config.task {config.task!r} names no task: {error}") from None
+    if not hasattr(task, "loss_fn"):  # several losses, whose settings the task knows
+        return dict(config.loss)
+    parameters = inspect.signature(task.loss_fn).parameters.values()
     return {
         parameter.name: Required(object) if parameter.default is parameter.empty else parameter.default
         for parameter in parameters

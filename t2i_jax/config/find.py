@@ -60,6 +60,7 @@ def find_config(name: str) -> tuple[Path, str]:
     first, variant = re.fullmatch(r"(.*\.py|[^:]*):?(.*)", name, re.DOTALL).groups()
     if first.endswith(".py"):
         path = Path(first)
+        first = str(path)
         known = ", ".join(known_configs(path.parent) or known_configs())
         if not path.is_file():
             raise UserError(f"config {first!r} does not exist; choose one of {known}")
