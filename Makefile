@@ -29,11 +29,11 @@ PROMPTS := \
 	--prompt "a purple four left of a cyan six" \
 	--prompt "an orange one below a white three"
 
-.PHONY: help quickstart test lint lock .venv
+.PHONY: help quickstart test test-long lint lock .venv
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@sed -n 's/^\([a-z.]*\):.*## \(.*\)/make \1 - \2/p' Makefile
+	@sed -n 's/^\([a-z.-]*\):.*## \(.*\)/make \1 - \2/p' Makefile
 
 quickstart: $(CORE_STAMP) ## train a tokenizer and a translator on captioned digits, sample, evaluate
 	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 XLA_FLAGS="$(CPU_FLAGS) $$XLA_FLAGS" \
@@ -42,8 +42,11 @@ quickstart: $(CORE_STAMP) ## train a tokenizer and a translator on captioned dig
 	.venv/bin/t2i sample --run $(RUN)/translator $(PROMPTS) -n 2 --out $(RUN)/samples.png
 	.venv/bin/t2i evaluate --run $(RUN)/translator
 
-test: lint ## lint, then the whole suite (EXTRAS=dev,parity adds the parity tests)
+test: lint ## lint, then the fast lane of the tests (EXTRAS=dev,parity adds the parity tests)
 	.venv/bin/python -m pytest -n 2
+
+test-long: lint ## lint, then every test: base sizes, every fault at every moment, the installed wheel
+	.venv/bin/python -m pytest -n 2 --long
 
 lint: $(TEST_STAMP) ## ruff
 	.venv/bin/ruff check .
@@ -62,10 +65,10 @@ define install
 	@touch $(2)
 endef
 
-$(CORE_STAMP): pyproject.toml requirements.lock
+$(CORE_STAMP): pyproject.toml setup.py requirements.lock
 	$(call install,.,$@)
 
-$(TEST_STAMP): pyproject.toml requirements.lock
+$(TEST_STAMP): pyproject.toml setup.py requirements.lock
 	$(call install,.[$(EXTRAS)],$@ $(CORE_STAMP))
 
 lock: $(CORE_STAMP) ## resolve the newest versions afresh and write requirements.lock

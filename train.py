@@ -1,36 +1,13 @@
-"""Train a model.
+"""Train a model; `t2i train` is the same, for those who installed the package.
 
     python train.py --config=configs/translator.py --workdir=runs/mine --config.optim.lr=1e-3
 
 The same command again continues a stopped run. The loop is t2i_jax/loop/train.py.
 """
 
-import os
 import sys
 
-from absl import app, flags, logging
-
-from t2i_jax.errors import UserError
-from t2i_jax.loop.command_line import parse_flags
-from t2i_jax.loop.train import train
-
-
-def main(argv) -> None:
-    logging.set_verbosity(logging.WARNING)
-    config = flags.FLAGS.config
-    workdir = flags.FLAGS.workdir or os.path.join("runs", config.name)
-    try:
-        train(config, workdir, accept_config_change=flags.FLAGS.accept_config_change)
-    except UserError as error:
-        print(f"train.py: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        print(f"train.py: {error}; what was saved before stands, and the same command continues", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("train.py: interrupted; the last checkpoint stands, and the same command continues", file=sys.stderr)
-        sys.exit(130)
-
+from t2i_jax import cli
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse_flags)
+    sys.exit(cli.main(["train", *sys.argv[1:]], program="train.py"))

@@ -25,8 +25,8 @@ import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import t2i_jax
-from configs import dalle, translator
 from t2i_jax import encode, files, runs
+from t2i_jax.config import load_config
 from t2i_jax.evals import faithfulness
 from t2i_jax.evals.detector import Detector
 from t2i_jax.loop import dry_run
@@ -74,8 +74,8 @@ def main():
 
 def configs(arguments) -> dict:
     """The two models, on one tokenizer."""
-    ours = dalle.get_config("smoke" if arguments.smoke else "digits")
-    theirs = translator.get_config("smoke" if arguments.smoke else "grid")
+    ours = load_config(f"dalle:{'smoke' if arguments.smoke else 'digits'}")
+    theirs = load_config(f"translator:{'smoke' if arguments.smoke else 'grid'}")
     if arguments.smoke:
         theirs.tokenizer = ours.tokenizer
         theirs.model.num_tokens = theirs.model.decoder.positions = ours.model.num_tokens

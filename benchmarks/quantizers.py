@@ -12,8 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from configs import vqvae
 from t2i_jax import files
+from t2i_jax.config import load_config
 from t2i_jax.loop.train import train
 from t2i_jax.nn.quantizers import KINDS
 
@@ -33,7 +33,7 @@ def main():
     arguments = parser.parse_args()
     print("| quantizer | usage | perplexity | PSNR, dB | s |\n|---|---|---|---|---|")
     for name, changes in ROWS.items():
-        config = vqvae.get_config("digits")
+        config = load_config("vqvae:digits")
         config.data.data_dir = arguments.data_dir
         config.steps = config.eval_every = config.checkpoint_every = arguments.steps
         changes = {"quantizer": name} | changes

@@ -11,7 +11,6 @@ import argparse
 import sys
 import time
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -22,6 +21,7 @@ import numpy as np
 from t2i_jax.stages.dry_run import batch_of
 
 from t2i_jax import models, sampling
+from t2i_jax.config import load_config
 
 
 def make_up(shapes: dict) -> dict:
@@ -76,7 +76,7 @@ def main():
     drawn = []
     for name in arguments.configs:
         file, variant = name.split(":")
-        config = import_module(f"configs.{file}").get_config(variant)
+        config = load_config(f"{file}:{variant}")
         config.batch_size = arguments.batch_size or config.batch_size
         config.model.dtype = arguments.dtype or config.model.get("dtype", "float32")
         rate, resident, scratch, state = train(config, arguments.steps)

@@ -1,10 +1,14 @@
-"""Fields that every experiment has."""
+"""Fields that every experiment has: those of the loop, those of each data set, those of all that sample tokens."""
 
 import ml_collections
 
 
 def base() -> ml_collections.ConfigDict:
-    """Defaults of the loop. Each experiment adds `name`, `task`, `model_name`, `model`, `data`, `loss`."""
+    """Defaults of the loop. Each experiment adds `name`, `task`, `model_name`, `model`, `data`, `loss`.
+
+    Of `model`, `sampling`, `loss` and `optim` it lists what differs from the defaults of the model, the sampler, the
+    loss and the optimizer; sizes that follow from the data, the tokenizer or released weights are filled in.
+    """
     config = ml_collections.ConfigDict()
     config.seed = 0
     config.steps = 1000  # optimizer steps
@@ -16,17 +20,6 @@ def base() -> ml_collections.ConfigDict:
     config.sharding_rules = ()  # (regular expression of a parameter's path, mesh axes of its last axes)
 
     config.optim = ml_collections.ConfigDict()  # see `t2i_jax.loop.optimizer.Optim`
-    config.optim.lr = 1e-3
-    config.optim.warmup = 100  # updates from lr / warmup to lr
-    config.optim.schedule = "cosine"  # after the warm-up, down to 0: "cosine", "linear"; or "constant"
-    config.optim.b1 = 0.9
-    config.optim.b2 = 0.999
-    config.optim.weight_decay = 0.0  # on matrices only
-    config.optim.clip = 1.0  # global gradient norm; 0 = no clip
-    config.optim.restarts = ()  # (step, rate): the schedule starts again there, from that rate
-    config.optim.lr_multipliers = {}  # by part of the model; 0 freezes a part
-    config.optim.muon = 0.0  # multiplier of lr for kernels, which Muon then trains; 0 = AdamW for all
-    config.optim.muon_exclude = ("head", "output", "logits", "mu", "logvar", "to_codes", "patches")
     config.ema = 0.0  # decay of the averaged parameters that are sampled from; 0 = off
 
     config.log_every = 50
@@ -35,23 +28,10 @@ def base() -> ml_collections.ConfigDict:
     config.keep_checkpoints = 2
     config.upkeep_every = 0  # steps between two calls of the task's `upkeep`; 0 = it has none
 
+    config.model = ml_collections.ConfigDict()
+    config.loss = ml_collections.ConfigDict()
     config.sampling = ml_collections.ConfigDict()  # empty for a tokenizer: it draws nothing
     return config
-
-
-def quantizers() -> ml_collections.ConfigDict:
-    """Options of each kind of quantizer (`t2i_jax.nn.quantizers.KINDS`); a model reads those of its own."""
-    averages = {"decay": 0.99, "commitment": 0.25}  # of use and codes; weight of what binds features
-    return ml_collections.ConfigDict(
-        {
-            "ema": averages,
-            "gradient": averages,
-            "l2": {**averages, "lookup_width": 8},
-            "rotation": averages,
-            "gumbel": {"temperature": 1.0, "kl_weight": 5e-4},
-            "fsq": {},
-        }
-    )
 
 
 def digits() -> ml_collections.ConfigDict:
@@ -63,7 +43,7 @@ def digits() -> ml_collections.ConfigDict:
     data.train = "train"  # TFDS splits; parts of one as TFDS writes them: "train[:55000]"
     data.validation = "validation"
     data.corrupt = "skip"  # pictures that cannot be read are skipped and named; "refuse" stops instead
-    data.image_size = 32  # H = W of its pictures; `config.model` reads it
+    data.image_size = 32  # H = W of its pictures
     data.channels = 3
     return data
 
@@ -102,8 +82,15 @@ def coco() -> ml_collections.ConfigDict:
     return data
 
 
+def smoke(config) -> None:
+    """Make a small experiment of a config: two steps on the tiny set, everything at each of them."""
+    config.data.name = "captioned_digits/tiny"
+    config.steps, config.batch_size, config.optim.warmup = 2, 8, 1
+    config.log_every = config.eval_every = config.checkpoint_every = 1
+
+
 def on_tokens(config, tokenizer, data) -> None:
-    """Set what experiments share that learn to draw tokens; `config.model` must be there.
+    """Set what experiments share that learn to draw tokens.
 
     Args:
       config: of the experiment.
@@ -118,8 +105,7 @@ def on_tokens(config, tokenizer, data) -> None:
     # One value, two places: overriding either field overrides both.
     for field in ("name", "source", "data_dir", "train", "validation", "corrupt"):
         tokenizer.data[field] = data.get_ref(field)
-    tokenizer.model.codebook_size = config.model.get_ref("codebook_size")
-    config.loss = {}
+    config.model.text_vocab_size = 64  # V, at most, where the vocabulary is made of the captions
     config.shown_captions = (  # drawn at every evaluation; never among the prompts a run is scored by
         "a green five",
         "a white two",

@@ -12,23 +12,24 @@ of COCO; its weights are also what `t2i convert openai-dvae` makes a run of.
 
 from configs import base
 
-VARIANTS = ("digits", "openai", "smoke")
 
-
-def get_config(variant: str = "digits"):
+def dvae(data):
+    """What the variants share; of the model they list their own."""
     config = base.base()
-    config.name = f"dvae-{variant}"
     config.task = "dvae"
     config.model_name = "dvae"
-    config.data = base.coco() if variant == "openai" else base.digits()
+    config.data = data
+    return config
+
+
+def digits():
+    config = dvae(base.digits())
     config.model = {
         "codebook_size": 512,
-        "image_size": config.data.get_ref("image_size"),
         "width": 32,
         "code_width": 64,
         "groups": 3,  # a token stands for 4 x 4 pixels
         "blocks": 1,
-        "dtype": "float32",
     }
     config.loss = {
         "temperature": 1 / 16,  # of the relaxation, from 1 down a cosine
@@ -44,18 +45,36 @@ def get_config(variant: str = "digits"):
     config.steps = 700
     config.eval_every = 350
     config.checkpoint_every = 350
-    if variant == "openai":
-        config.model.update({"codebook_size": 8192, "width": 256, "code_width": 128, "blocks": 2})
-        config.model.groups = 4
-        config.loss.update({"temperature_steps": 150_000, "kl_weight": 6.6, "kl_steps": 5000})
-        config.kmeans_examples, config.optim.lr_multipliers = 0, {}
-        config.steps, config.batch_size, config.ema = 3_000_000, 512, 0.999
-        config.optim.update({"lr": 1e-4, "warmup": 0, "weight_decay": 1e-4, "clip": 1.0})
-        config.log_every, config.eval_every, config.checkpoint_every = 100, 10_000, 10_000
-    if variant == "smoke":
-        config.data.name = "captioned_digits/tiny"
-        config.model.update({"codebook_size": 64, "width": 8, "code_width": 16})
-        config.kmeans_examples = 8
-        config.steps, config.batch_size, config.optim.warmup = 2, 8, 1
-        config.log_every = config.eval_every = config.checkpoint_every = 1
+    return config
+
+
+def openai():
+    config = dvae(base.coco())  # the model's defaults are the released one
+    config.loss = {
+        "temperature": 1 / 16,
+        "temperature_steps": 150_000,
+        "kl_weight": 6.6,
+        "kl_steps": 5000,
+    }
+    config.kmeans_examples = 0
+    config.steps, config.batch_size, config.ema = 3_000_000, 512, 0.999
+    config.optim.update({"lr": 1e-4, "warmup": 0, "weight_decay": 1e-4, "clip": 1.0})
+    config.log_every, config.eval_every, config.checkpoint_every = 100, 10_000, 10_000
+    return config
+
+
+def smoke():
+    config = digits()
+    config.model.update({"codebook_size": 64, "width": 8, "code_width": 16})
+    config.kmeans_examples = 8
+    base.smoke(config)
+    return config
+
+
+VARIANTS = {"digits": digits, "openai": openai, "smoke": smoke}
+
+
+def get_config(variant: str = "digits"):
+    config = VARIANTS[variant]()
+    config.name = f"dvae-{variant}"
     return config

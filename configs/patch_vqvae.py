@@ -9,47 +9,52 @@ Measured on 2 CPU cores (AMD EPYC, no accelerator, 2026-11-24) on the whole vali
 
 from configs import base
 
-VARIANTS = ("digits", "digits_long", "photos", "smoke")
 
-
-def get_config(variant: str = "digits"):
+def digits():
     config = base.base()
-    config.name = f"patch_vqvae-{variant}"
     config.task = "reconstruct"
     config.model_name = "patch_vqvae"
-    config.data = base.photos() if variant == "photos" else base.digits()
-    config.model = {
-        "codebook_size": 2048,
-        "image_size": config.data.get_ref("image_size"),
-        "hues": 16,
-        "gains": 112,
-        "block": 16,
-        "patch": 8,
-        "residual_depth": 1,
-        "width": 256,
-        "decoder_layers": 2,
-        "quantizer": "ema",  # a key of t2i_jax.nn.quantizers.KINDS
-        "quantizer_options": base.quantizers(),
-        "dtype": "float32",
-    }
-    config.loss = {"foreground_weight": 2.0}
+    config.data = base.digits()
+    config.model.codebook_size = 2048
+    config.loss.foreground_weight = 2.0
     config.kmeans_examples = 8000  # pictures that the codebook's k-means start looks at
     config.upkeep_every = 20  # steps between two revivals of dead codes
     config.steps = 700
     config.eval_every = 700
     config.checkpoint_every = 350
-    if variant == "digits_long":
-        config.data.name = "captioned_digits/fine"
-        config.model.codebook_size = 4096
-        config.steps = 2000
-    if variant == "photos":
-        config.model.codebook_size = 1024
-        config.loss.foreground_weight = 1.0
-        config.kmeans_examples = 2000
-    if variant == "smoke":
-        config.data.name = "captioned_digits/tiny"
-        config.model.update({"codebook_size": 64, "hues": 8, "gains": 8, "width": 32})
-        config.kmeans_examples = 64
-        config.steps, config.batch_size, config.optim.warmup, config.upkeep_every = 2, 8, 1, 1
-        config.log_every = config.eval_every = config.checkpoint_every = 1
+    return config
+
+
+def digits_long():
+    config = digits()
+    config.data.name = "captioned_digits/fine"
+    config.model.codebook_size = 4096
+    config.steps = 2000
+    return config
+
+
+def photos():
+    config = digits()
+    config.data = base.photos()
+    config.model.codebook_size = 1024
+    config.loss.foreground_weight = 1.0
+    config.kmeans_examples = 2000
+    return config
+
+
+def smoke():
+    config = digits()
+    config.model.update({"codebook_size": 64, "hues": 8, "gains": 8, "width": 32})
+    config.kmeans_examples = 64
+    config.upkeep_every = 1
+    base.smoke(config)
+    return config
+
+
+VARIANTS = {"digits": digits, "digits_long": digits_long, "photos": photos, "smoke": smoke}
+
+
+def get_config(variant: str = "digits"):
+    config = VARIANTS[variant]()
+    config.name = f"patch_vqvae-{variant}"
     return config

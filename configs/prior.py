@@ -17,55 +17,53 @@ unguided_tokens 0 the scores are 0.426 and 0.446, but places (0.49) and orders (
 
 from configs import base, patch_vqvae, vqvae
 
-VARIANTS = ("digits", "mnist", "cifar10", "smoke")
 
-CLASSES = {  # their captions
-    "mnist": tuple("0123456789"),
-    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-}
+def prior(tokenizer, data):
+    """What the variants share."""
+    config = base.base()
+    config.task = "prior"
+    config.model_name = "pixelcnn"
+    config.model.encoder = {"width": 128, "heads": 4, "mlp_width": 512, "layers": 2, "dropout": 0.0}
+    base.on_tokens(config, tokenizer, data)
+    config.steps = 1000
+    return config
+
+
+def digits():
+    return prior(patch_vqvae.get_config("digits"), base.digits())
+
+
+def classes(tokenizer, data, names):
+    """Pictures with a class each, its name their caption; neither was trained yet."""
+    config = prior(tokenizer, data)
+    config.model.kernel = 5
+    config.shown_captions = names
+    config.steps, config.eval_every, config.checkpoint_every = 20_000, 2000, 1000
+    config.optim.lr = 1e-3
+    config.sampling.update({"temperature": 1.0, "min_p": 0.0, "unguided_tokens": 0, "guidance_scale": 1.0})
+    return config
+
+
+def mnist():
+    return classes(vqvae.get_config("mnist"), base.mnist(), tuple("0123456789"))
+
+
+def cifar10():
+    names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+    return classes(vqvae.get_config("cifar10"), base.cifar10(), names)
+
+
+def smoke():
+    config = prior(patch_vqvae.get_config("smoke"), base.digits())
+    config.model.update({"width": 32, "encoder": {"width": 32, "layers": 1, "mlp_width": 64}})
+    base.smoke(config)
+    return config
+
+
+VARIANTS = {"digits": digits, "mnist": mnist, "cifar10": cifar10, "smoke": smoke}
 
 
 def get_config(variant: str = "digits"):
-    config = base.base()
+    config = VARIANTS[variant]()
     config.name = f"prior-{variant}"
-    config.task = "prior"
-    config.model_name = "pixelcnn"
-    config.model = {
-        "codebook_size": 2048,
-        "num_tokens": 24,
-        "grid": (6, 4),
-        "text_vocab_size": 64,
-        "text_len": 12,
-        "conditional": True,
-        "width": 128,
-        "heads": 4,
-        "layers": 5,
-        "kernel": 3,
-        "dtype": "float32",
-        "encoder": {
-            "width": 128,
-            "heads": 4,
-            "mlp_width": 512,
-            "layers": 2,
-            "max_positions": 12,
-            "dropout": 0.0,
-        },
-    }
-    tokenizer = (vqvae if variant in CLASSES else patch_vqvae).get_config(variant)
-    data = {"mnist": base.mnist, "cifar10": base.cifar10}.get(variant, base.digits)()
-    base.on_tokens(config, tokenizer, data)
-    config.steps = 1000
-    if variant in CLASSES:  # neither was trained yet
-        side = 7 if variant == "mnist" else 8
-        config.model.update({"codebook_size": 512, "num_tokens": side * side, "grid": (side, side), "kernel": 5})
-        config.shown_captions = CLASSES[variant]
-        config.steps, config.eval_every, config.checkpoint_every = 20_000, 2000, 1000
-        config.optim.lr = 1e-3
-        config.sampling.update({"temperature": 1.0, "min_p": 0.0, "unguided_tokens": 0, "guidance_scale": 1.0})
-    if variant == "smoke":
-        config.data.name = "captioned_digits/tiny"
-        config.model.update({"codebook_size": 64, "width": 32})
-        config.model.encoder.update({"width": 32, "layers": 1, "mlp_width": 64})
-        config.steps, config.batch_size, config.optim.warmup = 2, 8, 1
-        config.log_every = config.eval_every = config.checkpoint_every = 1
     return config

@@ -30,8 +30,6 @@ How each choice was made is in docs/recipe-digits.md. The smoke variant only sho
 
 from configs import base, dvae, patch_vqvae, vqvae
 
-VARIANTS = ("digits", "digits_long", "transformer", "grid", "photos", "coco", "coco_report", "smoke")
-
 PHOTO_CAPTIONS = (
     "a smiling astronaut in an orange suit",
     "a ginger cat with green eyes",
@@ -47,98 +45,117 @@ COCO_CAPTIONS = (
 )
 
 
-def get_config(variant: str = "digits"):
+def translator(tokenizer, data):
+    """What the variants share: a small encoder and decoder, from scratch."""
     config = base.base()
-    config.name = f"translator-{variant}"
     config.task = "translate"
     config.model_name = "translator"
-    coco = variant in ("coco", "coco_report")
-    shape = {"width": 160, "heads": 5, "mlp_width": 640, "dropout": 0.0}
-    config.model = {
-        "codebook_size": 2048,
-        "num_tokens": 24,
-        "text_vocab_size": 64,
-        "text_len": 12,
-        "dtype": "float32",
-        "encoder": {**shape, "layers": 2, "max_positions": 12},
-        "decoder": {**shape, "layers": 3, "positions": 24},
-    }
-    if variant == "grid":
-        tokenizer = vqvae.get_config("digits")
-    else:
-        tokenizer = dvae.get_config("openai") if coco else patch_vqvae.get_config(variant)
-    data = {"photos": base.photos, "coco": base.coco, "coco_report": base.coco}.get(variant, base.digits)()
+    small = {"width": 160, "heads": 5, "mlp_width": 640, "dropout": 0.0}
+    config.model = {"encoder": {**small, "layers": 2}, "decoder": {**small, "layers": 3}}
     base.on_tokens(config, tokenizer, data)
     config.data.code_noise = 0.0  # share of decoder inputs replaced by random codes, against exposure bias
     config.encoder_weights = ""  # a released BERT, its folder or its name on the hub; "" starts from scratch
     config.decoder_weights = ""  # a released GPT-2, likewise; its token table and head always start anew
     config.steps = 2000
-    if variant == "digits":
-        config.steps = 1200
-    if variant in ("digits", "smoke"):
-        config.optim.muon = 2.0  # binds digits to their places early; with AdamW alone that is a lottery too
-    if variant == "digits_long":
-        config.data.name = "captioned_digits/fine"
-        config.model.codebook_size = 4096
-        config.steps = 4000
-        config.eval_every = 2000
-        config.checkpoint_every = 1000
-    if variant == "grid":  # 8 x 8 tokens of one codebook, beside configs/dalle.py; nothing in it was tuned
-        config.model.codebook_size = 512
-        config.model.num_tokens = config.model.decoder.positions = 64
-        config.sampling.unguided_tokens = 0
-    if variant == "transformer":  # the original one: sinusoids, post-norm, nothing learned before it starts
-        config.model_name = "transformer"
-        del config.model.encoder, config.model.decoder
-        config.model.update({**shape, "encoder_layers": 2, "decoder_layers": 3})
-        config.tokenizer_start = False
-    if variant == "photos":
-        config.model.codebook_size = 1024
-        config.model.num_tokens = config.model.decoder.positions = 96
-        config.steps, config.batch_size = 1200, 32
-        config.shown_captions = PHOTO_CAPTIONS
-        config.sampling.unguided_tokens, config.sampling.guidance_scale = 0, 1.0
-    if coco:  # BERT-base, GPT-2 and OpenAI's dVAE (t2i convert openai-dvae): the report's experiment done right
-        half = {"width": 768, "heads": 12, "mlp_width": 3072, "layers": 12, "dropout": 0.1, "remat": True}
-        config.model.update(
-            {
-                "codebook_size": 8192,
-                "num_tokens": 1024,
-                "text_vocab_size": 30_522,
-                "text_len": 64,
-                "dtype": "bfloat16",
-                "encoder": {**half, "max_positions": 64},
-                "decoder": {**half, "positions": 1024},
-            }
-        )
-        config.data.text_len = 64
-        config.encoder_weights, config.decoder_weights = "bert-base-uncased", "gpt2"
-        config.tokenizer_start, config.shown_captions = False, COCO_CAPTIONS
-        config.steps, config.batch_size, config.accumulate = 50_000, 256, 4
-        config.optim.update({"lr": 5e-4, "warmup": 2000, "b2": 0.98, "weight_decay": 0.01})
-        # What was learned elsewhere moves slowly; what is new in GPT-2, its table and its reading of BERT, fast.
-        new = ("gpt2/token_embed", "ln_cross_attn", "cross_attn")
-        config.optim.lr_multipliers = {"bert": 0.1, "gpt2": 0.1} | dict.fromkeys(new, 1.0)
-        config.log_every, config.eval_every, config.checkpoint_every = 100, 2500, 1000
-        config.sampling.update(
-            {"temperature": 1.0, "min_p": 0.0, "top_p": 0.95, "unguided_tokens": 0, "guidance_scale": 3.0}
-        )
-    if variant == "coco_report":  # its recipe to the letter, as the control (section 2.2); the rest as HF's Trainer
-        config.data.caption_dropout = 0.0
-        config.model.dtype = "float32"
-        config.model.encoder.remat = config.model.decoder.remat = False
-        config.batch_size, config.accumulate = 24, 3
-        config.optim.update({"lr": 3e-3, "warmup": 10, "schedule": "linear", "b2": 0.999, "weight_decay": 0.0})
-        config.optim.restarts = (
-            (10_000, 1.8e-3),
-            (25_000, 1.5e-3),
-        )  # in between down to 0, the report shows no numbers
-        config.optim.lr_multipliers = {}
-        config.sampling.update({"temperature": 0.0, "top_p": 1.0, "guidance_scale": 1.0})
-    if variant == "smoke":
-        config.data.name = "captioned_digits/tiny"
-        tiny = {"width": 32, "layers": 1, "heads": 2, "mlp_width": 64}
-        config.model.update({"codebook_size": 64, "encoder": tiny, "decoder": tiny})
-        config.steps, config.batch_size, config.optim.warmup = 2, 8, 1
-        config.log_every = config.eval_every = config.checkpoint_every = 1
+    return config
+
+
+def digits():
+    config = translator(patch_vqvae.get_config("digits"), base.digits())
+    config.optim.muon = 2.0  # binds digits to their places early; with AdamW alone that is a lottery too
+    config.steps = 1200
+    return config
+
+
+def digits_long():
+    config = translator(patch_vqvae.get_config("digits_long"), base.digits())
+    config.data.name = "captioned_digits/fine"
+    config.steps = 4000
+    config.eval_every = 2000
+    config.checkpoint_every = 1000
+    return config
+
+
+def transformer():  # the original one: sinusoids, post-norm, nothing learned before it starts
+    config = translator(patch_vqvae.get_config("digits"), base.digits())
+    config.model_name = "transformer"
+    del config.model.encoder, config.model.decoder
+    config.model.update({"width": 160, "heads": 5, "mlp_width": 640, "dropout": 0.0})
+    config.model.update({"encoder_layers": 2, "decoder_layers": 3})
+    config.tokenizer_start = False
+    return config
+
+
+def grid():  # 8 x 8 tokens of one codebook, beside configs/dalle.py; nothing in it was tuned
+    config = translator(vqvae.get_config("digits"), base.digits())
+    config.sampling.unguided_tokens = 0
+    return config
+
+
+def photos():
+    config = translator(patch_vqvae.get_config("photos"), base.photos())
+    config.steps, config.batch_size = 1200, 32
+    config.shown_captions = PHOTO_CAPTIONS
+    config.sampling.update({"unguided_tokens": 0, "guidance_scale": 1.0})
+    return config
+
+
+def coco():  # BERT-base, GPT-2 and OpenAI's dVAE (t2i convert openai-dvae): the report's experiment done right
+    config = translator(dvae.get_config("openai"), base.coco())
+    config.model = {  # the rest is as released, which are the defaults
+        "text_vocab_size": 30_522,
+        "dtype": "bfloat16",
+        "encoder": {"remat": True},
+        "decoder": {"remat": True},
+    }
+    config.data.text_len = 64
+    config.encoder_weights, config.decoder_weights = "bert-base-uncased", "gpt2"
+    config.tokenizer_start, config.shown_captions = False, COCO_CAPTIONS
+    config.steps, config.batch_size, config.accumulate = 50_000, 256, 4
+    config.optim.update({"lr": 5e-4, "warmup": 2000, "weight_decay": 0.01})
+    # What was learned elsewhere moves slowly; what is new in GPT-2, its table and its reading of BERT, fast.
+    new = ("gpt2/token_embed", "ln_cross_attn", "cross_attn")
+    config.optim.lr_multipliers = {"bert": 0.1, "gpt2": 0.1} | dict.fromkeys(new, 1.0)
+    config.log_every, config.eval_every, config.checkpoint_every = 100, 2500, 1000
+    config.sampling = {"name": "autoregressive", "top_p": 0.95, "guidance_scale": 3.0}
+    return config
+
+
+def coco_report():  # its recipe to the letter, as the control (section 2.2); the rest as HF's Trainer
+    config = coco()
+    config.data.caption_dropout = 0.0
+    config.model = {"text_vocab_size": 30_522}
+    config.batch_size, config.accumulate = 24, 3
+    config.optim.update({"lr": 3e-3, "warmup": 10, "schedule": "linear", "b2": 0.999, "weight_decay": 0.0})
+    # In between down to 0, the report shows no numbers.
+    config.optim.restarts = ((10_000, 1.8e-3), (25_000, 1.5e-3))
+    config.optim.lr_multipliers = {}
+    config.sampling = {"name": "autoregressive", "temperature": 0.0}
+    return config
+
+
+def smoke():
+    config = translator(patch_vqvae.get_config("smoke"), base.digits())
+    config.optim.muon = 2.0
+    tiny = {"width": 32, "layers": 1, "heads": 2, "mlp_width": 64}
+    config.model.update({"encoder": tiny, "decoder": tiny})
+    base.smoke(config)
+    return config
+
+
+VARIANTS = {
+    "digits": digits,
+    "digits_long": digits_long,
+    "transformer": transformer,
+    "grid": grid,
+    "photos": photos,
+    "coco": coco,
+    "coco_report": coco_report,
+    "smoke": smoke,
+}
+
+
+def get_config(variant: str = "digits"):
+    config = VARIANTS[variant]()
+    config.name = f"translator-{variant}"
     return config

@@ -14,26 +14,13 @@ mnist, mnist_ae, cifar10: not measured.
 
 from configs import base
 
-VARIANTS = ("digits", "mnist", "mnist_ae", "cifar10", "cifar10_resnet", "smoke")
 
-
-def get_config(variant: str = "digits"):
+def digits():
     config = base.base()
-    config.name = f"vae-{variant}"
     config.task = "autoencode"
     config.model_name = "vae"
-    sets = {"mnist": base.mnist, "mnist_ae": base.mnist, "cifar10": base.cifar10, "cifar10_resnet": base.cifar10}
-    config.data = sets.get(variant, base.digits)()
-    config.model = {
-        "image_size": config.data.get_ref("image_size"),
-        "channels": config.data.get_ref("channels"),
-        "latent": 64,
-        "width": 32,
-        "variational": True,
-        "encoder": "conv",  # or "resnet"
-        "backbone": {"depth": 50, "stage": 4, "frozen": True},  # of a ResNet
-        "pretrained": variant == "cifar10_resnet",  # False trains a ResNet from scratch
-    }
+    config.data = base.digits()
+    config.model = {"latent": 64, "backbone": {"depth": 50}}  # of a ResNet: --config.model.encoder=resnet
     config.backbone_weights = "microsoft/resnet-50"  # a name on the hub, or a folder with model.safetensors
     config.loss = {
         "likelihood": "gaussian",  # or "bernoulli"
@@ -43,20 +30,58 @@ def get_config(variant: str = "digits"):
     }
     config.steps = 1500
     config.optim.lr = 2e-3
-    if variant in ("mnist", "mnist_ae"):
-        config.loss.likelihood = "bernoulli"
-        config.model.latent = 20
-        config.model.variational = variant == "mnist"
-        config.steps = 5000
-    if variant == "cifar10_resnet":
-        config.model.encoder = "resnet"
-    if variant in ("cifar10", "cifar10_resnet"):
-        config.model.update({"latent": 128, "width": 64})
-        config.steps = 20_000
-        config.loss.kl_warmup = 2000
-    if variant == "smoke":
-        config.data.name = "captioned_digits/tiny"
-        config.model.update({"latent": 8, "width": 4})
-        config.steps, config.batch_size, config.optim.warmup, config.loss.kl_warmup = 2, 8, 1, 1
-        config.log_every = config.eval_every = config.checkpoint_every = 1
+    return config
+
+
+def mnist():
+    config = digits()
+    config.data = base.mnist()
+    config.loss.likelihood = "bernoulli"
+    config.model.latent = 20
+    config.steps = 5000
+    return config
+
+
+def mnist_ae():
+    config = mnist()
+    config.model.variational = False
+    return config
+
+
+def cifar10():
+    config = digits()
+    config.data = base.cifar10()
+    config.model.update({"latent": 128, "width": 64})
+    config.loss.kl_warmup = 2000
+    config.steps = 20_000
+    return config
+
+
+def cifar10_resnet():
+    config = cifar10()
+    config.model.update({"encoder": "resnet", "pretrained": True})
+    return config
+
+
+def smoke():
+    config = digits()
+    config.model.update({"latent": 8, "width": 4})
+    config.loss.kl_warmup = 1
+    base.smoke(config)
+    return config
+
+
+VARIANTS = {
+    "digits": digits,
+    "mnist": mnist,
+    "mnist_ae": mnist_ae,
+    "cifar10": cifar10,
+    "cifar10_resnet": cifar10_resnet,
+    "smoke": smoke,
+}
+
+
+def get_config(variant: str = "digits"):
+    config = VARIANTS[variant]()
+    config.name = f"vae-{variant}"
     return config

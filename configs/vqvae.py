@@ -10,55 +10,83 @@ mnist, cifar10, coco: not measured.
 
 from configs import base
 
-VARIANTS = ("digits", "mnist", "cifar10", "coco", "photos", "smoke")
 
-
-def get_config(variant: str = "digits"):
+def vqvae(data):
+    """What the variants share: a small convolutional model and a codebook that follows the features."""
     config = base.base()
-    config.name = f"vqvae-{variant}"
     config.task = "reconstruct"
     config.model_name = "vqvae"
-    sets = {"mnist": base.mnist, "cifar10": base.cifar10, "coco": base.coco, "photos": base.photos}
-    config.data = sets.get(variant, base.digits)()
-    config.model = {
-        "codebook_size": 512,
-        "image_size": config.data.get_ref("image_size"),
-        "channels": config.data.get_ref("channels"),
-        "encoder": "conv",  # or "resnet"
-        "backbone": {"depth": 101, "stage": 1, "frozen": True},  # of a ResNet
-        "pretrained": False,  # a ResNet starts from backbone_weights
-        "downsampling": 4,
-        "width": 64,
-        "code_width": 32,
-        "residual_blocks": 2,
-        "quantizer": "ema",  # a key of t2i_jax.nn.quantizers.KINDS
-        "quantizer_options": base.quantizers(),
-        "dtype": "float32",
-    }
+    config.data = data
+    # Stage 1 of a ResNet, should it be the encoder, has as many tokens as `downsampling` 4.
+    config.model = {"codebook_size": 512, "width": 64, "code_width": 32, "backbone": {"stage": 1}}
     config.backbone_weights = "microsoft/resnet-101"  # a name on the hub, or a folder with model.safetensors
-    config.loss = {"foreground_weight": 2.0 if variant == "digits" else 1.0}
+    config.loss.foreground_weight = 1.0
     config.kmeans_examples = 500  # pictures that the codebook's k-means start looks at; 0 switches it off
     config.upkeep_every = 20  # steps between two revivals of dead codes
     config.steps = 1000
     config.eval_every = 1000
     config.checkpoint_every = 500
-    if variant in ("mnist", "cifar10", "coco"):  # the report's; the plain encoder: --config.model.encoder=conv
-        config.model.encoder, config.model.pretrained = "resnet", True
-        config.model.width, config.model.code_width = 128, 64
-        config.steps, config.eval_every, config.checkpoint_every = 20_000, 2000, 1000
-    if variant == "coco":
-        config.model.codebook_size, config.model.width = 8192, 256
-        config.model.downsampling, config.model.backbone.stage = 8, 2
-        config.steps = 100_000
-    if variant == "photos":  # overfitted: what the model can keep of pictures without a grammar
-        config.model.codebook_size, config.model.code_width, config.model.downsampling = 2048, 16, 2
-        config.kmeans_examples = 100
-        config.steps, config.batch_size, config.eval_every = 2400, 16, 2400
-        config.optim.lr = 2e-3
-    if variant == "smoke":
-        config.data.name = "captioned_digits/tiny"
-        config.model.update({"codebook_size": 64, "width": 16, "code_width": 8})
-        config.kmeans_examples = 64
-        config.steps, config.batch_size, config.optim.warmup, config.upkeep_every = 2, 8, 1, 1
-        config.log_every = config.eval_every = config.checkpoint_every = 1
+    return config
+
+
+def digits():
+    config = vqvae(base.digits())
+    config.loss.foreground_weight = 2.0
+    return config
+
+
+def report(data):
+    """The report's encoder, a released ResNet; the plain one: --config.model.encoder=conv."""
+    config = vqvae(data)
+    config.model.update({"encoder": "resnet", "pretrained": True, "width": 128, "code_width": 64})
+    config.steps, config.eval_every, config.checkpoint_every = 20_000, 2000, 1000
+    return config
+
+
+def mnist():
+    return report(base.mnist())
+
+
+def cifar10():
+    return report(base.cifar10())
+
+
+def coco():
+    config = report(base.coco())
+    config.model.update({"codebook_size": 8192, "width": 256, "downsampling": 8, "backbone": {"stage": 2}})
+    config.steps = 100_000
+    return config
+
+
+def photos():  # overfitted: what the model can keep of pictures without a grammar
+    config = vqvae(base.photos())
+    config.model.update({"codebook_size": 2048, "code_width": 16, "downsampling": 2})
+    config.kmeans_examples = 100
+    config.steps, config.batch_size, config.eval_every = 2400, 16, 2400
+    config.optim.lr = 2e-3
+    return config
+
+
+def smoke():
+    config = vqvae(base.digits())
+    config.model.update({"codebook_size": 64, "width": 16, "code_width": 8})
+    config.kmeans_examples = 64
+    config.upkeep_every = 1
+    base.smoke(config)
+    return config
+
+
+VARIANTS = {
+    "digits": digits,
+    "mnist": mnist,
+    "cifar10": cifar10,
+    "coco": coco,
+    "photos": photos,
+    "smoke": smoke,
+}
+
+
+def get_config(variant: str = "digits"):
+    config = VARIANTS[variant]()
+    config.name = f"vqvae-{variant}"
     return config

@@ -174,31 +174,14 @@ def read_only():
 
 @pytest.fixture
 def command(monkeypatch, capsys):
-    """The command line of train.py, in this process: `code, lines on stderr = command(*argv)`.
-
-    Flags are fresh in each call, because absl parses a set of flags only once.
-    """
-    from absl import flags
-    from ml_collections import config_flags
-
-    import train
-    from t2i_jax.loop import command_line
+    """The command line of train.py, in this process: `code, lines on stderr = command(*argv)`."""
+    from t2i_jax import cli
 
     def call(*argv, cwd=REPO):
-        values = flags.FlagValues()
-        config_flags.DEFINE_config_file("config", None, "", flag_values=values)
-        flags.DEFINE_string("workdir", None, "", flag_values=values)
-        flags.DEFINE_bool("accept_config_change", False, "", flag_values=values)
-        # Grain and others go on reading the true flags.
-        monkeypatch.setattr(train, "flags", SimpleNamespace(FLAGS=values))
-        monkeypatch.setattr(command_line, "flags", SimpleNamespace(FLAGS=values, Error=flags.Error))
-        argv = ["train.py", *map(str, argv)]
-        monkeypatch.setattr(sys, "argv", argv)  # where config_flags looks for overrides
         monkeypatch.chdir(cwd)
         capsys.readouterr()
-        code = 0
         try:
-            train.main(train.parse_flags(argv))
+            code = cli.main(["train", *map(str, argv)], program="train.py")
         except SystemExit as exit_:
             code = exit_.code
         out, err = capsys.readouterr()
@@ -211,15 +194,15 @@ def command(monkeypatch, capsys):
 @pytest.fixture
 def smoke_config(data_dir, smoke_run, tmp_path):
     """`smoke_config("vqvae")`: a config's smoke variant on the shared data and, where it needs one, tokenizer."""
-    from importlib import import_module
+    from t2i_jax.config import load_config
 
     def build(name):
-        config = import_module(f"configs.{name}").get_config("smoke")
+        config = load_config(f"{name}:smoke")
         config.data.data_dir = str(data_dir)
         if "tokenizer_run" in config:
             shared = config.tokenizer.model_name == "patch_vqvae"  # else it trains one of its own first
             config.tokenizer_run = str(smoke_run.tokenizer if shared else tmp_path / "tokenizer")
-        return config.lock()
+        return config
 
     return build
 

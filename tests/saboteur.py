@@ -14,9 +14,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from absl import app
 
-import train
+from t2i_jax import cli
 from t2i_jax.loop import setup
 
 
@@ -172,7 +171,7 @@ def main():
     for action, moment in faults:
         plant(action, moment)
     sys.argv[0] = "train.py"
-    app.run(train.main, flags_parser=train.parse_flags)
+    sys.exit(cli.main(["train", *sys.argv[1:]], program="train.py"))
 
 
 if __name__ == "__main__":

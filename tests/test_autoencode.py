@@ -10,8 +10,8 @@ import optax
 import pytest
 from fakes import fake_variables
 
-from configs import vae as config_file
 from t2i_jax import losses, models
+from t2i_jax.config import load_config
 from t2i_jax.evals import autoencoding
 from t2i_jax.models import vae
 from t2i_jax.tasks import autoencode
@@ -70,7 +70,7 @@ def test_a_plain_autoencoder_has_no_kl_term():
     assert set(metrics) == {"loss", "log_likelihood", "psnr"}
     assert float(loss) == pytest.approx(-float(metrics["log_likelihood"]) / SIZE, rel=1e-6)
     assert float(loss_of(model, params, images, beta=9.0)[0]) == float(loss)
-    config = config_file.get_config("mnist_ae")
+    config = load_config("vae:mnist_ae")
     shape = jax.ShapeDtypeStruct((2, 28, 28, 1), jnp.float32)
     shapes = jax.eval_shape(models.build(config).init, jax.random.key(0), shape)
     assert "logvar" not in shapes["params"]

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 import t2i_jax
-from configs import vae
 from t2i_jax import cli, files, pipelines, runs
+from t2i_jax.config import load_config
 from t2i_jax.errors import UserError
 from t2i_jax.evals import autoencoding
 from t2i_jax.loop.train import train
@@ -20,7 +20,7 @@ SHAPE = (32, 32, 3)
 
 
 def smoke(data_dir, **changes):
-    config = vae.get_config("smoke")
+    config = load_config("vae:smoke")
     config.update_from_flattened_dict({"data.data_dir": str(data_dir), **changes})
     return config.lock()
 

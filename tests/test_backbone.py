@@ -10,8 +10,8 @@ import safetensors.numpy
 from fakes import fake_variables
 from flax.core import FrozenDict
 
-from configs import patch_vqvae, vae, vqvae
 from t2i_jax import tasks
+from t2i_jax.config import load_config
 from t2i_jax.convert import resnet
 from t2i_jax.errors import UserError
 from t2i_jax.loop import dry_run
@@ -89,7 +89,7 @@ def released(tmp_path):
 
 
 def test_released_weights_replace_the_backbone_and_nothing_else(released):
-    config = vqvae.get_config("mnist")
+    config = load_config("vqvae:mnist")
     config.backbone_weights, config.kmeans_examples = str(released), 0
     before = variables_of()
     rest = {name: tree for name, tree in before.items() if name != "params"}
@@ -101,7 +101,7 @@ def test_released_weights_replace_the_backbone_and_nothing_else(released):
 
 
 def test_without_weights_the_way_out_is_training_from_scratch(monkeypatch, tmp_path):
-    config = vae.get_config("cifar10_resnet")
+    config = load_config("vae:cifar10_resnet")
     config.backbone_weights = str(tmp_path)
     with pytest.raises(
         UserError, match=r"holds no model.safetensors.*train from scratch: config.model.pretrained=F"
@@ -119,7 +119,7 @@ def test_only_a_resnet_that_starts_from_released_weights_is_frozen():
         (phase,) = tasks.make(config).phases()
         return split(params, phase.trains)[0]
 
-    for config in (vqvae.get_config("mnist"), vae.get_config("cifar10_resnet")):
+    for config in (load_config("vqvae:mnist"), load_config("vae:cifar10_resnet")):
         assert trained(config) == {"decoder": {"features": 2}}
         config.model.pretrained = False
         assert trained(config) == params
@@ -127,7 +127,7 @@ def test_only_a_resnet_that_starts_from_released_weights_is_frozen():
         assert trained(config) == params
         config.model.encoder, config.model.backbone.frozen = "conv", True
         assert trained(config) == params
-    assert trained(patch_vqvae.get_config()) == params
+    assert trained(load_config("patch_vqvae")) == params
 
 
 def test_a_resnet_from_scratch_is_trained():
@@ -152,14 +152,14 @@ def test_a_resnet_from_scratch_is_trained():
 
 @pytest.mark.parametrize("variant", ["mnist", "cifar10", "coco"])
 def test_the_plain_encoder_needs_no_released_weights(variant, tmp_path):
-    config = vqvae.get_config(variant)
+    config = load_config(f"vqvae:{variant}")
     config.backbone_weights, config.model.encoder = str(tmp_path), "conv"
     tasks.make(config).check(tmp_path)
     assert tasks.make(config).find_weights() is None
 
 
 def test_a_run_with_a_checkpoint_asks_for_no_released_weights(tmp_path):
-    config = vqvae.get_config("mnist")
+    config = load_config("vqvae:mnist")
     config.backbone_weights = str(tmp_path / "pruned")
     with pytest.raises(UserError, match="pruned"):
         tasks.make(config).check(tmp_path)
@@ -168,7 +168,7 @@ def test_a_run_with_a_checkpoint_asks_for_no_released_weights(tmp_path):
 
 
 def test_pmap_trains_no_resnet(tmp_path):
-    config = vqvae.get_config("mnist")
+    config = load_config("vqvae:mnist")
     config.model.pretrained, config.parallel = False, "pmap"
     with pytest.raises(UserError, match=r"^config.parallel 'pmap' normalises each device's images apart"):
         tasks.make(config).check(tmp_path)
@@ -176,7 +176,7 @@ def test_pmap_trains_no_resnet(tmp_path):
 
 def test_what_a_frozen_resnet_would_cost_is_known_with_micro_batches_too():
     """No optimizer holds anything for it."""
-    config = vqvae.get_config("mnist")
+    config = load_config("vqvae:mnist")
     config.model.update({"width": 16, "code_width": 8, "residual_blocks": 0, "codebook_size": 16})
     config.model.backbone.depth = 50
     config.batch_size = 4

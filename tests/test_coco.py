@@ -13,8 +13,8 @@ from coco import GOOD, SKIPPED, captions_of, jpeg, write_coco
 from PIL import Image
 from tensorflow_datasets.core import shuffle
 
-from configs import translator
 from t2i_jax import encode, files, tasks
+from t2i_jax.config import load_config
 from t2i_jax.data import images, pipeline, skipped
 from t2i_jax.data.sources import coco_captions_2017
 from t2i_jax.errors import UserError
@@ -246,7 +246,7 @@ class FakeTokenizer:
 @pytest.fixture
 def task(manual, tmp_path):
     """A translator's, prepared on the toy."""
-    config = translator.get_config("smoke")
+    config = load_config("translator:smoke")
     config.data.update({"name": NAME, "data_dir": str(tmp_path), "caption_dropout": 0.0, "code_noise": 0.0})
     config.model.codebook_size, config.model.num_tokens = 64, 4
     config.tokenizer_run = str(tmp_path / "tokenizer")

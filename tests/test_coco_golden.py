@@ -16,8 +16,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from worlds import assert_same_checkpoint
 
-from configs import translator
 from t2i_jax import runs
+from t2i_jax.config import load_config
 from t2i_jax.loop import overfit
 from t2i_jax.loop.metrics import Metrics
 from t2i_jax.loop.train import train
@@ -57,22 +57,29 @@ def shrunk(folder):
     weights = released_like(released.gpt2_tensors(), 1)
     gpt2 = released.write(folder / "gpt2", weights, config=released.GPT2_JSON | {"n_layer": LAYERS})
 
-    config = translator.get_config("coco")
-    config.data.name, config.data.data_dir = "coco_captions_2017/tiny", str(folder)
-    config.data.image_size = config.tokenizer.data.image_size = 16
-    config.tokenizer.model.update({"width": 8, "code_width": 4, "groups": 3, "blocks": 1})
-    config.tokenizer.update({"steps": 4, "batch_size": 4})
-    half = {"width": released.D, "layers": LAYERS, "heads": 2, "mlp_width": released.M}
-    config.model.update({"codebook_size": 32, "num_tokens": 16, "text_vocab_size": released.V, "text_len": 10})
-    config.model.encoder.update({**half, "max_positions": 10})
-    config.model.decoder.update({**half, "positions": 16})
-    config.data.text_len = 10
-    config.encoder_weights, config.decoder_weights = str(bert), str(gpt2)
-    config.tokenizer_run = str(folder / "tokenizer")
+    fields = {
+        "data.name": "coco_captions_2017/tiny",
+        "data.data_dir": folder,
+        "data.image_size": 16,
+        "data.text_len": 10,
+        "tokenizer.data.image_size": 16,
+        "tokenizer.steps": 4,
+        "tokenizer.batch_size": 4,
+        "tokenizer.model.codebook_size": 32,
+        "tokenizer.model.width": 8,
+        "tokenizer.model.code_width": 4,
+        "tokenizer.model.groups": 3,
+        "tokenizer.model.blocks": 1,
+        "tokenizer_run": folder / "tokenizer",
+        "encoder_weights": bert,
+        "decoder_weights": gpt2,
+        "steps": STEPS,
+        "log_every": 10,
+    }
+    config = load_config("translator:coco", [f"--config.{name}={value}" for name, value in fields.items()])
     config.batch_size //= 32
     config.optim.lr *= 20
     config.optim.warmup //= 100
-    config.steps, config.log_every = STEPS, 10
     return config
 
 

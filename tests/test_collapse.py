@@ -11,8 +11,8 @@ import numpy as np
 import optax
 import pytest
 
-from configs import vqvae
 from t2i_jax import tasks
+from t2i_jax.config import load_config
 from t2i_jax.evals.reconstruction import codebook_health
 from t2i_jax.nn import codebooks
 from t2i_jax.tasks import reconstruct
@@ -23,7 +23,7 @@ K, STEPS, EVERY, SIDE = 256, 160, 10, 16
 @pytest.fixture(scope="module")
 def images(data_dir):
     """Middles of training pictures."""
-    config = vqvae.get_config("smoke")
+    config = load_config("vqvae:smoke")
     config.data.data_dir = str(data_dir)
     train = tasks.make(config).prepare(data_dir, {}).splits["train"]
     return jnp.stack([train[i]["image"][8 : 8 + SIDE, 8 : 8 + SIDE] for i in range(256)]).astype(jnp.float32) / 255
@@ -31,7 +31,7 @@ def images(data_dir):
 
 @functools.cache
 def build(kind):
-    config = vqvae.get_config("smoke")
+    config = load_config("vqvae:smoke")
     config.model.update({"codebook_size": K, "quantizer": kind, "image_size": SIDE, "residual_blocks": 0})
     config.model.downsampling = 2
     config.model.quantizer_options[kind].decay = 0.9  # a run of so few steps forgets faster

@@ -3,8 +3,10 @@
 import shutil
 
 import pytest
+from absl import flags
 
-from t2i_jax import files, runs
+from t2i_jax import cli, files, runs
+from t2i_jax.config import load_config
 
 VQVAE = "--config=configs/patch_vqvae.py:smoke"
 
@@ -29,7 +31,7 @@ def refusal(command, *argv):
         ),
         (["--config=configs/nope.py"], "configs/translator.py:digits"),
         (["--config=configs/base.py"], "is no experiment"),
-        (["--confg=configs/patch_vqvae.py"], "Did you mean: config"),
+        (["--confg=configs/patch_vqvae.py"], "did you mean --config?"),
         ([], "--config is missing; choose one of"),
         ([VQVAE, "x"], "'x' is no flag"),
     ],
@@ -137,3 +139,81 @@ def test_an_unreadable_checkpoint_gives_way_to_the_one_before(command, smoke_run
     assert any(line.startswith("warning: checkpoint 2 ") for line in lines)
     assert "continuing from step 1" in lines
     assert runs.read_weights(run)[3] == runs.read_weights(smoke_run.tokenizer)[3]
+
+
+OUTSIDE = """
+from configs import sibling, vae
+
+def get_config(variant="small"):
+    config = VARIANTS[variant]()
+    config.name = variant
+    return config
+
+def small():
+    config = load_config("vae:smoke")
+    config.model.latent = sibling.LATENT
+    return config
+
+VARIANTS = {"small": small}
+"""
+
+
+@pytest.fixture
+def outside(tmp_path):
+    """A config file of one's own, beside another that it imports."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "sibling.py").write_text("LATENT = 5\n")
+    (tmp_path / "mine" / "experiment.py").write_text(OUTSIDE)
+    return tmp_path / "mine" / "experiment.py"
+
+
+def test_a_config_outside_the_checkout_trains_and_is_examined(command, outside, data_dir, tmp_path, capsys):
+    argv = [f"--workdir={tmp_path / 'run'}", f"--config.data.data_dir={data_dir}", "--config.steps=1"]
+    code, lines = command(f"--config={outside}:small", *argv, cwd=tmp_path)
+    assert code == 0, lines
+    assert runs.read_config(tmp_path / "run").model.latent == 5
+    capsys.readouterr()
+    assert cli.main(["doctor", "--config", str(outside), "--dry-run"]) == 0
+    assert "parameters" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "import sibling\ndef get_config(): pass\n",
+            "No module named 'sibling'); a config imports its siblings as in",
+        ),
+        ("def get_config(): return 1 / 0\n", "cannot be run (ZeroDivisionError: division by zero)"),
+        ("def get_config(): return {}\n", "returns a dict, no ml_collections.ConfigDict"),
+        ("def get_config(:\n", "is no Python file"),
+    ],
+)
+def test_a_config_file_that_cannot_be_run_is_one_line(command, outside, text, expected):
+    outside.write_text(text)
+    assert expected in refusal(command, f"--config={outside}")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("transltor", "there is no config 'transltor'; did you mean 'translator'?"),
+        ("translator:smok", "translator has no variant 'smok'; choose one of translator:digits, "),
+    ],
+)
+def test_names_that_are_none(command, name, expected):
+    assert expected in refusal(command, f"--config={name}")
+
+
+def test_values_after_a_space_and_flags_of_truth(command, tmp_path):
+    (tmp_path / "file").write_text("")
+    argv = ["--config.steps", "3", "--noconfig.fsdp", "--config", "vae:smoke", "--workdir", tmp_path / "file"]
+    assert "choose another --workdir" in refusal(command, *argv)
+    assert "'3' is no flag" in refusal(command, *argv, "--config.fsdp", "3")
+
+
+def test_no_flag_of_the_process_is_touched():
+    before = set(flags.FLAGS)
+    load_config("vae:smoke", ["--config.steps=3"])
+    assert set(flags.FLAGS) == before
+    assert not {"config", "workdir", "accept_config_change"} & before

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import json
+from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 
@@ -11,96 +12,114 @@ import jax.numpy as jnp
 import pytest
 from fakes import fake_batch
 
-from t2i_jax import models, sampling
-from t2i_jax.loop.command_line import known_configs
+from t2i_jax import models, sampling, tasks
+from t2i_jax.config import complete, known_configs, load_config
+from t2i_jax.config.find import read_config
+from t2i_jax.errors import UserError
 from t2i_jax.loop.optimizer import make_schedule
 from t2i_jax.nn import quantizers
 
 FOLDER = Path(__file__).parents[1] / "configs"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "base")
-EXPERIMENTS = [Path(known).name.split(".py:") for known in known_configs(FOLDER)]
+EXPERIMENTS = known_configs()
 
 
 @functools.cache
-def build(name, variant):
-    return import_module(f"configs.{name}").get_config(variant)
+def build(experiment):
+    return load_config(experiment)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_file_names_its_variants_and_has_a_smoke_test(name):
     module = import_module(f"configs.{name}")
-    variants = [variant for known, variant in EXPERIMENTS if known == name]
+    variants = [known.partition(":")[2] for known in EXPERIMENTS if known.startswith(f"{name}:")]
     assert variants == list(module.VARIANTS)  # read from the text, without running it
     assert "smoke" in variants
     assert inspect.signature(module.get_config).parameters["variant"].default in variants
     assert f"--config=configs/{name}.py" in module.__doc__
 
 
-@pytest.mark.parametrize(("name", "variant"), EXPERIMENTS)
-def test_every_experiment_has_what_the_loop_reads(name, variant):
-    config = build(name, variant)
-    assert config.name == f"{name}-{variant}"
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_has_what_the_loop_reads(experiment):
+    config = build(experiment)
+    assert config.name == experiment.replace(":", "-")
     for field in ("seed", "steps", "batch_size", "accumulate", "checkpoint_every", "eval_every", "log_every"):
         assert isinstance(config[field], int), field
     assert config.steps > 0
     assert config.checkpoint_every <= config.steps
-    assert (config.steps <= 2) == (variant == "smoke")
+    assert (config.steps <= 2) == experiment.endswith(":smoke")
     make_schedule(config.optim, config.steps)
     assert bool(config.sampling) == ("tokenizer" in config)
     if config.sampling:
         sampling.check_guidance(sampling.make(config.sampling), config.data.caption_dropout)
-    task = import_module(f"t2i_jax.tasks.{config.task}")
-    assert callable(task.loss_fn)
-    assert not config.upkeep_every or callable(task.upkeep)
-    assert json.loads(config.to_json())["model"] == json.loads(config.model.to_json())
-    if "codebook_size" in config.model:
-        assert json.loads(config.to_json())["model"]["codebook_size"] == config.model.codebook_size
+    task = tasks.make(config)
+    assert task.phases()  # the loss has what it reads of the config
+    assert not config.upkeep_every or callable(task.between_steps)
+    own = [field.name for field in fields(import_module(f"t2i_jax.models.{config.model_name}").Model)]
+    assert set(config.model) == set(own) - {"parent", "name"}
+    stored = json.loads(config.to_json())
+    assert stored["model"] == json.loads(config.model.to_json())
+    assert None not in stored["model"].values()
     with pytest.raises(AttributeError):
-        config.lock().stepz = 3
+        config.stepz = 3
 
 
-@pytest.mark.parametrize(("name", "variant"), EXPERIMENTS)
-def test_every_model_builds_and_initialises(name, variant):
-    config = build(name, variant)
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_model_builds_and_initialises(experiment):
+    config = build(experiment)
     task = tasks.make(config)
     hash(task.model)  # jit takes it as static
-    shapes = jax.eval_shape(task.init, jax.random.key(0), fake_batch(config, 2))
+    shapes = jax.eval_shape(task.init, jax.random.key(0), fake_batch(task, 2))
     assert all(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
-    assert variant == "smoke" or config.model.get("codebook_size", 256) >= 256
+    assert experiment.endswith(":smoke") or config.model.get("codebook_size", 256) >= 256
 
 
-@pytest.mark.parametrize(("name", "variant"), EXPERIMENTS)
-def test_what_draws_tokens_fits_the_tokenizer_that_it_names(name, variant):
-    config = import_module(f"configs.{name}").get_config(variant)
-    if "tokenizer" not in config:
-        return
-    tokenizer = models.build(config.tokenizer)
-    assert tokenizer.num_tokens == config.model.num_tokens
-    if "decoder" in config.model:
-        assert config.model.decoder.positions == config.model.num_tokens
-    assert config.model.text_len == config.data.text_len
-    if "encoder" in config.model:
-        assert config.model.encoder.max_positions == config.model.text_len
+@pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if "tokenizer" in read_config(name)])
+def test_what_draws_tokens_names_the_run_that_the_tokenizers_config_trains(experiment):
+    config = load_config(experiment)
     assert config.tokenizer_run == f"runs/{config.tokenizer.name}"
-    # Its run is the one that the tokenizer's own config trains.
-    name, _, variant = config.tokenizer.name.partition("-")
-    assert config.tokenizer.to_json() == import_module(f"configs.{name}").get_config(variant).to_json()
+    assert config.tokenizer.to_json() == load_config(config.tokenizer.name.replace("-", ":", 1)).to_json()
     # One value in two places: an override reaches both.
-    config.model.codebook_size, config.data.name, config.data.data_dir = 320, "other", "elsewhere"
-    assert config.tokenizer.model.codebook_size == 320
+    config.data.name, config.data.data_dir = "other", "elsewhere"
     assert (config.tokenizer.data.name, config.tokenizer.data.data_dir) == ("other", "elsewhere")
 
 
 @pytest.mark.parametrize("kind", quantizers.KINDS)
 @pytest.mark.parametrize("name", ["patch_vqvae", "vqvae"])
 def test_one_field_changes_the_quantizer(name, kind):
-    config = import_module(f"configs.{name}").get_config("smoke")
+    config = load_config(f"{name}:smoke")
     config.model.quantizer = kind
     if name == "patch_vqvae":  # three codebooks, and FSQ's sizes are products of 4 to 8
         config.model.codebook_size, config.model.hues, config.model.gains = 48, 16, 16
-    options = config.model.quantizer_options[kind]
-    made = quantizers.make(kind, 64, 8)
-    assert {field: getattr(made, field) for field in options} == options.to_dict()  # the defaults
     model = models.build(config)
     images = jnp.zeros((1, 32, 32, 3))
     assert jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+
+
+def test_options_of_quantizers_come_from_their_classes():
+    options = load_config("vqvae:smoke", ["--config.model.quantizer_options.l2.decay=0.5"]).model.quantizer_options
+    assert options.l2.to_dict() == {"decay": 0.5, "commitment": 0.25, "lookup_width": 8}
+    assert set(options.gumbel) == {"temperature", "kl_weight"}
+    assert not options.fsq
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "said"),
+    [
+        ("model", {"widht": 3}, r"config.model has no field 'widht'; did you mean 'width'\?"),
+        ("sampling", {"temprature": 3}, r"config.sampling has no field 'temprature'; did you mean 'temperature'\?"),
+        ("loss", {"text_wieght": 3}, r"config.loss has no field 'text_wieght'; did you mean 'text_weight'\?"),
+    ],
+)
+def test_a_field_that_a_config_file_misspells_is_refused(part, changes, said):
+    config = read_config("dalle:smoke")
+    config[part].update(changes)
+    with pytest.raises(UserError, match=said):
+        complete(config)
+
+
+def test_a_field_of_the_loss_that_has_no_default_must_be_set():
+    config = read_config("dalle:smoke")
+    del config.loss.text_weight
+    with pytest.raises(UserError, match=r"config.loss lacks 'text_weight', which has no default"):
+        complete(config)

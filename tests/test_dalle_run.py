@@ -7,9 +7,8 @@ import pytest
 from dalles import K, N, S, V, batch, build, forward, model_and_params
 
 import t2i_jax
-from configs import dalle as dalle_config
-from configs import patch_vqvae
 from t2i_jax import cli, files, tasks
+from t2i_jax.config import load_config
 from t2i_jax.evals import diversity, faithfulness
 from t2i_jax.loop import overfit
 from t2i_jax.loop.train import train
@@ -42,7 +41,7 @@ def test_codes_that_are_alike_begin_alike():
         lambda x: jnp.full(x.shape, 7.0), jax.eval_shape(model.init, jax.random.key(0), *batch(1))
     )
     before, codebook = before["params"], rng.normal(3, 2, (K, 6))
-    task = tasks.make(dalle_config.get_config("smoke"))
+    task = tasks.make(load_config("dalle:smoke"))
     task.model = model
     after = task.from_tokenizer(before, codebook, np.zeros((N, 3)), jax.random.key(1))
     table, head = after["token_embed"]["embedding"], after["head"]
@@ -60,16 +59,6 @@ def test_codes_that_are_alike_begin_alike():
     assert after["row_embed"] is before["row_embed"]
 
 
-def fields(smoke_run, data_dir):
-    """Of the smoke variant on the shared tokenizer, whose 24 tokens lie in rows of four."""
-    return {
-        "tokenizer_run": str(smoke_run.tokenizer),
-        "data.data_dir": str(data_dir),
-        "model.num_tokens": 24,
-        "model.grid": (6, 4),
-    }
-
-
 @pytest.fixture(scope="module")
 def run(once, smoke_run, data_dir):
     def make(folder):
@@ -79,11 +68,10 @@ def run(once, smoke_run, data_dir):
 
 
 def smoke(smoke_run, data_dir):
-    config = dalle_config.get_config("smoke")
-    config.tokenizer = patch_vqvae.get_config("smoke")
-    config.update_from_flattened_dict(fields(smoke_run, data_dir))
-    config.tokenizer.data.data_dir = str(data_dir)
-    return config.lock()
+    config = complete(read_config("dalle:smoke"))
+    config.tokenizer, config.tokenizer_run = complete(read_config("patch_vqvae:smoke")), str(smoke_run.tokenizer)
+    config.data.data_dir = config.tokenizer.data.data_dir = str(data_dir)
+    return fill_sizes(config).lock()
 
 
 def test_training_logs_both_losses_and_scores_the_image(run):
@@ -122,19 +110,7 @@ def test_the_usual_commands_take_such_a_run(run, tmp_path, capsys, monkeypatch):
 
 def test_it_overfits_a_few_captions(smoke_run, data_dir, monkeypatch):
     monkeypatch.setattr(overfit, "STEPS", 50)
-    config = smoke(smoke_run, data_dir).unlock()
+    config = smoke(smoke_run, data_dir)
     config.optim.lr = 5e-3
-    found = overfit.measure(config.lock(), 3)
+    found = overfit.measure(config, 3)
     assert found["loss"] < 2.5
-
-
-def test_a_grid_that_does_not_fit_its_tokens_is_one_line(command, smoke_run, data_dir, tmp_path):
-    options = {"tokenizer_run": smoke_run.tokenizer, "data.data_dir": data_dir, "model.num_tokens": 24}
-    code, lines = command(
-        "--config=configs/dalle.py:smoke",
-        f"--workdir={tmp_path / 'run'}",
-        "--accept-config-change",
-        *(f"--config.{name}={value}" for name, value in options.items()),
-    )
-    assert code == 2
-    assert "config.model: grid 8 x 8 does not hold num_tokens 24" in lines[-1]

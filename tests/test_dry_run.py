@@ -4,8 +4,8 @@ import pytest
 from fakes import fake_batch
 
 from t2i_jax import cli, tasks
+from t2i_jax.config import load_config
 from t2i_jax.loop import dry_run
-from t2i_jax.loop.command_line import load_config
 
 
 def test_counts_by_hand():

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import t2i_jax
-from configs import dvae as configs
 from t2i_jax import losses
+from t2i_jax.config import load_config
 from t2i_jax.models.dvae import Model, map_pixels, pixels_of, unmap_pixels
 from t2i_jax.tasks import dvae
 
@@ -231,12 +231,12 @@ def test_a_run_is_trained_and_opened(command, data_dir, tmp_path):
     assert (tokenizer.codebook_size, tokenizer.num_tokens) == (64, 64)
     ids = tokenizer.tokenize(np.asarray(pictures(3, 32, 32)))
     assert tokenizer.detokenize(ids).shape == (3, 32, 32, 3)
-    assert tokenizer.codebook.shape == (64, configs.get_config("smoke").model.code_width)
+    assert tokenizer.codebook.shape == (64, load_config("dvae:smoke").model.code_width)
 
 
 def test_gradients_are_numbers():
     """The gradient of `jnp.max` between two groups is none where XLA computes the block before it twice."""
-    config, model = configs.get_config("openai"), build(groups=3)
+    config, model = load_config("dvae:openai"), build(groups=3)
 
     def loss_fn(params):
         batch = {"image": jnp.array(np.random.default_rng(0).random((4, 16, 16, 3), np.float32))}

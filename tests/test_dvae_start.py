@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import dvae as configs
 from t2i_jax import tasks
+from t2i_jax.config import load_config
 from t2i_jax.errors import UserError
 from t2i_jax.evals.reconstruction import codebook_health
 from t2i_jax.nn import codebooks
@@ -19,14 +19,14 @@ K = 64
 
 @functools.cache
 def built():
-    task = tasks.make(configs.get_config("smoke"))
+    task = tasks.make(load_config("dvae:smoke"))
     params = jax.jit(task.model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
     return task, task.model, params
 
 
 @pytest.fixture(scope="module")
 def pictures(data_dir):
-    config = configs.get_config("smoke")
+    config = load_config("dvae:smoke")
     config.data.data_dir, config.kmeans_examples = str(data_dir), 32
     task = tasks.make(config)
     task.prepare(data_dir, {})

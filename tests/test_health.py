@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 import t2i_jax
-from configs import patch_vqvae
 from t2i_jax import cli, losses
+from t2i_jax.config import load_config
 from t2i_jax.errors import UserError
 from t2i_jax.evals import health
 
@@ -49,7 +49,7 @@ class FakeTokenizer:
     """Four tokens a picture, of `levels` codes in turn."""
 
     def __init__(self, data_dir, levels):
-        self.config = patch_vqvae.get_config("smoke")
+        self.config = load_config("patch_vqvae:smoke")
         self.config.data.data_dir = str(data_dir)
         self.codebook_size, self.levels, self.kept = 64, levels, None
 

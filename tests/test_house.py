@@ -27,6 +27,7 @@ FLOORS = {
     "evals": 2.5,
     "tasks": 3,
     "loop": 4,
+    "config": 4.5,
     "": 5,  # t2i_jax/__init__.py, which hands out `load`
     "cli": 6,
 }

@@ -8,8 +8,8 @@ import pytest
 from torch_files import saved
 
 import t2i_jax
-from configs import dvae, translator
 from t2i_jax import cli, files, runs, tasks
+from t2i_jax.config import load_config
 from t2i_jax.convert import openai_dvae
 from t2i_jax.errors import UserError
 from t2i_jax.loop import continuing
@@ -102,7 +102,7 @@ def test_a_converted_run_is_opened_and_used(write, tmp_path, capsys, old):
 def test_its_config_is_that_of_the_config_file(write):
     config = openai_dvae.config_of(openai_dvae.read(*write(blocks=2)))
     assert config.pop("converted_from") == "openai-dvae"
-    expected = json.loads(dvae.get_config("openai").to_json())
+    expected = json.loads(load_config("dvae:openai").to_json())
     assert expected["model"] | {"codebook_size": K, "width": WIDTH, "code_width": CODE_WIDTH} == config.pop("model")
     del expected["model"]
     assert config == expected
@@ -174,14 +174,12 @@ def small(write, tmp_path):
     shapes = converted.shapes_of(config, np.zeros((1, 32, 32, 3), np.float32))
     run = tmp_path / "tokenizer"
     converted.write_run(run, config, openai_dvae.convert(source, shapes))
-    asked = translator.get_config("smoke")
-    asked.model.codebook_size, asked.model.num_tokens = K, 16
-    asked.tokenizer = dvae.get_config("openai")
-    asked.tokenizer.model.update({"codebook_size": K, "image_size": 32, "width": WIDTH, "code_width": CODE_WIDTH})
-    asked.tokenizer.model.blocks = 1
-    asked.tokenizer.data.name = asked.data.name
+    asked = complete(read_config("translator:smoke"))
+    asked.tokenizer = complete(read_config("dvae:openai"))
+    asked.tokenizer.model.update({"codebook_size": K, "width": WIDTH, "code_width": CODE_WIDTH, "blocks": 1})
+    asked.tokenizer.data.name, asked.tokenizer.data.image_size = asked.data.name, 32
     asked.tokenizer_run = str(run)
-    return run, asked
+    return run, fill_sizes(asked)
 
 
 def test_a_translator_may_name_it(small, data_dir, tmp_path):

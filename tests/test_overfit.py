@@ -3,9 +3,9 @@
 import pytest
 
 from t2i_jax import cli
+from t2i_jax.config import load_config
 from t2i_jax.errors import UserError
 from t2i_jax.loop import overfit
-from t2i_jax.loop.command_line import load_config
 
 
 @pytest.fixture

@@ -132,12 +132,7 @@ def test_the_sizes_of_a_config_are_whole(smoke_config):
 @pytest.fixture
 def refusal(command, data_dir, smoke_run, tmp_path, sources):
     def call(*changes):
-        shape = {"width": released.D, "layers": released.LAYERS, "mlp_width": released.M}
-        options = {
-            f"model.{half}.{name}": value for half in ("encoder", "decoder") for name, value in shape.items()
-        }
-        options |= {"model.text_vocab_size": released.V, "model.encoder.max_positions": 6, "model.text_len": 6}
-        options |= {"data.text_len": 6, "data.data_dir": data_dir, "tokenizer_run": smoke_run.tokenizer}
+        options = {"data.text_len": 6, "data.data_dir": data_dir, "tokenizer_run": smoke_run.tokenizer}
         options |= {"encoder_weights": sources[0], "decoder_weights": sources[1]} | dict(changes)
         argv = [f"--config.{name}={value}" for name, value in options.items()]
         code, lines = command(
@@ -156,13 +151,14 @@ def test_weights_that_do_not_fit_are_one_line_each(refusal, sources, monkeypatch
     bert, decoder = sources
     way_out = "or train from scratch: config.encoder_weights=''"
     said = refusal(("encoder_weights", decoder))
-    assert "holds no BERT" in said
+    assert "has model_type gpt2; this model computes with bert alone" in said
     assert said.endswith(way_out)
-    assert "holds no GPT-2" in refusal(("decoder_weights", bert))
-    assert "layers 3, not 2; name other weights, or change config.model.encoder" in refusal(
-        ("model.encoder.layers", 2)
+    assert "has model_type bert; this model computes with gpt2 alone" in refusal(("decoder_weights", bert))
+    assert (
+        f"config.model.encoder.layers is 2, but 3 follows from config.encoder_weights ({bert}/config.json)"
+        in refusal(("model.encoder.layers", 2))
     )
-    assert "vocab_size 43, not 44" in refusal(("model.text_vocab_size", 44))
+    assert "config.model.text_vocab_size is 44, but 43 follows" in refusal(("model.text_vocab_size", 44))
 
     def unreachable(*_, **__):
         raise ConnectionError("no network")

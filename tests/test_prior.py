@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import t2i_jax
-from configs import prior as prior_config
 from t2i_jax import cli, files, pipelines, runs
+from t2i_jax.config import load_config
 from t2i_jax.errors import UserError
 from t2i_jax.evals import diversity, faithfulness, report, tokens
 from t2i_jax.loop import continuing
@@ -19,7 +19,7 @@ PROMPTS = ["a red seven", "a blue one above a green two"]
 
 
 def smoke(smoke_run, data_dir):
-    config = prior_config.get_config("smoke")
+    config = load_config("prior:smoke")
     config.data.data_dir, config.tokenizer_run = str(data_dir), str(smoke_run.tokenizer)
     return config
 
@@ -153,7 +153,7 @@ def test_the_report_has_the_uniform_priors_score(pipe, run, monkeypatch):
     assert list(results["faithfulness"]["uniform"]) == [*faithfulness.CATEGORIES, "overall"]
 
 
-def test_a_grid_that_does_not_fit_its_tokens_is_one_line(command, smoke_run, data_dir, tmp_path):
+def test_a_grid_other_than_the_tokenizers_is_one_line(command, smoke_run, data_dir, tmp_path):
     code, lines = command(
         "--config=configs/prior.py:smoke",
         f"--workdir={tmp_path / 'run'}",
@@ -162,4 +162,4 @@ def test_a_grid_that_does_not_fit_its_tokens_is_one_line(command, smoke_run, dat
         "--config.model.grid=(5, 5)",
     )
     assert code == 2
-    assert "config.model: grid 5 x 5 does not hold num_tokens 24" in lines[-1]
+    assert "config.model.grid is (5, 5), but (6, 4) follows from config.tokenizer.model" in lines[-1]

@@ -30,9 +30,9 @@ def refused(command, data_dir, tmp_path):
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["--config"], "choose one of configs/"),
-        (["--config=elsewhere/patch_vqvae.py"], "does not exist; choose one of configs/"),
-        (["--config=configs"], "'configs' does not exist; choose one of configs/"),
+        (["--config"], "argument --config: expected one argument"),
+        (["--config=elsewhere/patch_vqvae.py"], "does not exist; choose one of dalle:digits, "),
+        (["--config=configs"], "there is no config 'configs'; choose one of dalle, "),
         (
             ["--config", "configs/patch_vqvae.py:smok"],
             "no variant 'smok'; choose one of configs/patch_vqvae.py:digits",
@@ -74,11 +74,20 @@ def test_good_ways_to_name_a_config(command, tmp_path):
     [
         ([VQVAE, "--workdir=/proc/run"], "run folder /proc/run cannot be written"),
         ([VQVAE, "--config.data.data_dir=/proc/data"], "/proc/data"),
-        ([TRANSLATOR, "--config.model.codebook_size=32"], "model.codebook_size: 64 -> 32"),
-        ([TRANSLATOR, "--config.model.num_tokens=16"], "config.model.num_tokens is 16, but tokenizer"),
+        (
+            [TRANSLATOR, "--config.model.codebook_size=32"],
+            "codebook_size is 32, but 64 follows from config.tokenizer.",
+        ),
+        (
+            [TRANSLATOR, "--config.model.num_tokens=16"],
+            "model.num_tokens is 16, but 24 follows from config.tok",
+        ),
         ([TRANSLATOR, "--config.model.text_vocab_size=10"], "the model reads at most 10"),
         ([TRANSLATOR, "--config.model.decoder.heads=5"], "config.model: width 32 is not divisible by 5 heads"),
-        ([TRANSLATOR, "--config.data.text_len=16"], "config.model: text has 16 tokens; the encoder reads 12"),
+        (
+            [TRANSLATOR, "--config.model.text_len=16"],
+            "model.text_len is 16, but 12 follows from config.data.",
+        ),
     ],
 )
 def test_stages_that_do_not_fit(argv, said, refused, smoke_run):
@@ -89,7 +98,7 @@ def test_stages_that_do_not_fit(argv, said, refused, smoke_run):
 
 def test_a_first_attempt_that_was_refused_leaves_no_text_tokenizer_to_go_by(refused, smoke_run, tmp_path):
     argv = [TRANSLATOR, f"--config.tokenizer_run={smoke_run.tokenizer}"]
-    assert "16 tokens" in refused(*argv, "--config.data.text_len=16")
+    assert "by 5 heads" in refused(*argv, "--config.model.decoder.heads=5")
     assert (tmp_path / "run" / "text_tokenizer.json").exists()
     assert "at most 10" in refused(*argv, "--config.model.text_vocab_size=10", "--accept-config-change")
 

@@ -7,7 +7,6 @@ are plain gradient descent: Adam would make whole steps of rounding errors where
 import os
 import subprocess
 import sys
-from importlib import import_module
 
 import jax
 import numpy as np
@@ -17,6 +16,7 @@ from fakes import fake_batch, fake_variables
 from flax.traverse_util import flatten_dict
 
 from t2i_jax import tasks
+from t2i_jax.config import load_config
 from t2i_jax.loop import setup, sharding
 
 STEPS, RATE = 4, 0.05
@@ -53,7 +53,7 @@ ON_TWO = {
 def build(name):
     """A set-up of the smoke config, and its state from made-up numbers in which a quarter of the codes is dead."""
     case = name.split("/")[0]
-    config = import_module(f"configs.{case.split('-')[0]}").get_config("smoke")
+    config = load_config(f"{case.split('-')[0]}:smoke")
     config.steps = STEPS
     config.update(ON_ONE[case] | ON_TWO.get(name, {}))
     built = setup.make(tasks.make(config))

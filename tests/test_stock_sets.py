@@ -17,8 +17,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.image_classification import cifar, mnist
 
-from configs import vae
 from t2i_jax import tasks
+from t2i_jax.config import load_config
 from t2i_jax.data import pipeline
 from t2i_jax.data.sources import open_split, stock
 from t2i_jax.errors import UserError
@@ -183,7 +183,7 @@ def test_the_real_sets_have_what_is_read(name):
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])
 def test_made_up_examples_go_all_the_way_to_a_batch(data_dir, name):
     """`tfds.testing.mock_data` needs no TensorFlow for a data source; of a prepared set it wants the folder."""
-    config = vae.get_config(name)
+    config = load_config(f"vae:{name}")
     config.data.update({"data_dir": str(data_dir), "train": "train[:15]", "validation": "train[15:]"})
     with tfds.testing.mock_data(num_examples=7, data_dir=str(next(data_dir.glob(f"{name}/*")))):
         splits, transform = tasks.make(config).prepare(data_dir, {})

@@ -17,9 +17,9 @@ from worlds import assert_same_checkpoint, checkpoint_of
 
 import t2i_jax
 from t2i_jax import files, runs, tasks
+from t2i_jax.config import known_configs
 from t2i_jax.data import pipeline
 from t2i_jax.loop import train
-from t2i_jax.loop.command_line import known_configs
 
 REPO = Path(__file__).parents[1]
 SMOKE = [Path(known).stem for known in known_configs(REPO / "configs") if known.endswith(":smoke")]

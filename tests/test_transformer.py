@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import translator as configs
 from t2i_jax import tasks
+from t2i_jax.config import load_config
 from t2i_jax.errors import UserError
 from t2i_jax.models.transformer import Model, sinusoids
 from t2i_jax.models.translator import shift_right
@@ -100,7 +100,7 @@ def test_what_is_too_long_is_refused():
 
 @pytest.mark.parametrize(("field", "value"), [("decoder_weights", "gpt2"), ("tokenizer_start", True)])
 def test_a_start_that_it_has_no_place_for_is_refused(tmp_path, field, value):
-    config = configs.get_config("transformer")
+    config = load_config("translator:transformer")
     config[field] = value
     with pytest.raises(UserError, match=rf"config\.{field} .* the model transformer starts at random"):
         tasks.make(config).check(tmp_path)

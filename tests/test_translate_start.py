@@ -3,8 +3,8 @@
 import jax
 import numpy as np
 
-from configs import translator
 from t2i_jax import tasks
+from t2i_jax.config import load_config
 
 K, N, WIDTH = 30, 12, 512
 
@@ -21,7 +21,7 @@ def started(rows=16):
         },
         "bert": "untouched",
     }
-    task = tasks.make(translator.get_config("smoke"))
+    task = tasks.make(load_config("translator:smoke"))
     return codebook, params, task.from_tokenizer(params, codebook, positions, jax.random.key(0))
 
 

@@ -6,9 +6,14 @@ imported inside the commands, so that `t2i --help` answers at once.
 
 import argparse
 import sys
+from difflib import get_close_matches
 
-from t2i_jax.cli import convert, doctor, evaluate, export, sample
+from t2i_jax.cli import convert, doctor, evaluate, export, sample, train
 from t2i_jax.errors import UserError
+
+COMMANDS = (train, sample, evaluate, doctor, convert, export)
+OVERRIDES = ("--config.", "--noconfig.")  # of fields of a config
+WITH_OVERRIDES = ("train", "doctor")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -20,23 +25,47 @@ def build_parser():
     """The argparse parser of `t2i`; bad usage raises `UserError`."""
     parser = _Parser(prog="t2i", description="Text to image with discrete tokens.", allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (sample, evaluate, doctor, convert, export):
+    for command in COMMANDS:
         command.add(commands)
     return parser
 
 
-def main(argv=None):
-    """Run `t2i` with `argv` (default: the command line); returns the exit code, 0, 2 or 130."""
+def parse(argv):
+    """Arguments of a command; `overrides` among them are those of a config's fields, as they were given.
+
+    Raises:
+      UserError: bad usage.
+    """
+    args, rest = build_parser().parse_known_args(argv)
+    args.overrides, unknown = [], []
+    for option in rest:
+        value = args.overrides and "=" not in args.overrides[-1] and not option.startswith("-")
+        if args.command in WITH_OVERRIDES and (value or option.startswith(OVERRIDES)):
+            args.overrides.append(option)
+        else:
+            unknown.append(option)
+    if unknown and unknown[0].startswith("-"):
+        options = [f"--{name.replace('_', '-')}" for name in vars(args)]
+        near = get_close_matches(unknown[0].partition("=")[0], options, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UserError(f"unrecognized arguments: {' '.join(unknown)}{hint}; see t2i {args.command} --help")
+    if unknown:
+        raise UserError(f"{unknown[0]!r} is no flag; options start with --; see t2i {args.command} --help")
+    return args
+
+
+def main(argv=None, *, program="t2i"):
+    """Run `t2i` with `argv` (default: the command line); returns the exit code, 0, 2 or 130.
+
+    `program` is what its messages begin with.
+    """
     try:
-        args, rest = build_parser().parse_known_args(argv)
-        args.overrides = [option for option in rest if args.command == "doctor" and option.startswith("--config.")]
-        if unknown := [option for option in rest if option not in args.overrides]:
-            raise UserError(f"unrecognized arguments: {' '.join(unknown)}; see t2i {args.command} --help")
+        args = parse(argv)
         args.function(args)
     except (UserError, OSError) as error:
-        print("t2i:", " ".join(str(error).split()), file=sys.stderr)
+        print(f"{program}:", " ".join(str(error).split()), file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("t2i: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print("; ".join([f"{program}: interrupted", *map(str, interrupt.args)]), file=sys.stderr)
         return 130
     return 0

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import t2i_jax
 from t2i_jax.cli.checks import check_grid_path, check_run
+from t2i_jax.cli.train import CONFIG
 from t2i_jax.errors import UserError
 
 
@@ -14,9 +15,7 @@ def add(commands) -> None:
     )
     what = doctor.add_mutually_exclusive_group(required=True)
     what.add_argument("--run", help="run folder of an image tokenizer")
-    what.add_argument(
-        "--config", help="configs/NAME.py or configs/NAME.py:VARIANT, with --config.FIELD=VALUE as for train.py"
-    )
+    what.add_argument("--config", help=f"experiment: {CONFIG}; with --config.FIELD=VALUE as for t2i train")
     how = doctor.add_mutually_exclusive_group()
     how.add_argument(
         "--dry-run",
@@ -42,9 +41,7 @@ def run(args) -> None:
     """Examine the run or the config that `args` name."""
     asked = args.dry_run or args.overfit is not None
     if asked != (args.config is not None):
-        raise UserError(
-            "--config goes together with --dry-run or --overfit N, as in --config configs/translator.py --dry-run"
-        )
+        raise UserError("--config goes together with --dry-run or --overfit N, as in --config translator --dry-run")
     if args.config is not None:
         if useless := [name for name in ("data", "data_dir", "split") if getattr(args, name) is not None]:
             raise UserError(
@@ -75,8 +72,8 @@ def run(args) -> None:
 
 
 def _examine_config(args):
+    from t2i_jax.config import load_config
     from t2i_jax.loop import dry_run, overfit
-    from t2i_jax.loop.command_line import load_config
 
     config = load_config(args.config, args.overrides)
     print(dry_run.report(config) if args.dry_run else overfit.report(config, args.overfit))

@@ -64,6 +64,11 @@ def letters(sizes: Mapping) -> dict[str, int]:
     }
 
 
+def read_sizes(config: Mapping, origin: str) -> dict:
+    """Sizes from a released config.json; see `tables.read_sizes`."""
+    return tables.read_sizes(config, SIZES, FIXED, origin)
+
+
 def renamed(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Tensors without the prefix "bert.", and with the names that layer norms have today."""
     renamed = {}
@@ -102,7 +107,7 @@ def load(name_or_folder: str | Path, sizes: Mapping, field: str) -> dict:
         some = ", ".join(sorted(tensors)[:2]) or "none at all"
         raise UserError(f"{origin} holds no BERT (its tensors: {some}, ...); name the weights of one") from None
     config = weights.read_config(name_or_folder, path)
-    found["heads"] = tables.read_sizes(config, SIZES, FIXED, f"config.json of {name_or_folder}")["heads"]
+    found["heads"] = read_sizes(config, f"config.json of {name_or_folder}")["heads"]
     tables.check_sizes(found, sizes, origin, "BERT", field)
     if positions < sizes["max_positions"]:
         raise UserError(

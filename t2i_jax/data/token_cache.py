@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import grain
 import msgpack
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter

@@ -28,6 +28,9 @@ from t2i_jax.nn.layout import Grid
 BLACK = 1e-6  # length of a mean colour, in pixel units, up to which it has no hue
 
 
+PARTS = {"quantizer_options": quantizers.KINDS}  # whose fields `Model` takes
+
+
 class Model(nn.Module):
     """Patch VQ-VAE with hue, gain and shape apart.
 

@@ -30,6 +30,9 @@ Cache = tuple[Int[Array, "B N"], Float[Array, "B h w D"]]
 """The ids drawn so far, and what each position knows of its caption. There are no keys and values to keep."""
 
 
+PARTS = {"encoder": Bert}  # whose fields `Model` takes; defaults of configs are read here
+
+
 class Model(nn.Module):
     """Prior over the ids of a picture, given its caption or nothing.
 

@@ -19,6 +19,9 @@ def shift_right(ids: Int[ArrayLike, "B N"], codebook_size: int) -> Int[Array, "B
     return jnp.pad(ids[:, :-1], ((0, 0), (1, 0)), constant_values=codebook_size)
 
 
+PARTS = {"encoder": Bert, "decoder": GPT2}  # whose fields `Model` takes; defaults of configs are read here
+
+
 class Model(nn.Module):
     """Captions in, logits of image tokens out.
 

@@ -23,6 +23,9 @@ from t2i_jax.nn.convolutions import Down, Up
 SHRINK = 4  # by both convolutions together
 
 
+PARTS = {"backbone": Backbone}  # whose fields `Model` takes
+
+
 class Model(nn.Module):
     """Autoencoder.
 

@@ -23,6 +23,9 @@ from t2i_jax.nn.layout import Grid
 DOWNSAMPLING = (2, 4, 8, 16, 32)
 
 
+PARTS = {"backbone": Backbone, "quantizer_options": quantizers.KINDS}  # whose fields `Model` takes
+
+
 class Model(nn.Module):
     """VQ-VAE over a grid of tokens.
 

@@ -5,8 +5,9 @@ python tests/golden/regenerate.py
 
 import json
 import sys
-from importlib import import_module
 from pathlib import Path
+
+from t2i_jax.config import load_config
 
 FOLDER = Path(__file__).parent
 STEPS = {
@@ -26,7 +27,7 @@ def one_step(name: str) -> dict:
     from t2i_jax import tasks
     from t2i_jax.loop import setup
 
-    task = tasks.make(import_module(f"configs.{name}").get_config("smoke"))
+    task = tasks.make(load_config(f"{name}:smoke"))
     built = setup.make(task)
     variables = fake_variables({"params": built.shapes.params, **built.shapes.variables})
     state = built.with_variables(built.init(), variables.pop("params"), variables)

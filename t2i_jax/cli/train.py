@@ -1,0 +1,47 @@
+"""`t2i train`: an experiment, from its config to a finished run; the same command again continues a stopped one."""
+
+import os
+
+from t2i_jax.errors import UserError
+
+CONFIG = "NAME of the package or PATH.py, with :VARIANT after it, such as translator:smoke"
+
+
+def add(commands) -> None:
+    """Add the command to argparse's `commands`."""
+    train = commands.add_parser(
+        "train",
+        help="train a model, or continue a stopped run",
+        epilog="--config.FIELD=VALUE overrides a field of the config, as in --config.optim.lr=1e-3",
+        allow_abbrev=False,
+    )
+    train.add_argument("--config", help=f"experiment: {CONFIG}")
+    train.add_argument("--workdir", help="run folder (runs/NAME of the config)")
+    train.add_argument(
+        "--accept-config-change",
+        "--accept_config_change",
+        action="store_true",
+        help="continue a run that was started with another config",
+    )
+    train.set_defaults(function=run)
+
+
+def run(args) -> None:
+    """Train what `args` say."""
+    from t2i_jax.config import known_configs, load_config
+
+    if args.config is None:
+        raise UserError(f"--config is missing; choose one of {', '.join(known_configs())}")
+    config = load_config(args.config, args.overrides)
+    from absl import logging
+
+    from t2i_jax.loop import train  # jax takes seconds to import; a mistyped flag need not wait for it
+
+    logging.set_verbosity(logging.WARNING)
+    workdir = args.workdir or os.path.join("runs", config.name)
+    try:
+        train.train(config, workdir, accept_config_change=args.accept_config_change)
+    except OSError as error:
+        raise UserError(f"{error}; what was saved before stands, and the same command continues") from error
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("the last checkpoint stands, and the same command continues") from None

@@ -1,0 +1,152 @@
+"""Defaults: a config lists what differs from them; they stand in the model, the sampler and the loss alone."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from functools import partial
+from importlib import import_module
+from typing import Any, get_origin
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from t2i_jax import sampling
+from t2i_jax.errors import UserError
+from t2i_jax.loop.optimizer import Optim
+
+LOSS_ARGUMENTS = ("step", "rngs", "train")  # what every loss is called with; its other keywords are `config.loss`
+
+
+def complete(config: ConfigDict) -> ConfigDict:
+    """Add, in place, every field that a config leaves to its default, in its parents too.
+
+    A field without a default is added without a value: `fill_sizes` gives it one.
+
+    Args:
+      config: what `get_config` of a config file returned.
+
+    Returns:
+      The same config.
+
+    Raises:
+      UserError: the config sets a field that does not exist, or lacks one.
+    """
+    parent = tokenizer_of(config)
+    if parent:
+        complete(parent[1])
+    _add(config.model, model_fields(config), "config.model")
+    if config.sampling:
+        own = fields_of(sampling.kind(config.sampling.name))
+        _add(config.sampling, {"name": config.sampling.name, **own}, "config.sampling")
+    _add(config.optim, fields_of(Optim), "config.optim")
+    _add(config.loss, _loss_fields(config), "config.loss")
+    return config
+
+
+def tokenizer_of(config: ConfigDict) -> tuple[str, ConfigDict] | None:
+    """Where in a config its tokenizer's config stands, and that; None where it has none."""
+    return ("tokenizer", config.tokenizer) if "tokenizer" in config else None
+
+
+def sampler_of(config: ConfigDict) -> type:
+    """The dataclass whose fields are `config.sampling`."""
+    return import_module("t2i_jax.sampling.settings").Sampling
+
+
+def model_module(config: ConfigDict):
+    """The file of models/ that a config names.
+
+    Raises:
+      UserError: there is none.
+    """
+    try:
+        return import_module(f"t2i_jax.models.{config.model_name}")
+    except ModuleNotFoundError as error:
+        raise UserError(f"config.model_name {config.model_name!r} names no model: {error}") from None
+
+
+def model_fields(config: ConfigDict) -> dict[str, Any]:
+    """Fields of `config.model` with their defaults; those of `PARTS`, which a model file may have, in dicts."""
+    module = model_module(config)
+    fields = fields_of(module.Model)
+    for name, part in getattr(module, "PARTS", {}).items():
+        if isinstance(part, Mapping):  # by the name of a kind
+            fields[name] = {kind: _options(make) for kind, make in part.items()}
+        else:
+            own = fields_of(part).items()
+            # What has no default, and the type, the model itself hands to its parts.
+            fields[name] = {key: value for key, value in own if key != "dtype" and not _is_required(value)}
+    return fields
+
+
+def fields_of(cls: type) -> dict[str, Any]:
+    """Fields of a dataclass with their defaults; `Required(type)` for one without."""
+    fields = {}
+    for field in dataclasses.fields(cls):
+        if field.name in ("parent", "name"):  # Flax's own
+            continue
+        default = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        if default is dataclasses.MISSING:
+            default = Required(get_origin(field.type) or field.type)
+        if not isinstance(default, Callable):
+            fields[field.name] = dict(default) if isinstance(default, Mapping) else default
+    return fields
+
+
+@dataclasses.dataclass(frozen=True)
+class Required:
+    """Stands for the default of a field that has none."""
+
+    type: type
+
+
+def _is_required(default) -> bool:
+    return isinstance(default, Required)
+
+
+def _options(make: type | partial) -> dict[str, float]:
+    """What a kind of quantizer can be set to: its numbers with a fraction, and those that its kind sets."""
+    cls, given = (make.func, make.keywords) if isinstance(make, partial) else (make, {})
+    options = {name: value for name, value in fields_of(cls).items() if isinstance(value, float)}
+    return options | {name: value for name, value in given.items() if type(value) in (int, float)}
+
+
+def _loss_fields(config: ConfigDict) -> dict[str, Any]:
+    try:
+        task = import_module(f"t2i_jax.tasks.{config.task}")
+    except ModuleNotFoundError as error:
+        raise UserError(f"config.task {config.task!r} names no task: {error}") from None
+    if not hasattr(task, "loss_fn"):  # several losses, whose settings the task knows
+        return dict(config.loss)
+    parameters = inspect.signature(task.loss_fn).parameters.values()
+    return {
+        parameter.name: Required(object) if parameter.default is parameter.empty else parameter.default
+        for parameter in parameters
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in LOSS_ARGUMENTS
+    }
+
+
+def _add(config: ConfigDict, fields: Mapping[str, Any], path: str) -> None:
+    for name in config:
+        if name not in fields:
+            near = get_close_matches(name, fields, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(fields) or 'none'}"
+            raise UserError(f"{path} has no field {name!r}; {hint}")
+    for name, default in fields.items():
+        if isinstance(default, dict) and not default:  # keys of the user's own
+            config.setdefault(name, ConfigDict())
+        elif isinstance(default, dict):
+            if name not in config:
+                config[name] = {}
+            _add(config[name], default, f"{path}.{name}")
+        elif name in config:
+            continue
+        elif not _is_required(default):
+            config[name] = default
+        elif default.type is object:
+            raise UserError(f"{path} lacks {name!r}, which has no default; set it in the config file")
+        else:
+            config[name] = placeholder(default.type)

@@ -1,0 +1,45 @@
+"""A config as a command line says it: its name, and overrides of its fields."""
+
+import re
+from collections.abc import Sequence
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from t2i_jax.config.complete import complete
+from t2i_jax.config.find import read_config
+from t2i_jax.config.sizes import fill_sizes
+from t2i_jax.errors import UserError
+
+
+def load_config(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
+    """An experiment with all its fields: completed, overridden, sizes that follow filled in, locked.
+
+    Args:
+      name: `NAME` of the package or `PATH.py`, and `:VARIANT` after it where the default is not meant. The file is
+        run.
+      overrides: `--config.FIELD=VALUE`.
+
+    Raises:
+      UserError: there is no such file, variant or field, or a value does not fit.
+    """
+    config = complete(read_config(name))
+    # Of its own: the flags of the process belong to whoever called this.
+    values, argv = flags.FlagValues(), ["t2i", *overrides]
+    try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
+        rest = values(argv)[1:]
+    except (KeyError, AttributeError) as error:  # a field that the config does not have
+        raise UserError(_name_near_miss(str(error))) from None
+    except (flags.Error, TypeError, ValueError) as error:
+        raise UserError(" ".join(str(error).split())) from None
+    if rest:
+        raise UserError(f"{rest[0]!r} is no flag; options start with --, as in --config.steps=100")
+    return fill_sizes(values.config, typed=values["config"].override_values)
+
+
+def _name_near_miss(message: str) -> str:
+    field = re.search(r"lookup: ([\w.]+)", message) or re.search(r"(\w+)", message)
+    near_miss = re.search(r'Did you mean "(\w+)"', message)
+    line = f"the config has no field {field[1] if field else message!r}"
+    return f"{line}; did you mean {near_miss[1]!r}?" if near_miss else f"{line}; see its file for those it has"

@@ -1,0 +1,149 @@
+"""Sizes that follow from data, a tokenizer or released weights: filled in, so that each is set in one place."""
+
+from collections.abc import Collection, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from t2i_jax import models
+from t2i_jax.config.complete import Required, fields_of, model_module, tokenizer_of
+from t2i_jax.convert import hub, weights
+from t2i_jax.errors import UserError
+
+POSITIONS = {"max_positions": "text_len", "positions": "num_tokens"}  # of a part <- what it must reach
+
+
+class Size(NamedTuple):
+    """A field of `config.model` that follows from something else.
+
+    Attributes:
+      path: of the field in `config.model`.
+      value: that it has to have.
+      origin: what it follows from.
+      least: a larger value is as good.
+    """
+
+    path: tuple[str, ...]
+    value: Any
+    origin: str
+    least: bool = False
+
+
+def fill_sizes(config: ConfigDict, typed: Collection[str] = (), *, name: str = "config") -> ConfigDict:
+    """Set, in place, sizes of a config's model that follow from its data, its tokenizer and its released weights.
+
+    - `image_size` and `channels` of pictures, `text_len`: from `config.data`.
+    - `codebook_size`, `num_tokens`, `grid`: from the tokenizer's own config, filled in before.
+    - a part's positions: from the text's and the picture's lengths.
+    - a part's other sizes, and `text_vocab_size`: from the `config.json` of `config.PART_weights`, where that lies
+      on this machine.
+
+    Args:
+      config: as `complete` makes it.
+      typed: dotted names of fields that the user set; what follows must agree with them.
+      name: of the config, for messages.
+
+    Returns:
+      The same config.
+
+    Raises:
+      UserError: a field was set to another value than follows, or released weights cannot be read.
+    """
+    parent = tokenizer_of(config)
+    if parent:
+        path, tokenizer = parent
+        inside = [field.removeprefix(f"{path}.") for field in typed if field.startswith(f"{path}.")]
+        fill_sizes(tokenizer, inside, name=f"{name}.{path}")
+    defaults = fields_of(model_module(config).Model)
+    for size in _sizes(config, name):
+        *outer, field = size.path
+        node, dotted = config.model, ".".join(("model", *size.path))
+        for key in outer:
+            node = node[key]
+        # What has no default was set by somebody, though not by a flag; a vocabulary's size only limits it.
+        required = not outer and isinstance(defaults[field], Required) and field != "text_vocab_size"
+        set_here = required or dotted in typed
+        old = node[field]
+        fits = old == size.value or (size.least and old is not None and old >= size.value)
+        if set_here and old is not None and not fits:
+            raise UserError(
+                f"{name}.{dotted} is {old}, but {size.value} follows from {size.origin}; leave the first out, or"
+                " change the second"
+            )
+        if not (set_here and fits):
+            node[field] = size.value
+    return config
+
+
+def _sizes(config: ConfigDict, name: str) -> Iterator[Size]:
+    """What follows, each field after those that it depends on."""
+    model, data = config.model, config.data
+    for field in ("image_size", "channels", "text_len"):
+        if field in model and field in data:
+            yield Size((field,), data[field], f"{name}.data.{field} {data[field]}")
+    parent = tokenizer_of(config)
+    if parent:
+        origin = f"{name}.{parent[0]}.model"
+        for field, value in _token_sizes(parent[1], origin).items():
+            if field in model:
+                yield Size((field,), value, origin)
+    for part, cls in getattr(model_module(config), "PARTS", {}).items():
+        for field, length in POSITIONS.items():
+            if field in model[part] and length in model:
+                yield Size((part, field), model[length], f"{name}.model.{length} {model[length]}", least=True)
+        source = config.get(f"{part}_weights")
+        if source:
+            yield from _released_sizes(part, cls, source, model, f"{name}.{part}_weights")
+
+
+def _token_sizes(tokenizer: ConfigDict, origin: str) -> dict[str, Any]:
+    """`codebook_size`, `num_tokens` and `grid` of a tokenizer's config."""
+    model = models.build(tokenizer)
+    try:
+        count, width = model.num_tokens, _finest_width(model)
+    except (ValueError, ZeroDivisionError) as error:
+        raise UserError(f"{origin}: {str(error).splitlines()[0]}") from None
+    # Several grids, from coarse to fine, are laid out in rows as long as the finest has.
+    return {"codebook_size": model.codebook_size, "num_tokens": count, "grid": (count // width, width)}
+
+
+def _finest_width(model) -> int:
+    """Tokens in a row of a tokenizer's finest grid."""
+    if hasattr(model, "layout"):
+        return model.layout[-1].width
+    return model.grid[1] if hasattr(model, "grid") else model.image_size // model.patch
+
+
+def _released_sizes(part: str, cls: type, source: str, model: ConfigDict, field: str) -> Iterator[Size]:
+    """Sizes of a part by the config.json of released weights; none where that would have to be fetched."""
+    try:
+        path = _config_beside(source)
+        if path is None:
+            return
+        format_ = import_module(f"t2i_jax.convert.{cls.__module__.rpartition('.')[2]}")
+        found = format_.read_sizes(weights.read_object(path), str(path))
+    except UserError as error:
+        raise UserError(f"{error}; or train from scratch: {field}=''") from None
+    origin = f"{field} ({path})"
+    for size, value in found.items():
+        if size in model[part] and size not in POSITIONS:
+            yield Size((part, size), value, origin)
+    if part == "encoder" and "text_vocab_size" in model:
+        yield Size(("text_vocab_size",), found["vocab_size"], origin)
+
+
+def _config_beside(source: str) -> Path | None:
+    """config.json of released weights, in their folder, beside their file or in the hub's cache; None elsewhere."""
+    path = Path(source)
+    if path.exists():
+        return hub.find(path if path.is_dir() else path.parent, ("config.json",))
+    import huggingface_hub  # a third of a second
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        cached = huggingface_hub.try_to_load_from_cache(source, "config.json")
+    except HFValidationError:
+        return Path(hub.find(source, ("config.json",)))  # says what is wrong
+    return Path(cached) if isinstance(cached, str) else None
