@@ -38,7 +38,7 @@ help: ## list the targets
 quickstart: $(CORE_STAMP) ## train a tokenizer and a translator on captioned digits, sample, evaluate
 	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 XLA_FLAGS="$(CPU_FLAGS) $$XLA_FLAGS" \
 		.venv/bin/python train.py --config=configs/translator.py \
-		--workdir=$(RUN)/translator --config.tokenizer_run=$(RUN)/tokenizer
+		--workdir=$(RUN)/translator --config.parents.tokenizer.run=$(RUN)/tokenizer
 	.venv/bin/t2i sample --run $(RUN)/translator $(PROMPTS) -n 2 --out $(RUN)/samples.png
 	.venv/bin/t2i evaluate --run $(RUN)/translator
 

@@ -81,8 +81,8 @@ def configs(arguments) -> dict:
         theirs.model.num_tokens = theirs.model.decoder.positions = ours.model.num_tokens
         theirs.sampling.unguided_tokens = 0
     for config in (ours, theirs):
-        config.tokenizer_run = str(arguments.tokenizer_run or ours.tokenizer_run)
-        config.data.data_dir = config.tokenizer.data.data_dir = arguments.data_dir
+        config.parents.tokenizer.run = str(arguments.tokenizer_run or ours.parents.tokenizer.run)
+        config.data.data_dir = config.parents.tokenizer.config.data.data_dir = arguments.data_dir
         config.data.validation, config.optim.muon = VALIDATION, MUON
     for shared in ("sampling", "data", "optim", "batch_size", "shown_captions"):
         assert ours[shared] == theirs[shared], shared
@@ -109,10 +109,10 @@ def begin(arguments) -> dict:
     if results["runs"] and results["steps"] != arguments.steps:
         sys.exit(f"{path} is of --steps {results['steps']}, not {arguments.steps}; name another --out")
     config = configs(arguments)["dalle"].lock()
-    run = Path(config.tokenizer_run)
-    if not runs.is_finished(run, config.tokenizer):
-        train(config.tokenizer, run)
-    runs.check_same(run, config.tokenizer)
+    run = Path(config.parents.tokenizer.run)
+    if not runs.is_finished(run, config.parents.tokenizer.config):
+        train(config.parents.tokenizer.config, run)
+    runs.check_same(run, config.parents.tokenizer.config)
     encode.encode(config, t2i_jax.load(run), run)
     results["steps"] = arguments.steps
     files.write_json(path, results)

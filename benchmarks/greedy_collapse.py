@@ -121,7 +121,7 @@ def train(folder: Path, changes: dict, arguments) -> None:
         "eval_every": max(1, steps // LOOKS),
         "checkpoint_every": steps,
         "log_every": max(1, steps // 200),
-        "tokenizer_run": arguments.tokenizer_run,
+        "parents.tokenizer.run": arguments.tokenizer_run,
         "data.data_dir": arguments.data_dir,
     }
     call_train("translator:grid", folder, fields)

@@ -21,7 +21,7 @@ ROWS = {kind: {} for kind in KINDS}
 ROWS["gradient, no k-means, no restarts"] = {
     "quantizer": "gradient",
     "kmeans_examples": 0,
-    "upkeep_every": 0,
+    "codebook_reset_every": 0,
 }
 
 

@@ -37,7 +37,7 @@ def main():
             view = Path(folder) / "run"
             keep_out = shutil.ignore_patterns("checkpoints", "logs", "pictures", "model.safetensors")
             shutil.copytree(arguments.run, view, ignore=keep_out)
-            shutil.copytree(arguments.run / "tokenizer", view / "tokenizer", dirs_exist_ok=True)
+            shutil.copytree(arguments.run / "parents", view / "parents", dirs_exist_ok=True)
             shutil.copytree(arguments.run / "checkpoints" / str(step), view / "checkpoints" / str(step))
             pipe = t2i_jax.load(view)
         scores = []

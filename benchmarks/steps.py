@@ -18,10 +18,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import jax
 import jax.numpy as jnp
 import numpy as np
-from t2i_jax.stages.dry_run import batch_of
 
-from t2i_jax import models, sampling
+from t2i_jax import sampling, tasks
 from t2i_jax.config import load_config
+from t2i_jax.loop.setup import Setup
 
 
 def make_up(shapes: dict) -> dict:
@@ -52,11 +52,11 @@ def train(config, steps: int) -> tuple:
 
 def sample(config, params, count: int) -> float:
     """Seconds to draw `count` pictures' tokens at once with the config's own settings."""
-    model, sampler = models.build(config), sampling.make(config.sampling)
-    batch = make_up(batch_of(config, count))
+    task, sampler = tasks.make(config), sampling.make(config.sampling)
+    batch = make_up(task.batch_spec(count))
     keys = jax.random.split(jax.random.key(0), count)
     condition = batch["text_ids"], batch["text_mask"], jnp.zeros(count, bool)
-    draw = partial(sampler.draw, model, params, condition, keys)
+    draw = partial(sampler.draw, task.model, params, condition, keys)
     jax.block_until_ready(draw())
     start = time.perf_counter()
     jax.block_until_ready(draw())

@@ -6,8 +6,8 @@ import ml_collections
 def base() -> ml_collections.ConfigDict:
     """Defaults of the loop. Each experiment adds `name`, `task`, `model_name`, `model`, `data`, `loss`.
 
-    Of `model`, `sampling`, `loss` and `optim` it lists what differs from the defaults of the model, the sampler, the
-    loss and the optimizer; sizes that follow from the data, the tokenizer or released weights are filled in.
+    Of `model`, `sampling`, `loss` and `optim` it lists what differs from the defaults of the model, the sampler,
+    the loss and the optimizer; sizes that follow from data, parents or released weights are filled in.
     """
     config = ml_collections.ConfigDict()
     config.seed = 0
@@ -26,8 +26,11 @@ def base() -> ml_collections.ConfigDict:
     config.eval_every = 500  # scores and picture grids on the validation split
     config.checkpoint_every = 500
     config.keep_checkpoints = 2
-    config.upkeep_every = 0  # steps between two calls of the task's `upkeep`; 0 = it has none
+    config.codebook_reset_every = 0  # steps between two restarts of dead codes; 0 = none
 
+    config.parents = (
+        ml_collections.ConfigDict()
+    )  # by name: the `config` and the folder, `run`, of what it builds on
     config.model = ml_collections.ConfigDict()
     config.loss = ml_collections.ConfigDict()
     config.sampling = ml_collections.ConfigDict()  # empty for a tokenizer: it draws nothing
@@ -97,8 +100,8 @@ def on_tokens(config, tokenizer, data) -> None:
       tokenizer: config of the tokenizer's own experiment.
       data: `digits()` or another.
     """
-    config.tokenizer = tokenizer
-    config.tokenizer_run = f"runs/{tokenizer.name}"  # trained there first where no finished run is
+    # Trained first, in the folder `run`, where there is no finished run.
+    config.parents.tokenizer = {"config": tokenizer, "run": f"runs/{tokenizer.name}"}
     config.data = data
     config.data.text_len = 12  # S, word pieces a caption, [CLS] and [SEP] included
     config.data.caption_dropout = 0.1  # share of captions replaced by the null caption
@@ -116,7 +119,7 @@ def on_tokens(config, tokenizer, data) -> None:
         "three blue fours",
         "four white twos",
     )
-    config.tokenizer_start = True  # embeddings of image tokens, and the head, start as projections of the codes
+    config.init_from_tokenizer = True  # embeddings of image tokens, and the head, start as projections of the codes
     config.optim.lr = 2e-3
     config.optim.b2 = 0.98
     config.eval_every = 1000

@@ -18,7 +18,7 @@ def digits():
     config.model.codebook_size = 2048
     config.loss.foreground_weight = 2.0
     config.kmeans_examples = 8000  # pictures that the codebook's k-means start looks at
-    config.upkeep_every = 20  # steps between two revivals of dead codes
+    config.codebook_reset_every = 20  # steps between two revivals of dead codes
     config.steps = 700
     config.eval_every = 700
     config.checkpoint_every = 350
@@ -46,7 +46,7 @@ def smoke():
     config = digits()
     config.model.update({"codebook_size": 64, "hues": 8, "gains": 8, "width": 32})
     config.kmeans_examples = 64
-    config.upkeep_every = 1
+    config.codebook_reset_every = 1
     base.smoke(config)
     return config
 

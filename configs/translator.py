@@ -82,7 +82,7 @@ def transformer():  # the original one: sinusoids, post-norm, nothing learned be
     del config.model.encoder, config.model.decoder
     config.model.update({"width": 160, "heads": 5, "mlp_width": 640, "dropout": 0.0})
     config.model.update({"encoder_layers": 2, "decoder_layers": 3})
-    config.tokenizer_start = False
+    config.init_from_tokenizer = False
     return config
 
 
@@ -110,7 +110,7 @@ def coco():  # BERT-base, GPT-2 and OpenAI's dVAE (t2i convert openai-dvae): the
     }
     config.data.text_len = 64
     config.encoder_weights, config.decoder_weights = "bert-base-uncased", "gpt2"
-    config.tokenizer_start, config.shown_captions = False, COCO_CAPTIONS
+    config.init_from_tokenizer, config.shown_captions = False, COCO_CAPTIONS
     config.steps, config.batch_size, config.accumulate = 50_000, 256, 4
     config.optim.update({"lr": 5e-4, "warmup": 2000, "weight_decay": 0.01})
     # What was learned elsewhere moves slowly; what is new in GPT-2, its table and its reading of BERT, fast.

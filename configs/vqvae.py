@@ -22,7 +22,7 @@ def vqvae(data):
     config.backbone_weights = "microsoft/resnet-101"  # a name on the hub, or a folder with model.safetensors
     config.loss.foreground_weight = 1.0
     config.kmeans_examples = 500  # pictures that the codebook's k-means start looks at; 0 switches it off
-    config.upkeep_every = 20  # steps between two revivals of dead codes
+    config.codebook_reset_every = 20  # steps between two revivals of dead codes
     config.steps = 1000
     config.eval_every = 1000
     config.checkpoint_every = 500
@@ -71,7 +71,7 @@ def smoke():
     config = vqvae(base.digits())
     config.model.update({"codebook_size": 64, "width": 16, "code_width": 8})
     config.kmeans_examples = 64
-    config.upkeep_every = 1
+    config.codebook_reset_every = 1
     base.smoke(config)
     return config
 

@@ -4,7 +4,7 @@ config.json          the config the run was started with
 model.safetensors    weights to sample with, as of the last checkpoint
 scores.json          the last validation scores
 text_tokenizer.json  (translators) captions -> ids
-tokenizer/           (translators) a copy of the picture tokenizer: the first three of its files
+parents/NAME/        a copy of each run that this one builds on: the first three of its files
 checkpoints/         training state; logs/ and pictures/ for people, never read here
 lock                 held while training
 
@@ -30,7 +30,7 @@ from t2i_jax import files
 from t2i_jax.errors import UserError
 
 CONFIG, WEIGHTS, SCORES = "config.json", "model.safetensors", "scores.json"
-TEXT_TOKENIZER, TOKENIZER, CHECKPOINTS = "text_tokenizer.json", "tokenizer", "checkpoints"
+TEXT_TOKENIZER, PARENTS, CHECKPOINTS = "text_tokenizer.json", "parents", "checkpoints"
 
 
 def make_folder(folder: str | Path) -> Path:
@@ -59,9 +59,12 @@ def write_config(folder: Path, config: ConfigDict) -> None:
 
 def parents(config) -> dict[str, tuple[ConfigDict, str]]:
     """The runs that a run builds on: by name, the config of each and its folder."""
-    if "tokenizer_run" not in config:
-        return {}
-    return {"tokenizer": (config.tokenizer, config.tokenizer_run)}
+    return {name: (parent.config, parent.run) for name, parent in config.get("parents", {}).items()}
+
+
+def parent_folder(folder: str | Path, name: str) -> Path:
+    """Where a run keeps its copy of a parent."""
+    return Path(folder) / PARENTS / name
 
 
 def copy_parent(run: Path, folder: Path, name: str) -> None:
@@ -77,8 +80,8 @@ def copy_parent(run: Path, folder: Path, name: str) -> None:
         except files.CorruptError as error:
             raise UserError(f"{error}; delete it to go on without it") from None
         copied.append(SCORES)
-    own = folder / name
-    own.mkdir(exist_ok=True)
+    own = parent_folder(folder, name)
+    own.mkdir(parents=True, exist_ok=True)
     for file in copied:
         files.write_atomically(own / file, (run / file).read_bytes())
 

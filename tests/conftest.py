@@ -119,7 +119,7 @@ def smoke_run(once, data_dir):
     """
 
     def arguments(folder):
-        options = [f"--workdir={folder / 'translator'}", f"--config.tokenizer_run={folder / 'tokenizer'}"]
+        options = [f"--workdir={folder / 'translator'}", f"--config.parents.tokenizer.run={folder / 'tokenizer'}"]
         return ["--config=configs/translator.py:smoke", *options, f"--config.data.data_dir={data_dir}"]
 
     def train(folder):
@@ -199,9 +199,11 @@ def smoke_config(data_dir, smoke_run, tmp_path):
     def build(name):
         config = load_config(f"{name}:smoke")
         config.data.data_dir = str(data_dir)
-        if "tokenizer_run" in config:
-            shared = config.tokenizer.model_name == "patch_vqvae"  # else it trains one of its own first
-            config.tokenizer_run = str(smoke_run.tokenizer if shared else tmp_path / "tokenizer")
+        if config.parents:
+            shared = (
+                config.parents.tokenizer.config.model_name == "patch_vqvae"
+            )  # else it trains one of its own first
+            config.parents.tokenizer.run = str(smoke_run.tokenizer if shared else tmp_path / "tokenizer")
         return config
 
     return build

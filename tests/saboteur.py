@@ -80,7 +80,7 @@ MOMENTS = {  # what is called; which calls count; the number of the one that is 
     "text tokenizer written, not renamed": ("pathlib:Path.replace", ends("text_tokenizer.json.partial"), 1, BEFORE),
     "copying the tokenizer": (
         "pathlib:Path.replace",
-        ends("translator", "tokenizer", "model.safetensors.partial"),
+        ends("parents", "tokenizer", "model.safetensors.partial"),
         1,
         BEFORE,
     ),

@@ -249,7 +249,7 @@ def task(manual, tmp_path):
     config = load_config("translator:smoke")
     config.data.update({"name": NAME, "data_dir": str(tmp_path), "caption_dropout": 0.0, "code_noise": 0.0})
     config.model.codebook_size, config.model.num_tokens = 64, 4
-    config.tokenizer_run = str(tmp_path / "tokenizer")
+    config.parents.tokenizer.run = str(tmp_path / "tokenizer")
     made = tasks.make(config)
     for folder in ("tokenizer", "run"):
         (tmp_path / folder).mkdir()

@@ -70,7 +70,7 @@ def shrunk(folder):
         "tokenizer.model.code_width": 4,
         "tokenizer.model.groups": 3,
         "tokenizer.model.blocks": 1,
-        "tokenizer_run": folder / "tokenizer",
+        "parents.tokenizer.run": folder / "tokenizer",
         "encoder_weights": bert,
         "decoder_weights": gpt2,
         "steps": STEPS,
@@ -124,6 +124,6 @@ def test_it_ends_as_ever_and_as_if_never_stopped(tmp_path, monkeypatch):
 def test_it_overfits_eight_captions(tmp_path):
     """As `t2i doctor --overfit 8` does."""
     config = shrunk(tmp_path).lock()
-    train(config.tokenizer, config.tokenizer_run)
+    train(config.parents.tokenizer.config, config.parents.tokenizer.run)
     found = overfit.measure(config, 8)
     assert found["right"] >= 0.99

@@ -67,7 +67,7 @@ def test_configs_that_cannot_be(command, data_dir, tmp_path, field, expected):
 
 
 def test_a_sampler_that_cannot_be_is_found_before_the_tokenizer_is_trained(command, smoke_run, tmp_path):
-    argv = [*smoke_run.argv, f"--workdir={tmp_path}", f"--config.tokenizer_run={tmp_path / 'tokenizer'}"]
+    argv = [*smoke_run.argv, f"--workdir={tmp_path}", f"--config.parents.tokenizer.run={tmp_path / 'tokenizer'}"]
     assert "temperature -1 is below 0" in refusal(command, *argv, "--config.sampling.temperature=-1.0")
     assert not (tmp_path / "tokenizer").exists()
 
@@ -114,7 +114,7 @@ def test_a_config_of_an_older_or_newer_version_is_listed_field_by_field(command,
 
 
 def test_a_tokenizer_of_another_config_is_refused(command, smoke_run, tmp_path):
-    argv = [*smoke_run.argv, f"--workdir={tmp_path / 'run'}", "--config.tokenizer.seed=5"]
+    argv = [*smoke_run.argv, f"--workdir={tmp_path / 'run'}", "--config.parents.tokenizer.config.seed=5"]
     assert "seed: 0 -> 5" in refusal(command, *argv)
 
 

@@ -49,12 +49,12 @@ def test_every_experiment_has_what_the_loop_reads(experiment):
     assert config.checkpoint_every <= config.steps
     assert (config.steps <= 2) == experiment.endswith(":smoke")
     make_schedule(config.optim, config.steps)
-    assert bool(config.sampling) == ("tokenizer" in config)
+    assert bool(config.sampling) == bool(config.parents)
     if config.sampling:
         sampling.check_guidance(sampling.make(config.sampling), config.data.caption_dropout)
     task = tasks.make(config)
     assert task.phases()  # the loss has what it reads of the config
-    assert not config.upkeep_every or callable(task.between_steps)
+    assert not config.codebook_reset_every or callable(task.between_steps)
     own = [field.name for field in fields(import_module(f"t2i_jax.models.{config.model_name}").Model)]
     assert set(config.model) == set(own) - {"parent", "name"}
     stored = json.loads(config.to_json())
@@ -74,14 +74,15 @@ def test_every_model_builds_and_initialises(experiment):
     assert experiment.endswith(":smoke") or config.model.get("codebook_size", 256) >= 256
 
 
-@pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if "tokenizer" in read_config(name)])
+@pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if read_config(name).parents])
 def test_what_draws_tokens_names_the_run_that_the_tokenizers_config_trains(experiment):
     config = load_config(experiment)
-    assert config.tokenizer_run == f"runs/{config.tokenizer.name}"
-    assert config.tokenizer.to_json() == load_config(config.tokenizer.name.replace("-", ":", 1)).to_json()
+    own = config.parents.tokenizer.config
+    assert config.parents.tokenizer.run == f"runs/{own.name}"
+    assert own.to_json() == load_config(own.name.replace("-", ":", 1)).to_json()
     # One value in two places: an override reaches both.
     config.data.name, config.data.data_dir = "other", "elsewhere"
-    assert (config.tokenizer.data.name, config.tokenizer.data.data_dir) == ("other", "elsewhere")
+    assert (own.data.name, own.data.data_dir) == ("other", "elsewhere")
 
 
 @pytest.mark.parametrize("kind", quantizers.KINDS)

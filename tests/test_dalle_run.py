@@ -8,7 +8,8 @@ from dalles import K, N, S, V, batch, build, forward, model_and_params
 
 import t2i_jax
 from t2i_jax import cli, files, tasks
-from t2i_jax.config import load_config
+from t2i_jax.config import complete, fill_sizes, load_config
+from t2i_jax.config.find import read_config
 from t2i_jax.evals import diversity, faithfulness
 from t2i_jax.loop import overfit
 from t2i_jax.loop.train import train
@@ -69,8 +70,9 @@ def run(once, smoke_run, data_dir):
 
 def smoke(smoke_run, data_dir):
     config = complete(read_config("dalle:smoke"))
-    config.tokenizer, config.tokenizer_run = complete(read_config("patch_vqvae:smoke")), str(smoke_run.tokenizer)
-    config.data.data_dir = config.tokenizer.data.data_dir = str(data_dir)
+    tokenizer = complete(read_config("patch_vqvae:smoke"))
+    config.parents.tokenizer = {"config": tokenizer, "run": str(smoke_run.tokenizer)}
+    config.data.data_dir = tokenizer.data.data_dir = str(data_dir)
     return fill_sizes(config).lock()
 
 

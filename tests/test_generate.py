@@ -286,7 +286,7 @@ def test_folders_that_cannot_be_opened_say_why(smoke_run, tmp_path):
     run = shutil.copytree(smoke_run.translator, tmp_path / "run")
     shutil.rmtree(run / "checkpoints")  # or its weights would stand in for the run's
     for name, said in [
-        (f"tokenizer/{runs.WEIGHTS}", "has no weights"),
+        (f"parents/tokenizer/{runs.WEIGHTS}", "has no weights"),
         ("text_tokenizer.json", "text tokenizer"),
         (runs.WEIGHTS, "has no weights"),
     ]:

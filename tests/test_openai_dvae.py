@@ -9,7 +9,8 @@ from torch_files import saved
 
 import t2i_jax
 from t2i_jax import cli, files, runs, tasks
-from t2i_jax.config import load_config
+from t2i_jax.config import complete, fill_sizes, load_config
+from t2i_jax.config.find import read_config
 from t2i_jax.convert import openai_dvae
 from t2i_jax.errors import UserError
 from t2i_jax.loop import continuing
@@ -175,18 +176,18 @@ def small(write, tmp_path):
     run = tmp_path / "tokenizer"
     converted.write_run(run, config, openai_dvae.convert(source, shapes))
     asked = complete(read_config("translator:smoke"))
-    asked.tokenizer = complete(read_config("dvae:openai"))
-    asked.tokenizer.model.update({"codebook_size": K, "width": WIDTH, "code_width": CODE_WIDTH, "blocks": 1})
-    asked.tokenizer.data.name, asked.tokenizer.data.image_size = asked.data.name, 32
-    asked.tokenizer_run = str(run)
+    own = asked.parents.tokenizer.config = complete(read_config("dvae:openai"))
+    own.model.update({"codebook_size": K, "width": WIDTH, "code_width": CODE_WIDTH, "blocks": 1})
+    own.data.name, own.data.image_size = asked.data.name, 32
+    asked.parents.tokenizer.run = str(run)
     return run, fill_sizes(asked)
 
 
 def test_a_translator_may_name_it(small, data_dir, tmp_path):
     run, config = small
     config.data.data_dir = str(data_dir)
-    assert continuing.is_finished(run, config.tokenizer)  # nothing is to be trained
-    continuing.check_same(run, config.tokenizer)
+    assert continuing.is_finished(run, config.parents.tokenizer.config)  # nothing is to be trained
+    continuing.check_same(run, config.parents.tokenizer.config)
     folder = tmp_path / "translator"
     folder.mkdir()
     data = tasks.make(config).prepare(folder, {"tokenizer": t2i_jax.load(run)})
@@ -196,11 +197,11 @@ def test_a_translator_may_name_it(small, data_dir, tmp_path):
 
 def test_of_a_converted_run_its_model_counts_and_not_how_it_would_be_trained(small):
     run, config = small
-    config.tokenizer.optim.lr, config.tokenizer.data.train = 1.0, "train[:5]"
-    continuing.check_same(run, config.tokenizer)
-    config.tokenizer.model.width = 16
+    config.parents.tokenizer.config.optim.lr, config.parents.tokenizer.config.data.train = 1.0, "train[:5]"
+    continuing.check_same(run, config.parents.tokenizer.config)
+    config.parents.tokenizer.config.model.width = 16
     with pytest.raises(UserError, match=r"model.width: 8 -> 16"):
-        continuing.check_same(run, config.tokenizer)
+        continuing.check_same(run, config.parents.tokenizer.config)
 
 
 def test_it_is_judged_on_another_set_than_its_own(small, data_dir, tmp_path, capsys):
@@ -217,7 +218,7 @@ def test_weights_that_were_damaged_later_are_seen(small):
     raw = bytearray((run / "model.safetensors").read_bytes())
     raw[-1] ^= 1
     (run / "model.safetensors").write_bytes(raw)
-    assert not continuing.is_finished(run, config.tokenizer)
+    assert not continuing.is_finished(run, config.parents.tokenizer.config)
     with pytest.raises(UserError, match="digest"):
         t2i_jax.load(run)
 

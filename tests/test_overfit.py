@@ -11,7 +11,7 @@ from t2i_jax.loop import overfit
 @pytest.fixture
 def arguments(smoke_run, data_dir):
     """Of the smoke variant, on the shared tokenizer and data."""
-    return [f"--config.tokenizer_run={smoke_run.tokenizer}", f"--config.data.data_dir={data_dir}"]
+    return [f"--config.parents.tokenizer.run={smoke_run.tokenizer}", f"--config.data.data_dir={data_dir}"]
 
 
 def test_eight_captions_come_back(arguments, capsys):
@@ -32,7 +32,9 @@ def test_what_cannot_learn_is_told_and_the_learning_rate_suspected_first(argumen
 
 
 def test_what_cannot_be_tried(arguments, tmp_path):
-    config = load_config("configs/translator.py:smoke", [f"--config.tokenizer_run={tmp_path}", *arguments[1:]])
+    config = load_config(
+        "configs/translator.py:smoke", [f"--config.parents.tokenizer.run={tmp_path}", *arguments[1:]]
+    )
     with pytest.raises(UserError, match="is not trained; train it first, or name another"):
         overfit.measure(config, 8)
     with pytest.raises(UserError, match="--overfit 0 is below 1"):

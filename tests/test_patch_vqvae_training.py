@@ -10,7 +10,7 @@ from fakes import fake_variables
 from flax.core import FrozenDict
 from patch_vqvaes import apply, brute_force, build, codebooks_of, encode, pictures, start, trained_like
 
-from t2i_jax import losses
+from t2i_jax import losses, tasks
 from t2i_jax.config import load_config
 from t2i_jax.models.patch_vqvae import Model
 from t2i_jax.nn.codebooks import codebook_of, statistics_of
@@ -105,8 +105,9 @@ def test_the_loss_adds_the_commitment_to_each_codebook():
 def test_after_kmeans_it_is_a_tokenizer_that_works_for_unseen_pictures(depth, data_dir):
     config = load_config("patch_vqvae:smoke")
     config.data.data_dir, config.model.residual_depth, config.model.decoder_layers = str(data_dir), depth, 0
-    model, splits = models.build(config), reconstruct.inputs(config)[0]
-    images = jnp.stack([splits["validation"][i]["image"] for i in range(32)]).astype(jnp.float32) / 255
+    task = tasks.make(config)
+    model, validation = task.model, task.prepare(data_dir, {}).splits["validation"]
+    images = jnp.stack([validation[i]["image"] for i in range(32)]).astype(jnp.float32) / 255
     variables = fake_variables(jax.eval_shape(model.init, jax.random.key(0), images))
     params, started = task.warm_start({}, variables, jax.random.key(0))
     assert params == {}

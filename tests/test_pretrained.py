@@ -51,7 +51,7 @@ def test_a_run_starts_from_released_weights(config, tmp_path, capsys, which):
     folder, task = tmp_path / "run", tasks.make(config)
     folder.mkdir()
     task.check(folder)
-    data = task.prepare(folder, {"tokenizer": t2i_jax.load(config.tokenizer_run)})
+    data = task.prepare(folder, {"tokenizer": t2i_jax.load(config.parents.tokenizer.run)})
     example = data.transform(data.splits["train"][0], np.random.default_rng(0))
     example = {name: np.asarray(value)[None] for name, value in example.items()}
     fresh = jax.jit(task.init)(jax.random.key(1), example)["params"]
@@ -132,7 +132,7 @@ def test_the_sizes_of_a_config_are_whole(smoke_config):
 @pytest.fixture
 def refusal(command, data_dir, smoke_run, tmp_path, sources):
     def call(*changes):
-        options = {"data.text_len": 6, "data.data_dir": data_dir, "tokenizer_run": smoke_run.tokenizer}
+        options = {"data.text_len": 6, "data.data_dir": data_dir, "parents.tokenizer.run": smoke_run.tokenizer}
         options |= {"encoder_weights": sources[0], "decoder_weights": sources[1]} | dict(changes)
         argv = [f"--config.{name}={value}" for name, value in options.items()]
         code, lines = command(

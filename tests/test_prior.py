@@ -20,7 +20,7 @@ PROMPTS = ["a red seven", "a blue one above a green two"]
 
 def smoke(smoke_run, data_dir):
     config = load_config("prior:smoke")
-    config.data.data_dir, config.tokenizer_run = str(data_dir), str(smoke_run.tokenizer)
+    config.data.data_dir, config.parents.tokenizer.run = str(data_dir), str(smoke_run.tokenizer)
     return config
 
 
@@ -157,9 +157,9 @@ def test_a_grid_other_than_the_tokenizers_is_one_line(command, smoke_run, data_d
     code, lines = command(
         "--config=configs/prior.py:smoke",
         f"--workdir={tmp_path / 'run'}",
-        f"--config.tokenizer_run={smoke_run.tokenizer}",
+        f"--config.parents.tokenizer.run={smoke_run.tokenizer}",
         f"--config.data.data_dir={data_dir}",
         "--config.model.grid=(5, 5)",
     )
     assert code == 2
-    assert "config.model.grid is (5, 5), but (6, 4) follows from config.tokenizer.model" in lines[-1]
+    assert "config.model.grid is (5, 5), but (6, 4) follows from config.parents.tokenizer.config.model" in lines[-1]

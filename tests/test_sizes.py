@@ -39,7 +39,7 @@ def test_the_tokenizers_codebook_alone_is_enough():
 
 def test_the_size_of_the_tokenizers_pictures_alone_is_enough():
     config = load(SMOKE, tokenizer__data__image_size=64)
-    assert config.tokenizer.model.image_size == 64
+    assert config.parents.tokenizer.config.model.image_size == 64
     assert config.model.num_tokens == config.model.decoder.positions == 16 + 16 + 64
     assert load("vae:smoke", data__channels=1).model.channels == 1
 
@@ -94,13 +94,16 @@ def test_weights_that_would_have_to_be_fetched_leave_sizes_as_the_config_has_the
         ({"model__text_len": 16}, "config.model.text_len is 16, but 12 follows from config.data.text_len 12"),
         (
             {"model__codebook_size": 32},
-            "config.model.codebook_size is 32, but 64 follows from config.tokenizer.",
+            "config.model.codebook_size is 32, but 64 follows from config.parents.tokenizer",
         ),
-        ({"model__num_tokens": 16}, "config.model.num_tokens is 16, but 24 follows from config.tokenizer.model"),
+        (
+            {"model__num_tokens": 16},
+            "config.model.num_tokens is 16, but 24 follows from config.parents.tokenizer",
+        ),
         ({"model__encoder__max_positions": 6}, "config.model.encoder.max_positions is 6, but 12 follows from"),
         (
             {"tokenizer__model__image_size": 64},
-            "config.tokenizer.model.image_size is 64, but 32 follows from config.tokenizer.data.image_size 32",
+            "config.parents.tokenizer.config.model.image_size is 64, but 32 follows from config.parents.tokenizer.config.data.image_size 32",
         ),
     ],
 )

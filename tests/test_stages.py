@@ -76,7 +76,7 @@ def test_good_ways_to_name_a_config(command, tmp_path):
         ([VQVAE, "--config.data.data_dir=/proc/data"], "/proc/data"),
         (
             [TRANSLATOR, "--config.model.codebook_size=32"],
-            "codebook_size is 32, but 64 follows from config.tokenizer.",
+            "codebook_size is 32, but 64 follows from config.parents.tokenizer.config.",
         ),
         (
             [TRANSLATOR, "--config.model.num_tokens=16"],
@@ -92,21 +92,21 @@ def test_good_ways_to_name_a_config(command, tmp_path):
 )
 def test_stages_that_do_not_fit(argv, said, refused, smoke_run):
     if argv[0] == TRANSLATOR:
-        argv = [*argv, f"--config.tokenizer_run={smoke_run.tokenizer}"]
+        argv = [*argv, f"--config.parents.tokenizer.run={smoke_run.tokenizer}"]
     assert said in refused(*argv)
 
 
 def test_a_first_attempt_that_was_refused_leaves_no_text_tokenizer_to_go_by(refused, smoke_run, tmp_path):
-    argv = [TRANSLATOR, f"--config.tokenizer_run={smoke_run.tokenizer}"]
+    argv = [TRANSLATOR, f"--config.parents.tokenizer.run={smoke_run.tokenizer}"]
     assert "by 5 heads" in refused(*argv, "--config.model.decoder.heads=5")
     assert (tmp_path / "run" / "text_tokenizer.json").exists()
     assert "at most 10" in refused(*argv, "--config.model.text_vocab_size=10", "--accept-config-change")
 
 
 def test_a_translators_run_is_no_tokenizer(refused, smoke_run):
-    said = refused(TRANSLATOR, f"--config.tokenizer_run={smoke_run.translator}")
+    said = refused(TRANSLATOR, f"--config.parents.tokenizer.run={smoke_run.translator}")
     assert str(smoke_run.translator) in said
-    assert "config.tokenizer" in said
+    assert "config.parents.tokenizer.config" in said
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def retrained(smoke_run, tmp_path):
 
 
 def test_tokens_of_a_tokenizer_that_was_trained_again_are_refused(refused, retrained):
-    said = refused(TRANSLATOR, f"--config.tokenizer_run={retrained}")
+    said = refused(TRANSLATOR, f"--config.parents.tokenizer.run={retrained}")
     assert f"tokens in {retrained / 'tokens'}" in said
     assert "were made by tokenizer" in said
     assert "delete" in said
@@ -130,12 +130,12 @@ def test_a_translator_keeps_the_tokenizer_that_it_was_trained_with(
     refused, smoke_run, retrained, tmp_path, read_only
 ):
     run = shutil.copytree(smoke_run.translator, tmp_path / "run")
-    before = read_only(run / "tokenizer")
-    argv = [TRANSLATOR, f"--config.tokenizer_run={retrained}", "--accept-config-change", "--config.steps=3"]
+    before = read_only(run / "parents" / "tokenizer")
+    argv = [TRANSLATOR, f"--config.parents.tokenizer.run={retrained}", "--accept-config-change", "--config.steps=3"]
     assert "was trained on another tokenizer than" in refused(*argv)
     shutil.rmtree(retrained / "tokens")  # as the message about the tokens says
     assert "was trained on another tokenizer than" in refused(*argv)
-    assert read_only(run / "tokenizer") == before
+    assert read_only(run / "parents" / "tokenizer") == before
 
 
 def test_a_loss_that_is_not_finite_leaves_what_was_good(command, smoke_run, data_dir, tmp_path):

@@ -43,7 +43,7 @@ def test_one_command_trains_the_tokenizer_encodes_and_trains_the_translator(smok
     assert places == sorted(places)
     assert {path.name for path in (smoke_run.tokenizer / "tokens").rglob("*.json")} == {files.MANIFEST}
     for name in (runs.CONFIG, runs.WEIGHTS, runs.SCORES):  # the run can be moved without its tokenizer's
-        copied = smoke_run.translator / "tokenizer" / name
+        copied = smoke_run.translator / "parents" / "tokenizer" / name
         assert copied.read_bytes() == (smoke_run.tokenizer / name).read_bytes()
     scores = files.read_json(smoke_run.translator / runs.SCORES)
     assert np.isfinite(list(scores.values())).all()
@@ -177,7 +177,13 @@ def test_the_restored_iterator_gives_the_next_batch(smoke_config, smoke_run):
 
 def test_a_signal_from_outside_saves_and_the_same_command_continues(data_dir, tmp_path):
     run = tmp_path / "run"
-    options = ["steps=1000000", "checkpoint_every=1000000", "eval_every=1000000", "upkeep_every=0", "log_every=5"]
+    options = [
+        "steps=1000000",
+        "checkpoint_every=1000000",
+        "eval_every=1000000",
+        "codebook_reset_every=0",
+        "log_every=5",
+    ]
     argv = [sys.executable, "train.py", "--config=configs/patch_vqvae.py:smoke", f"--workdir={run}"]
     argv += [f"--config.{option}" for option in [*options, f"data.data_dir={data_dir}"]]
     last = 0

@@ -98,7 +98,7 @@ def test_what_is_too_long_is_refused():
         MODEL.apply({"params": params()}, text_ids, mask, np.tile(ids, 2))
 
 
-@pytest.mark.parametrize(("field", "value"), [("decoder_weights", "gpt2"), ("tokenizer_start", True)])
+@pytest.mark.parametrize(("field", "value"), [("decoder_weights", "gpt2"), ("init_from_tokenizer", True)])
 def test_a_start_that_it_has_no_place_for_is_refused(tmp_path, field, value):
     config = load_config("translator:transformer")
     config[field] = value

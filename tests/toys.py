@@ -82,7 +82,7 @@ def loop_config(**changes) -> ConfigDict:
         "eval_every": 3,
         "checkpoint_every": 2,
         "keep_checkpoints": 2,
-        "upkeep_every": 0,
+        "codebook_reset_every": 0,
         "optim": {
             "lr": 0.1,
             "warmup": 1,

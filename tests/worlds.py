@@ -30,7 +30,7 @@ ONLY_TRANSLATOR = {
     "data.caption_dropout": 0.5,
     "data.code_noise": 0.3,
     "data.data_dir": "data",
-    "tokenizer_run": "tokenizer",
+    "parents.tokenizer.run": "tokenizer",
 }
 TOKENIZER = [
     f"--config={REPO}/configs/patch_vqvae.py:smoke",
@@ -42,7 +42,7 @@ TRANSLATOR = [
     f"--config={REPO}/configs/translator.py:smoke",
     "--workdir=translator",
     *(f"--config.{name}={value}" for name, value in (OPTIONS | ONLY_TRANSLATOR).items()),
-    *(f"--config.tokenizer.{name}={value}" for name, value in OPTIONS.items()),
+    *(f"--config.parents.tokenizer.config.{name}={value}" for name, value in OPTIONS.items()),
 ]
 
 
@@ -108,7 +108,7 @@ def assert_same_run(run, other):
     """Two run folders hold the same, bit for bit."""
     names = ["config.json", "model.safetensors", "scores.json"]
     if (other / "text_tokenizer.json").exists():
-        names += ["text_tokenizer.json", *(f"tokenizer/{name}" for name in names)]
+        names += ["text_tokenizer.json", *(f"parents/tokenizer/{name}" for name in names)]
     for name in names:
         assert (run / name).read_bytes() == (other / name).read_bytes(), name
     assert_same_checkpoint(run, other, STEPS, "ema_params")

@@ -68,7 +68,7 @@ def _run_encoder_decoder(args):
         if pieces:
             text.write_word_pieces(folder / runs.TEXT_TOKENIZER, pieces)
         if args.tokenizer_run:
-            runs.copy_parent(Path(args.tokenizer_run), folder, runs.TOKENIZER)
+            runs.copy_parent(Path(args.tokenizer_run), folder, "tokenizer")
 
     converted.write_run(args.out, config.to_dict(), params, add)
     lacking = {"text tokenizer (tokenizer.json or vocab.txt in the folder)": pieces}

@@ -11,7 +11,7 @@ from typing import Any, get_origin
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from t2i_jax import sampling
+from t2i_jax import runs, sampling
 from t2i_jax.errors import UserError
 from t2i_jax.loop.optimizer import Optim
 
@@ -32,9 +32,8 @@ def complete(config: ConfigDict) -> ConfigDict:
     Raises:
       UserError: the config sets a field that does not exist, or lacks one.
     """
-    parent = tokenizer_of(config)
-    if parent:
-        complete(parent[1])
+    for parent, _ in runs.parents(config).values():
+        complete(parent)
     _add(config.model, model_fields(config), "config.model")
     if config.sampling:
         own = fields_of(sampling.kind(config.sampling.name))
@@ -42,16 +41,6 @@ def complete(config: ConfigDict) -> ConfigDict:
     _add(config.optim, fields_of(Optim), "config.optim")
     _add(config.loss, _loss_fields(config), "config.loss")
     return config
-
-
-def tokenizer_of(config: ConfigDict) -> tuple[str, ConfigDict] | None:
-    """Where in a config its tokenizer's config stands, and that; None where it has none."""
-    return ("tokenizer", config.tokenizer) if "tokenizer" in config else None
-
-
-def sampler_of(config: ConfigDict) -> type:
-    """The dataclass whose fields are `config.sampling`."""
-    return import_module("t2i_jax.sampling.settings").Sampling
 
 
 def model_module(config: ConfigDict):

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from t2i_jax import models
-from t2i_jax.config.complete import Required, fields_of, model_module, tokenizer_of
+from t2i_jax import models, runs
+from t2i_jax.config.complete import Required, fields_of, model_module
 from t2i_jax.convert import hub, weights
 from t2i_jax.errors import UserError
 
@@ -51,11 +51,10 @@ def fill_sizes(config: ConfigDict, typed: Collection[str] = (), *, name: str = "
     Raises:
       UserError: a field was set to another value than follows, or released weights cannot be read.
     """
-    parent = tokenizer_of(config)
-    if parent:
-        path, tokenizer = parent
-        inside = [field.removeprefix(f"{path}.") for field in typed if field.startswith(f"{path}.")]
-        fill_sizes(tokenizer, inside, name=f"{name}.{path}")
+    for parent, (own, _) in runs.parents(config).items():
+        path = f"parents.{parent}.config."
+        inside = [field.removeprefix(path) for field in typed if field.startswith(path)]
+        fill_sizes(own, inside, name=f"{name}.{path[:-1]}")
     defaults = fields_of(model_module(config).Model)
     for size in _sizes(config, name):
         *outer, field = size.path
@@ -83,10 +82,9 @@ def _sizes(config: ConfigDict, name: str) -> Iterator[Size]:
     for field in ("image_size", "channels", "text_len"):
         if field in model and field in data:
             yield Size((field,), data[field], f"{name}.data.{field} {data[field]}")
-    parent = tokenizer_of(config)
-    if parent:
-        origin = f"{name}.{parent[0]}.model"
-        for field, value in _token_sizes(parent[1], origin).items():
+    for parent, (own, _) in runs.parents(config).items():
+        origin = f"{name}.parents.{parent}.config.model"
+        for field, value in _token_sizes(own, origin).items():
             if field in model:
                 yield Size((field,), value, origin)
     for part, cls in getattr(model_module(config), "PARTS", {}).items():
@@ -99,21 +97,16 @@ def _sizes(config: ConfigDict, name: str) -> Iterator[Size]:
 
 
 def _token_sizes(tokenizer: ConfigDict, origin: str) -> dict[str, Any]:
-    """`codebook_size`, `num_tokens` and `grid` of a tokenizer's config."""
+    """`codebook_size`, `num_tokens` and `grid` by a tokenizer's config; nothing by that of another model."""
     model = models.build(tokenizer)
     try:
-        count, width = model.num_tokens, _finest_width(model)
+        if not hasattr(model, "layout"):
+            return {}
+        count, width = model.num_tokens, model.layout[-1].width
     except (ValueError, ZeroDivisionError) as error:
         raise UserError(f"{origin}: {str(error).splitlines()[0]}") from None
     # Several grids, from coarse to fine, are laid out in rows as long as the finest has.
     return {"codebook_size": model.codebook_size, "num_tokens": count, "grid": (count // width, width)}
-
-
-def _finest_width(model) -> int:
-    """Tokens in a row of a tokenizer's finest grid."""
-    if hasattr(model, "layout"):
-        return model.layout[-1].width
-    return model.grid[1] if hasattr(model, "grid") else model.image_size // model.patch
 
 
 def _released_sizes(part: str, cls: type, source: str, model: ConfigDict, field: str) -> Iterator[Size]:

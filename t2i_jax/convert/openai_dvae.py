@@ -99,7 +99,7 @@ def config_of(tensors: dict[str, np.ndarray], image_size: int = 256) -> dict:
         "eval_every": 10_000,
         "checkpoint_every": 10_000,
         "keep_checkpoints": 2,
-        "upkeep_every": 0,
+        "codebook_reset_every": 0,
         "sampling": {},
         "data": {
             "name": "coco_captions_2017",

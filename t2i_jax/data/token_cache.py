@@ -127,12 +127,16 @@ class Tokens:
         self.data = data
         self.count, self.checksum = manifest["count"], files.sha256_of(folder / files.MANIFEST)
         shards = [str(folder / name) for name in sorted(manifest["files"])]
+        import grain  # a second; who samples reads no tokens
+
         self._source = grain.sources.ArrayRecordDataSource(shards)
         for first in range(0, self.count, SHARD_SIZE):
             self._source[first]  # opens the file: so it can be read on when another process replaces the folder
 
-    def dataset(self) -> grain.MapDataset:
+    def dataset(self) -> "grain.MapDataset":
         """Examples `{"ids": int32 [N], "captions": list of str}`."""
+        import grain
+
         return grain.MapDataset.source(self._source).map(_unpack)
 
     def ids(self) -> Iterator[np.ndarray]:

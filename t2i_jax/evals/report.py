@@ -37,7 +37,7 @@ def evaluate_run(translator, run: str | Path, *, seed: int = 0, candidates: int 
     if name not in known:
         raise UserError(f"run {run} draws {name}; only {' and '.join(known)} have a judge of pictures")
     scores = {  # before the minutes that judging takes
-        "tokenizer": read_scores(Path(run) / runs.TOKENIZER, _TOKENIZER_SCORES),
+        "tokenizer": read_scores(runs.parent_folder(Path(run), "tokenizer"), _TOKENIZER_SCORES),
         "training": read_scores(Path(run), _TRANSLATOR_SCORES),
     }
     text, judged = import_module(f"{judges.__name__}.{name}").judge(translator, seed, candidates)

@@ -115,8 +115,9 @@ def is_finished(folder: str | Path, config: ConfigDict) -> bool:
         own = files.read_json(folder / runs.CONFIG)
         for name in runs.parents(config):
             files.read_json(folder / runs.TEXT_TOKENIZER)
-            files.read_json(folder / name / runs.CONFIG)
-            runs.load_weights(folder / name / runs.WEIGHTS)
+            copy = runs.parent_folder(folder, name)
+            files.read_json(copy / runs.CONFIG)
+            runs.load_weights(copy / runs.WEIGHTS)
     except files.CorruptError as error:
         if runs.checkpoint_steps(folder):
             print(f"warning: {error}", file=sys.stderr)

@@ -143,7 +143,7 @@ def _loop(task: Task, folder: Path, checkpoints: Checkpoints, batches) -> None:
         while number < config.steps and not stop.requested:
             number += 1
             batch = next(batches)
-            if task.between_steps and config.upkeep_every and number % config.upkeep_every == 0:
+            if task.between_steps and config.codebook_reset_every and number % config.codebook_reset_every == 0:
                 state = built.between_steps(state, batch, number)
             state, values = built.step(state, batch)
             metrics.push(number, values)
@@ -178,7 +178,7 @@ def check_config(config) -> None:
         "checkpoint_every",
         "keep_checkpoints",
     )
-    for name, least in [("seed", 0), ("upkeep_every", 0), *((name, 1) for name in positive)]:
+    for name, least in [("seed", 0), ("codebook_reset_every", 0), *((name, 1) for name in positive)]:
         if config[name] < least:
             raise UserError(f"config.{name} {config[name]} is below {least}; give a whole number >= {least}")
     make_optimizer(config.optim, config.steps)

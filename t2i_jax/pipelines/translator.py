@@ -37,7 +37,7 @@ class Translator:
     def __init__(self, run: str | Path, recover: Callable | None = None):
         self.config = runs.read_config(run)
         params, _, self.step, self.digest = runs.read_weights(run, recover)
-        self.tokenizer = Tokenizer(Path(run) / runs.TOKENIZER)
+        self.tokenizer = Tokenizer(runs.parent_folder(Path(run), "tokenizer"))
         reader = text.CaptionReader(Path(run) / runs.TEXT_TOKENIZER, self.config.data.text_len)
         self._connect(models.build(self.config), jax.tree.map(jnp.asarray, params), reader)
 

@@ -101,7 +101,7 @@ class Task:
         return params, variables
 
     between_steps: Callable | None = None
-    """`(params, variables, batch, key) -> (params, variables)`, called every `config.upkeep_every` steps."""
+    """`(params, variables, batch, key) -> (params, variables)`, every `config.codebook_reset_every` steps."""
 
     def evaluators(self) -> dict[str, Callable]:
         """`(params, variables) -> (scores, image grids)`, both by name. After `prepare`."""

@@ -93,8 +93,8 @@ class TokenTask(tasks.Task):
         }
 
     def warm_start(self, params: dict, variables: dict, key) -> tuple[dict, dict]:
-        """Embeddings of image tokens from the tokenizer's codebook, where `config.tokenizer_start` says so."""
-        if self.config.tokenizer_start:
+        """Embeddings of image tokens from the tokenizer's codebook, where `config.init_from_tokenizer` says so."""
+        if self.config.init_from_tokenizer:
             params = self.from_tokenizer(params, self.tokenizer.codebook, self.tokenizer.position_features, key)
         return params, variables
 

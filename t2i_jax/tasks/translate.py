@@ -18,7 +18,7 @@ class Task(TokenTask):
         """See `Task.check`; released weights that the config names are read here."""
         super().check(folder)
         config = self.config
-        asked = [name for name in ("encoder_weights", "decoder_weights", "tokenizer_start") if config[name]]
+        asked = [name for name in ("encoder_weights", "decoder_weights", "init_from_tokenizer") if config[name]]
         if asked and not pretrained.fits(self.model):
             raise UserError(
                 f"config.{asked[0]} {config[asked[0]]!r} needs a model of BERT and GPT-2; the model"
