@@ -1,5 +1,6 @@
 """The evaluation and the drawing commands on a real run, end to end."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -52,7 +53,7 @@ def test_the_results_say_what_made_them(evaluation, pipe, smoke_run):
     assert json.loads(json.dumps(results)) == results
     assert results["run"] == str(smoke_run.translator)
     assert (results["step"], results["digest"], results["seed"]) == (2, pipe.digest, 1)
-    assert results["sampling"] == pipe.config.sampling.to_dict()
+    assert results["sampling"] == dataclasses.asdict(pipe.sampling)
     for line in ("PSNR", "codebook usage", "bigram baseline", "teacher forced", "free running", "step 2, seed 1"):
         assert line in table
     for column in COLUMNS:
