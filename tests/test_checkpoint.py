@@ -105,6 +105,13 @@ def test_a_first_save_that_fails_says_that_there_is_none(tmp_path, monkeypatch):
     assert names_of(tmp_path) == []
 
 
+def test_a_path_that_orbax_takes_for_a_pattern_is_refused_before_the_first_step(tmp_path):
+    with pytest.raises(
+        UserError, match=r"a\[1\] has a '\[' in it, which Orbax takes for a pattern; choose another"
+    ):
+        Checkpoints(tmp_path / "a[1]")
+
+
 def test_the_old_ones_go_after_the_new_one_stands(run, monkeypatch):
     seen, remove = [], shutil.rmtree
 

@@ -102,8 +102,8 @@ def test_weights_that_would_have_to_be_fetched_leave_sizes_as_the_config_has_the
         ),
         ({"model__encoder__max_positions": 6}, "config.model.encoder.max_positions is 6, but 12 follows from"),
         (
-            {"tokenizer__model__image_size": 64},
-            "config.parents.tokenizer.config.model.image_size is 64, but 32 follows from config.parents.tokenizer.config.data.image_size 32",
+            {"parents__tokenizer__config__model__image_size": 64},
+            "config.model.image_size is 64, but 32 follows from config.parents.tokenizer.config.data.image_size 32",
         ),
     ],
 )

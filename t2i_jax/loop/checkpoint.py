@@ -37,11 +37,19 @@ class Checkpoints:
       folder: of the run.
       keep: how many `save` leaves, at least 1.
 
+    Raises:
+      UserError: Orbax cannot write below such a path.
+
     Attributes:
       parents: digest of each run that this one builds on, by name, sealed into what is saved.
     """
 
     def __init__(self, folder: Path, keep: int = 1):
+        if found := sorted(set("[]*?") & set(str(folder.absolute()))):
+            raise UserError(
+                f"{folder.absolute()} has a {found[0]!r} in it, which Orbax takes for a pattern; choose another"
+                " --workdir"
+            )
         self._folder, self._keep = folder / runs.CHECKPOINTS, keep
         self._corrupt: set[int] = set()  # steps whose checksums do not fit, as the first host knows
         self.parents: dict[str, str] = {}
