@@ -3,8 +3,6 @@
 import json
 import shutil
 import zipfile
-from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +11,8 @@ from coco import GOOD, SKIPPED, captions_of, jpeg, write_coco
 from PIL import Image
 from tensorflow_datasets.core import shuffle
 
-from t2i_jax import encode, files, tasks
-from t2i_jax.config import load_config
-from t2i_jax.data import images, pipeline, skipped
+from t2i_jax import files
+from t2i_jax.data import images, skipped
 from t2i_jax.data.sources import coco_captions_2017
 from t2i_jax.errors import UserError
 
@@ -234,78 +231,3 @@ def test_a_row_of_annotations_that_cannot_be_read_is_skipped(manual, tmp_path, c
         f"annotations/captions_train2017.json, row {number}" for number in rows
     ]
     assert named["row of images that cannot be read"] == ["annotations/captions_train2017.json, row 9"]
-
-
-class FakeTokenizer:
-    codebook_size, num_tokens, digest = 64, 4, "digest"
-
-    def tokenize(self, images):
-        return images[:, :2, :2, 0].reshape(len(images), 4) % 64
-
-
-@pytest.fixture
-def task(manual, tmp_path):
-    """A translator's, prepared on the toy."""
-    config = load_config("translator:smoke")
-    config.data.update({"name": NAME, "data_dir": str(tmp_path), "caption_dropout": 0.0, "code_noise": 0.0})
-    config.model.codebook_size, config.model.num_tokens = 64, 4
-    config.parents.tokenizer.run = str(tmp_path / "tokenizer")
-    made = tasks.make(config)
-    for folder in ("tokenizer", "run"):
-        (tmp_path / folder).mkdir()
-    made.prepare(tmp_path / "run", {"tokenizer": FakeTokenizer()})
-    return made
-
-
-@pytest.fixture
-def tokens(task, tmp_path):
-    """Its tokens, made before."""
-    return encode.encode(task.config, FakeTokenizer(), tmp_path / "tokenizer")
-
-
-def test_tokens_keep_every_caption(tokens):
-    rows = list(tokens.splits["train"].dataset())
-    assert [row["ids"].shape for row in rows] == [(4,)] * len(GOOD)
-    assert [row["captions"] for row in rows] == [
-        [words.decode() for words in captions_of(number)] for number in GOOD
-    ]
-
-
-def test_each_epoch_draws_a_caption_anew(task):
-    stream = partial(pipeline.train_stream, task.data.splits["train"], task.data.transform, batch_size=1)
-
-    def drawn(batches, count):
-        """(picture, caption) of each example."""
-        return [(tuple(b["ids"][0].tolist()), tuple(b["text_ids"][0].tolist())) for b in islice(batches, count)]
-
-    epochs = [dict(drawn(batches, len(GOOD))) for batches in [stream(seed=0)] for _ in range(12)]
-    assert all(epoch.keys() == epochs[0].keys() for epoch in epochs)
-    for picture in epochs[0]:
-        assert len({epoch[picture] for epoch in epochs}) >= 3  # of five
-    again, other = drawn(stream(seed=0), 20), drawn(stream(seed=1), 20)
-    assert again == drawn(stream(seed=0), 20)
-    assert again != other
-
-    batches = stream(seed=0)
-    list(islice(batches, 7))
-    state = batches.get_state()
-    resumed = stream(seed=0)
-    resumed.set_state(state)
-    assert drawn(resumed, 13) == again[7:]
-
-
-def test_parts_of_a_split_have_tokens_of_their_own(task, tokens, tmp_path):
-    task.config.data.train = "train[:2]"
-    part = encode.encode(task.config, FakeTokenizer(), tmp_path / "tokenizer")
-    folders = sorted(path.name for path in (tmp_path / "tokenizer" / "tokens").iterdir())
-    assert folders == ["coco_captions_2017-tiny", "coco_captions_2017-tiny-train__2_"]
-    assert (part.splits["train"].count, tokens.splits["train"].count) == (2, len(GOOD))
-
-
-def test_one_caption_draws_nothing(task):
-    """So what else is random about an example is the same as ever."""
-    for captions, same in ((["picture"], True), (["picture", "words"], False)):
-        rng, expected = np.random.default_rng(0), np.random.default_rng(0)
-        task.transform({"ids": np.arange(4), "captions": captions}, rng)
-        expected.random(4), expected.integers(0, 64, 4), expected.random()
-        assert (rng.random() == expected.random()) == same

@@ -34,11 +34,11 @@ def test_a_model_without_an_encoder_of_its_own_follows_too(name):
 
 
 def test_the_tokenizers_codebook_alone_is_enough():
-    assert load(SMOKE, tokenizer__model__codebook_size=512).model.codebook_size == 512
+    assert load(SMOKE, parents__tokenizer__config__model__codebook_size=512).model.codebook_size == 512
 
 
 def test_the_size_of_the_tokenizers_pictures_alone_is_enough():
-    config = load(SMOKE, tokenizer__data__image_size=64)
+    config = load(SMOKE, parents__tokenizer__config__data__image_size=64)
     assert config.parents.tokenizer.config.model.image_size == 64
     assert config.model.num_tokens == config.model.decoder.positions == 16 + 16 + 64
     assert load("vae:smoke", data__channels=1).model.channels == 1
@@ -103,7 +103,7 @@ def test_weights_that_would_have_to_be_fetched_leave_sizes_as_the_config_has_the
         ({"model__encoder__max_positions": 6}, "config.model.encoder.max_positions is 6, but 12 follows from"),
         (
             {"parents__tokenizer__config__model__image_size": 64},
-            "config.model.image_size is 64, but 32 follows from config.parents.tokenizer.config.data.image_size 32",
+            "config.parents.tokenizer.config.model.image_size is 64, but 32 follows from config.parents.tokenizer",
         ),
     ],
 )

@@ -126,7 +126,8 @@ def _add(config: ConfigDict, fields: Mapping[str, Any], path: str) -> None:
             raise UserError(f"{path} has no field {name!r}; {hint}")
     for name, default in fields.items():
         if isinstance(default, dict) and not default:  # keys of the user's own
-            config.setdefault(name, ConfigDict())
+            if name not in config:
+                config[name] = {}
         elif isinstance(default, dict):
             if name not in config:
                 config[name] = {}

@@ -14,8 +14,6 @@ from t2i_jax.nn import layout
 from t2i_jax.pipelines.batches import in_batches, replicate
 from t2i_jax.pipelines.pixels import as_floats
 
-TOKENIZERS = ("reconstruct", "dvae")  # tasks whose runs hold one
-
 
 class Tokenizer:
     """An image tokenizer: pictures <-> ids.
@@ -32,12 +30,12 @@ class Tokenizer:
 
     def __init__(self, run: str | Path, recover: Callable | None = None):
         self.config = runs.read_config(run)
-        if self.config.task not in TOKENIZERS:
+        self._model = models.build(self.config)
+        if not hasattr(self._model, "tokenize"):
             raise UserError(
                 f"run {run} holds no image tokenizer; name one that --config=configs/patch_vqvae.py trained"
             )
         params, variables, self.step, self.digest = runs.read_weights(run, recover)
-        self._model = models.build(self.config)
         self.layout = self._model.layout
         self.codebook_size, self.num_tokens = layout.codebook_size(self.layout), layout.num_tokens(self.layout)
         self.position_features = layout.position_features(self.layout)
