@@ -99,7 +99,7 @@ def get_config(variant: str = "digits"):
         config.shown_captions = PHOTO_CAPTIONS
         config.sampling.plain_tokens, config.sampling.guidance_scale = 0, 1.0
     if coco:  # BERT-base, GPT-2 and OpenAI's dVAE (t2i convert openai-dvae): the report's experiment done right
-        half = {"width": 768, "heads": 12, "mlp_width": 3072, "layers": 12, "dropout": 0.1, "remat": True}
+        half = {"width": 768, "heads": 12, "mlp_width": 3072, "layers": 12, "dropout": 0.1, "remat": "full"}
         config.model.update(
             {
                 "codebook_size": 8192,
@@ -126,7 +126,7 @@ def get_config(variant: str = "digits"):
     if variant == "coco_report":  # its recipe to the letter, as the control (section 2.2); the rest as HF's Trainer
         config.data.caption_dropout = 0.0
         config.model.dtype = "float32"
-        config.model.encoder.remat = config.model.decoder.remat = False
+        config.model.encoder.remat = config.model.decoder.remat = "none"
         config.batch_size, config.accumulate = 24, 3
         config.optim.update({"lr": 3e-3, "warmup": 10, "schedule": "linear", "b2": 0.999, "weight_decay": 0.0})
         config.optim.restarts = (

@@ -10,7 +10,7 @@ from flax.core import FrozenDict
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from t2i_jax.models.translator import Model, shift_right
-from t2i_jax.nn.layers import normal_init
+from t2i_jax.nn.dense import normal_init
 
 K, N, V, S = 19, 7, 31, 6
 

@@ -7,6 +7,7 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from t2i_jax.errors import UserError
+from t2i_jax.nn.stack import LAYERS
 
 
 def make_schedule(optim, steps: int) -> optax.Schedule:
@@ -72,12 +73,15 @@ def make_optimizer(optim, steps: int, frozen: Sequence[str] = ()) -> optax.Gradi
             b1=optim.b1,
             b2=optim.b2,
             weight_decay=optim.weight_decay,
-            mask=lambda params: jax.tree.map(lambda x: x.ndim > 1, params),
+            mask=lambda params: jax.tree_util.tree_map_with_path(lambda path, x: _rank(path, x) > 1, params),
         )
 
     def muon(factor):
         return optax.contrib.muon(
-            lambda step: optim.muon * factor * schedule(step), weight_decay=optim.weight_decay, consistent_rms=0.2
+            lambda step: optim.muon * factor * schedule(step),
+            weight_decay=optim.weight_decay,
+            muon_weight_dimension_numbers=lambda params: jax.tree.map(_matrices, params),
+            consistent_rms=0.2,
         )
 
     if not factors and not optim.muon:
@@ -90,7 +94,7 @@ def make_optimizer(optim, steps: int, frozen: Sequence[str] = ()) -> optax.Gradi
             raise UserError(f"config.optim.factors.{unknown[0]} names no part of this model: {', '.join(params)}")
         groups = {path: f"{factors.get(part, 1.0):g}" for path, part in found.items()}
         if optim.muon:
-            kernels = [path for path, x in flat.items() if path[-1] == "kernel" and x.ndim == 2]
+            kernels = [path for path, x in flat.items() if path[-1] == "kernel" and _rank(path, x) == 2]
             hidden = [path for path in kernels if path[0] != "head" and groups[path] != "0"]
             groups |= {path: f"muon {groups[path]}" for path in hidden}
         return unflatten_dict(groups)
@@ -104,6 +108,16 @@ def make_optimizer(optim, steps: int, frozen: Sequence[str] = ()) -> optax.Gradi
         optax.clip_by_global_norm(optim.clip),
         optax.partition(groups, groups_of),
     )
+
+
+def _rank(path, x) -> int:
+    """Axes of a parameter; of stacked ones, those of one layer's."""
+    return x.ndim - any(getattr(key, "key", key) == LAYERS for key in path)
+
+
+def _matrices(x) -> optax.contrib.MuonDimensionNumbers:
+    """A kernel's last two axes; what stands before them counts its matrices."""
+    return optax.contrib.MuonDimensionNumbers(x.ndim - 2, x.ndim - 1)
 
 
 def _deepest(parts, path: str) -> str | None:

@@ -16,7 +16,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int, Key
 
 from t2i_jax.nn.convolutions import Same
-from t2i_jax.nn.layers import grid_places
+from t2i_jax.nn.positions import grid_position_features
 
 EDGE = 0.1  # pixels are squeezed into [EDGE, 1 - EDGE]: the logit-Laplace density has no mass at 0 and 1
 
@@ -76,7 +76,7 @@ class Model(nn.Module):
     @property
     def places(self) -> Float[np.ndarray, "N F"]:
         """Where each token stands: its row and its column."""
-        return grid_places(self.image_size // self.patch, self.image_size // self.patch)
+        return grid_position_features(self.image_size // self.patch, self.image_size // self.patch)
 
     @property
     def num_tokens(self) -> int:

@@ -19,7 +19,7 @@ from ml_collections import FrozenConfigDict
 from t2i_jax.models.backbone import Backbone, is_frozen
 from t2i_jax.nn import quantizers
 from t2i_jax.nn.convolutions import Conv, Down, Up
-from t2i_jax.nn.layers import grid_places
+from t2i_jax.nn.positions import grid_position_features
 
 DOWNSAMPLING = (2, 4, 8, 16, 32)
 
@@ -97,7 +97,7 @@ class Model(nn.Module):
     @property
     def places(self) -> Float[np.ndarray, "N F"]:
         """Where each token stands: its row and its column."""
-        return grid_places(*self.grid)
+        return grid_position_features(*self.grid)
 
     @property
     def depths(self) -> dict[str, int]:

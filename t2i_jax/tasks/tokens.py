@@ -11,6 +11,7 @@ import numpy as np
 from t2i_jax import losses
 from t2i_jax.data import token_cache
 from t2i_jax.data.text import CaptionReader, build_word_pieces
+from t2i_jax.nn.stack import unstack
 from t2i_jax.sampling.autoregressive import sample_tokens
 
 
@@ -80,7 +81,7 @@ def sample(model, params, text_ids, text_mask, keys, settings: dict, *, guided: 
     Returns:
       int32 ids [B, N] in [0, K).
     """
-    bound = partial(model.apply, {"params": params})
+    bound = partial(model.apply, {"params": unstack(params)})
     settings = dict(settings)
     if guided:
         text_ids, text_mask = jnp.tile(text_ids, (2, 1)), jnp.tile(text_mask, (2, 1))
