@@ -59,7 +59,7 @@ class Tower(nn.Module):
     layers: int = 12
     activation: str = "quick_gelu"
     dtype: str = "float32"
-    unroll: bool = False
+    unroll: bool | None = None
 
     def setup(self):
         self.encoder = Stack(

@@ -74,9 +74,9 @@ class Model(nn.Module):
 
     Ramesh et al. 2021, "Zero-Shot Text-to-Image Generation", section 2.2 and appendix B.1, with the layers and
     initial values of GPT-2. One table embeds word pieces (0 to V - 1), image tokens (from V on) and what begins a
-    picture (V + K); one head writes V + K logits. Text positions can only give word pieces, and image positions only
-    image tokens: a logit of the other vocabulary would be minus infinity, so it is not computed, which leaves the
-    same distribution.
+    picture (V + K); one head writes V + K logits. Text positions can only give word pieces, and image positions
+    only image tokens: a logit of the other vocabulary would be minus infinity, so it is not computed, which leaves
+    the same distribution.
 
     A text position without a word piece has a learned padding embedding, one a position, which every later position
     reads: the text has no mask. To the paper pads are tokens, and it names none that its loss leaves out, so they
@@ -115,7 +115,7 @@ class Model(nn.Module):
     dropout: float = 0.1
     dtype: str = "float32"
     remat: str = "none"
-    unroll: bool = False
+    unroll: bool | None = None
 
     def setup(self):
         height, width = self.grid

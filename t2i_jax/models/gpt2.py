@@ -37,7 +37,7 @@ class GPT2(nn.Module):
     dropout: float = 0.1
     dtype: str = "float32"
     remat: str = "none"
-    unroll: bool = False
+    unroll: bool | None = None
 
     def setup(self):
         def embed(rows):

@@ -22,6 +22,7 @@ REMAT = {  # what the forward pass keeps for the backward one; the rest is compu
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # products with parameters; no scores
 }
 LAYERS = "layers"  # name of the stacked parameters
+FEW = 4  # layers up to which a stack is written out: as fast or faster there, and soon compiled
 
 
 class LayerCache(NamedTuple):
@@ -118,7 +119,8 @@ class Stack(nn.Module):
       dropout: rate on attention weights and branches, while training.
       out_scale: of the initial standard deviation of kernels that write into the residual stream.
       remat: a key of `REMAT`; anything but "none" trades arithmetic for memory.
-      unroll: write the layers out instead of a loop: more to compile, the same parameters and initial values.
+      unroll: write the layers out instead of a loop: more to compile, the same parameters and initial values. None:
+        where they are `FEW`.
       dtype: of the computation; parameters are float32.
 
     Raises:
@@ -136,7 +138,7 @@ class Stack(nn.Module):
     dropout: float = 0.0
     out_scale: float = 1.0
     remat: str = "none"
-    unroll: bool = False
+    unroll: bool | None = None
     dtype: str = "float32"
 
     def fields(self, dropout: float) -> tuple:
@@ -160,8 +162,8 @@ class Stack(nn.Module):
 
         Args:
           x: the layers' input.
-          mask: True where a position (axis Q) may look (axis N: Q without a cache, the cache's length with one); with
-            a first axis L one mask a layer. None: each position sees itself and those before it.
+          mask: True where a position (axis Q) may look (axis N: Q without a cache, the cache's length with one);
+            with a first axis L one mask a layer. None: each position sees itself and those before it.
           memory, memory_mask: what cross attention reads, and where. With a cache they come from it.
           cache: from `init_cache`, with all earlier positions written.
           position: of the first of `x`; may be traced.
@@ -179,10 +181,10 @@ class Stack(nn.Module):
             mask = causal_mask(x.shape[1], keys, position)
         if cache is not None:
             return self._cached(x, mask, cache, position)
-        kind = Layer
+        kind, unroll = Layer, self.layers <= FEW if self.unroll is None else self.unroll
         if self.remat != "none":
             # A loop keeps XLA from undoing it by itself; a program that is written out does not.
-            kind = nn.remat(Layer, policy=REMAT[self.remat], prevent_cse=self.unroll)
+            kind = nn.remat(Layer, policy=REMAT[self.remat], prevent_cse=unroll)
         own_masks = mask.ndim == 5
         kind = nn.scan(
             kind,
@@ -190,7 +192,7 @@ class Stack(nn.Module):
             split_rngs={"params": True, "dropout": True},
             in_axes=(0 if own_masks else nn.broadcast, nn.broadcast, nn.broadcast),
             length=self.layers,
-            unroll=self.layers if self.unroll else 1,
+            unroll=self.layers if unroll else 1,
         )
         layers = kind(*self.fields(self.dropout if train else 0.0), name=LAYERS)
         return layers(x, mask, memory, memory_mask)
