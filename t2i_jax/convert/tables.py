@@ -23,8 +23,8 @@ class Row(NamedTuple):
 
     Attributes:
       shape: in letters, such as "D 3D", or in numbers.
-      source: name of a tensor. " T" after it: torch's axes, outputs first, which ours has last. " 1/3" after it: the
-        second of three equal parts along its last axis.
+      source: name of a tensor. " T" after it: torch's axes, outputs first, which ours has last. " 1/3" after it:
+        the second of three equal parts along its last axis.
     """
 
     shape: str | tuple[int, ...]

@@ -179,8 +179,8 @@ class Stack(nn.Module):
         if mask is None:
             keys = x.shape[1] if cache is None else cache.layers[0].own.key.shape[2]
             mask = causal_mask(x.shape[1], keys, position)
-        if cache is not None:
-            return self._cached(x, mask, cache, position)
+        if cache is not None or self._is_unstacked():
+            return self._one_by_one(x, mask, memory, memory_mask, cache, position)
         kind, unroll = Layer, self.layers <= FEW if self.unroll is None else self.unroll
         if self.remat != "none":
             # A loop keeps XLA from undoing it by itself; a program that is written out does not.
@@ -197,18 +197,25 @@ class Stack(nn.Module):
         layers = kind(*self.fields(self.dropout if train else 0.0), name=LAYERS)
         return layers(x, mask, memory, memory_mask)
 
-    def _cached(self, x, mask, cache, position):
+    def _one_by_one(self, x, mask, memory, memory_mask, cache, position):
+        """The layers written out, without dropout."""
         layer, after = Layer(*self.fields(0.0), parent=None), []
         masks = mask if mask.ndim == 5 else [mask] * self.layers
-        for params, mask, kept in zip(self._params(), masks, cache.layers, strict=True):
-            x, kept = layer.apply({"params": params}, x, mask, None, cache.memory_mask, kept, position)
-            after.append(kept)
-        return x, cache._replace(layers=tuple(after))
+        kept = cache.layers if cache else [None] * self.layers
+        if cache:
+            memory_mask = cache.memory_mask
+        for params, mask, own in zip(self._params(), masks, kept, strict=True):
+            x, own = layer.apply({"params": params}, x, mask, memory, memory_mask, own, position)
+            after.append(own)
+        return x, cache._replace(layers=tuple(after)) if cache else None
+
+    def _is_unstacked(self):
+        return f"{LAYERS}_0" in self.variables.get("params", {})
 
     def _params(self):
         """One tree of parameters a layer."""
         params = self.variables["params"]
-        if LAYERS not in params:
+        if self._is_unstacked():
             return [params[f"{LAYERS}_{i}"] for i in range(self.layers)]
         return [jax.tree.map(lambda x, i=i: x[i], params[LAYERS]) for i in range(self.layers)]
 
@@ -232,9 +239,10 @@ class Stack(nn.Module):
 
 
 def unstack(params: dict) -> dict:
-    """Params in which every layer of every `Stack` has arrays of its own, for loops over steps with a cache.
+    """Params in which every layer of every `Stack` has arrays of its own, for inference in loops with a cache.
 
-    A loop would otherwise cut each layer's weights out of the stacked ones, and so copy them, at every step.
+    A loop would otherwise cut each layer's weights out of the stacked ones, and so copy them, at every step. A
+    `Stack` computes with either, but trains (dropout, remat, scan) with stacked ones only.
     """
     flat = {}
     for path, x in flatten_dict(params).items():
