@@ -125,7 +125,7 @@ def compare(size):
         inputs, encoder_hidden_states=memory, encoder_attention_mask=mask.astype(int),
         params=reference.params["decoder"],
     ).logits[..., :K]  # fmt: skip
-    read = GPT2(vocab_size=K + 1, **sizes.decoder).apply({"params": params["gpt2"]}, inputs, memory, mask)
+    read = GPT2(vocab_size=K + 1, **sizes.decoder).apply({"params": params["gpt2"]}, inputs, memory, mask)[0]
     read = read @ params["head"]["kernel"]
 
     return [

@@ -105,8 +105,8 @@ def coco():  # BERT-base, GPT-2 and OpenAI's dVAE (t2i convert openai-dvae): the
     config.model = {  # the rest is as released, which are the defaults
         "text_vocab_size": 30_522,
         "dtype": "bfloat16",
-        "encoder": {"remat": True},
-        "decoder": {"remat": True},
+        "encoder": {"remat": "full"},
+        "decoder": {"remat": "full"},
     }
     config.data.text_len = 64
     config.encoder_weights, config.decoder_weights = "bert-base-uncased", "gpt2"

@@ -31,7 +31,7 @@ FLOORS = {
     "": 5,  # t2i_jax/__init__.py, which hands out `load`
     "cli": 6,
 }
-NUMPY_ONLY = {"data", "convert", "errors", "files", "cli"}
+NUMPY_ONLY = {"data", "errors", "files", "cli"}
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 MAX_LINES = 300
 

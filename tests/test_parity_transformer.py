@@ -93,19 +93,19 @@ def params_of(tensors, size):
     def norm(name):
         return {"scale": tensors[f"{name}.weight"], "bias": tensors[f"{name}.bias"]}
 
-    def attention(name, cut=None):
-        kernel, bias = tensors[f"{name}.in_proj_weight"].T, tensors[f"{name}.in_proj_bias"]
-        out = dense(f"{name}.out_proj")
-        if cut is None:
-            return {"qkv": {"kernel": kernel, "bias": bias}, "out": out}
-        q, kv = ({"kernel": kernel[:, part], "bias": bias[part]} for part in (slice(cut), slice(cut, None)))
-        return {"q": q, "kv": kv, "out": out}
+    def attention(name):
+        kernels = np.split(tensors[f"{name}.in_proj_weight"].T, 3, -1)
+        biases = np.split(tensors[f"{name}.in_proj_bias"], 3)
+        parts = zip(("query", "key", "value"), kernels, biases, strict=True)
+        return {part: {"kernel": kernel, "bias": bias} for part, kernel, bias in parts} | {
+            "out": dense(f"{name}.out_proj")
+        }
 
     def layer(name, decoder):
         found = {"attn": attention(f"{name}.self_attn"), "ln_attn": norm(f"{name}.norm1")}
         if decoder:
             found |= {
-                "cross_attn": attention(f"{name}.multihead_attn", width),
+                "cross_attn": attention(f"{name}.multihead_attn"),
                 "ln_cross_attn": norm(f"{name}.norm2"),
             }
         return found | {
@@ -115,8 +115,8 @@ def params_of(tensors, size):
 
     params = {"null_caption": np.zeros((1, width), np.float32)}
     for stack, depth in (("encoder", SIZES[size][3]), ("decoder", SIZES[size][4])):
-        for number in range(depth):
-            params[f"{stack}_{number}"] = layer(f"stacks.{stack}.layers.{number}", stack == "decoder")
+        layers = [layer(f"stacks.{stack}.layers.{number}", stack == "decoder") for number in range(depth)]
+        params[stack] = {"layers": jax.tree.map(lambda *arrays: np.stack(arrays), *layers)}
     params["text_embed"] = {"embedding": tensors["text.weight"]}
     params["token_embed"] = {"embedding": tensors["tokens.weight"]}
     return params

@@ -81,7 +81,7 @@ def test_gpt2_matches_torch(size):
     loss.backward()
 
     model = GPT2(vocab_size=K + 1, **sizes)
-    rows = gpt2.table(sizes.layers, theirs="transformer.") | {"head": tables.Row("D V", ("lm_head.weight T",))}
+    rows = gpt2.table(sizes.layers, theirs="transformer.") | {"head": tables.Row("D V", "lm_head.weight T")}
 
     def params_of(tensors):
         return tables.fill(tensors, rows, gpt2.letters({**sizes, "vocab_size": K + 1}), origin=size)
@@ -89,7 +89,7 @@ def test_gpt2_matches_torch(size):
     def loss_fn(params):
         params = dict(params)
         head = params.pop("head")
-        logits = model.apply({"params": params}, inputs, memory, mask) @ head
+        logits = model.apply({"params": params}, inputs, memory, mask)[0] @ head
         return cross_entropy(logits, ids), logits
 
     (value, ours), grads = jit(jax.value_and_grad(loss_fn, has_aux=True))(params_of(arrays(reference)))

@@ -64,13 +64,15 @@ def test_a_run_starts_from_released_weights(config, tmp_path, capsys, which):
     embedding = params["bert"]["position_embed"]["embedding"]
     expected = bert["embeddings.position_embeddings.weight"][:6] / 1e4
     assert np.allclose(embedding, expected) == (which != "decoder")
-    block = params["gpt2"]["blocks_1"]
-    assert np.allclose(block["mlp"]["up"]["kernel"], decoder["h.1.mlp.c_fc.weight"] / 1e4) == (which != "encoder")
-    positions = np.asarray(params["gpt2"]["position_embed"]["embedding"])  # not those of the tokenizer's positions
+    layers = params["gpt2"]["decoder"]["layers"]
+    assert np.allclose(layers["mlp"]["up"]["kernel"][1], decoder["h.1.mlp.c_fc.weight"] / 1e4) == (
+        which != "encoder"
+    )
+    positions = np.asarray(params["gpt2"]["position_embed"]["embedding"])  # not those of the tokenizer's places
     assert np.allclose(positions[[0, -1]], decoder["wpe.weight"][[0, -1]] / 1e4) == (which != "encoder")
-    assert (not np.any(block["cross_attn"]["out"]["kernel"])) == (which != "encoder")
+    assert (not np.any(layers["cross_attn"]["out"]["kernel"])) == (which != "encoder")
     np.testing.assert_array_equal(
-        block["cross_attn"]["kv"]["kernel"], fresh["gpt2"]["blocks_1"]["cross_attn"]["kv"]["kernel"]
+        layers["cross_attn"]["key"]["kernel"], fresh["gpt2"]["decoder"]["layers"]["cross_attn"]["key"]["kernel"]
     )
     # The tokenizer's codes still give the token table and the head.
     np.testing.assert_array_equal(params["head"]["kernel"], params["gpt2"]["token_embed"]["embedding"][:-1].T)
@@ -107,14 +109,14 @@ def test_the_decoder_computes_at_first_what_it_was_released_to(tmp_path):
     np.testing.assert_array_equal(table, fresh["gpt2"]["token_embed"]["embedding"])
     theirs = reference(inputs_embeds=torch.tensor(np.asarray(table)[ids])).last_hidden_state.detach().numpy()
     memory = jax.random.normal(jax.random.key(1), (2, 6, 48))
-    ours = GPT2(vocab_size=8, **size).apply({"params": params["gpt2"]}, ids, memory, mask)
+    ours = GPT2(vocab_size=8, **size).apply({"params": params["gpt2"]}, ids, memory, mask)[0]
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-5)
 
     # And cross attention can learn: its output gets a gradient.
     def loss_fn(params):
         return (model.apply({"params": params}, text_ids, mask, ids) ** 2).sum()
 
-    grads = jax.jit(jax.grad(loss_fn))(params)["gpt2"]["blocks_0"]["cross_attn"]
+    grads = jax.jit(jax.grad(loss_fn))(params)["gpt2"]["decoder"]["layers"]["cross_attn"]
     assert jnp.abs(grads["out"]["kernel"]).max() > 0
 
 

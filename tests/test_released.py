@@ -4,13 +4,13 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from released import (
     BERT,
     BERT_JSON,
     GPT2_,
     GPT2_JSON,
     KINDS,
-    LAYERS,
     D,
     P,
     bert_heads,
@@ -43,17 +43,13 @@ def test_a_bert_is_read_whole(tmp_path, kind, prefix):
     flat = np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(params)])
     assert len(np.unique(flat)) == len(flat)  # no tensor was used twice
     layer = "encoder.layer.1.attention"
-    np.testing.assert_array_equal(
-        params["blocks_1"]["attn"]["qkv"]["kernel"],
-        np.concatenate([own[f"{layer}.self.{part}.weight"].T for part in ("query", "key", "value")], 1),
-    )
-    np.testing.assert_array_equal(
-        params["blocks_1"]["attn"]["out"]["kernel"], own[f"{layer}.output.dense.weight"].T
-    )
-    np.testing.assert_array_equal(params["blocks_1"]["ln_attn"]["bias"], own[f"{layer}.output.LayerNorm.bias"])
-    np.testing.assert_array_equal(
-        params["blocks_2"]["mlp"]["down"]["kernel"], own["encoder.layer.2.output.dense.weight"].T
-    )
+    layers = params["encoder"]["layers"]
+    for part in ("query", "key", "value"):
+        kernel = layers["attn"][part]["kernel"][1]
+        np.testing.assert_array_equal(kernel, own[f"{layer}.self.{part}.weight"].T)
+    np.testing.assert_array_equal(layers["attn"]["out"]["kernel"][1], own[f"{layer}.output.dense.weight"].T)
+    np.testing.assert_array_equal(layers["ln_attn"]["bias"][1], own[f"{layer}.output.LayerNorm.bias"])
+    np.testing.assert_array_equal(layers["mlp"]["down"]["kernel"][2], own["encoder.layer.2.output.dense.weight"].T)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -69,17 +65,16 @@ def test_a_gpt2_is_read_but_for_its_words(tmp_path, kind, prefix):
     memory = np.zeros((1, 2, D), np.float32)
     expected = shapes_of(GPT2(**GPT2_), np.zeros((1, 3), np.int32), memory, memory[..., 0] > 0)
     del expected["token_embed"]
-    for i in range(LAYERS):
-        cross = params[f"blocks_{i}"]["cross_attn"].pop("out")
-        assert not cross["kernel"].any()
-        assert not cross["bias"].any()
-        expected[f"blocks_{i}"]["cross_attn"] = {}
-        del expected[f"blocks_{i}"]["ln_cross_attn"]
+    layers = params["decoder"]["layers"]
+    assert not any(x.any() for x in layers["cross_attn"].pop("out").values())
+    expected["decoder"]["layers"]["cross_attn"] = {}
+    del expected["decoder"]["layers"]["ln_cross_attn"]
     assert jax.tree.map(np.shape, params) == expected
-    block, source = params["blocks_2"], {name[4:]: array for name, array in own.items() if name.startswith("h.2.")}
-    np.testing.assert_array_equal(block["attn"]["qkv"]["kernel"], source["attn.c_attn.weight"])
-    np.testing.assert_array_equal(block["mlp"]["down"]["kernel"], source["mlp.c_proj.weight"])
-    np.testing.assert_array_equal(block["ln_2"]["scale"], source["ln_2.weight"])
+    source = {name[4:]: array for name, array in own.items() if name.startswith("h.2.")}
+    fused = np.concatenate([layers["attn"][part]["kernel"][2] for part in ("query", "key", "value")], -1)
+    np.testing.assert_array_equal(fused, source["attn.c_attn.weight"])
+    np.testing.assert_array_equal(layers["mlp"]["down"]["kernel"][2], source["mlp.c_proj.weight"])
+    np.testing.assert_array_equal(layers["ln_mlp"]["scale"][2], source["ln_2.weight"])
     np.testing.assert_array_equal(params["position_embed"]["embedding"], own["wpe.weight"])
 
 
@@ -128,4 +123,6 @@ def test_the_releases_fit_their_sizes():
 def check(table, letters, shapes):
     from t2i_jax.convert import tables
 
-    assert tables.nest({name: tables.shape_of(row, letters) for name, row in table.items()}) == shapes
+    rows = {name: np.broadcast_to(np.float32(0), tables.shape_of(row, letters)) for name, row in table.items()}
+    flat = {name: array.shape for name, array in tables.stack_layers(rows).items()}
+    assert flat == flatten_dict(shapes, sep="/")

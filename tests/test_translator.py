@@ -10,7 +10,7 @@ from flax.core import FrozenDict
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from t2i_jax.models.translator import Model, shift_right
-from t2i_jax.nn.layers import normal_init
+from t2i_jax.nn.dense import normal_init
 
 K, N, V, S = 19, 7, 31, 6
 
@@ -207,12 +207,13 @@ def test_start_follows_gpt2():
     decoder = {"width": 64, "heads": 4, "mlp_width": 256, "layers": 2, "positions": N}
     text_ids, mask, ids = batch(1)
     params = jax.jit(build(decoder=decoder).init)(jax.random.key(0), text_ids, mask, ids)["params"]
-    block, std = params["gpt2"]["blocks_0"], 0.02 * (768 / 64) ** 0.5
+    layers, std = params["gpt2"]["decoder"]["layers"], 0.02 * (768 / 64) ** 0.5
     for part, name in (("attn", "out"), ("cross_attn", "out"), ("mlp", "down")):
-        np.testing.assert_allclose(block[part][name]["kernel"].std(), std / 2, rtol=0.1)
-    for part, name in (("attn", "qkv"), ("cross_attn", "q"), ("cross_attn", "kv"), ("mlp", "up")):
-        np.testing.assert_allclose(block[part][name]["kernel"].std(), std, rtol=0.1)
-        assert not block[part][name]["bias"].any()
+        np.testing.assert_allclose(layers[part][name]["kernel"].std((1, 2)), std / 2, rtol=0.1)
+    projections = [(part, name) for part in ("attn", "cross_attn") for name in ("query", "key", "value")]
+    for part, name in (*projections, ("mlp", "up")):
+        np.testing.assert_allclose(layers[part][name]["kernel"].std((1, 2)), std, rtol=0.1)
+        assert not layers[part][name]["bias"].any()
     assert set(params["head"]) == {"kernel"}
 
 

@@ -16,8 +16,8 @@ TOP = {
     "ln_embed/bias": ("D", "embeddings.LayerNorm.bias"),
 }
 LAYER = {
-    "attn/qkv/kernel": ("D 3D", *(f"attention.self.{part}.weight T" for part in ("query", "key", "value"))),
-    "attn/qkv/bias": ("3D", *(f"attention.self.{part}.bias" for part in ("query", "key", "value"))),
+    **{f"attn/{part}/kernel": ("D D", f"attention.self.{part}.weight T") for part in ("query", "key", "value")},
+    **{f"attn/{part}/bias": ("D", f"attention.self.{part}.bias") for part in ("query", "key", "value")},
     "attn/out/kernel": ("D D", "attention.output.dense.weight T"),
     "attn/out/bias": ("D", "attention.output.dense.bias"),
     "ln_attn/scale": ("D", "attention.output.LayerNorm.weight"),
@@ -50,7 +50,7 @@ FIXED = {
 
 def table(layers: int, ours: str = "", theirs: str = "") -> tables.Table:
     """The table of an encoder of so many layers."""
-    return tables.layered(TOP, LAYER, INSIDE, layers, ours, theirs)
+    return tables.layered(TOP, LAYER, INSIDE, layers, ours, theirs, "encoder")
 
 
 def letters(sizes: Mapping) -> dict[str, int]:

@@ -15,8 +15,8 @@ def _norm(ours, theirs):
 
 LAYER = {
     **_norm("ln_attn", "layer_norm1"),
-    "attn/qkv/kernel": ("D 3D", *(f"self_attn.{part}_proj.weight T" for part in "qkv")),
-    "attn/qkv/bias": ("3D", *(f"self_attn.{part}_proj.bias" for part in "qkv")),
+    **{f"attn/{part}/kernel": ("D D", f"self_attn.{part[0]}_proj.weight T") for part in ("query", "key", "value")},
+    **{f"attn/{part}/bias": ("D", f"self_attn.{part[0]}_proj.bias") for part in ("query", "key", "value")},
     "attn/out/kernel": ("D D", "self_attn.out_proj.weight T"),
     "attn/out/bias": ("D", "self_attn.out_proj.bias"),
     **_norm("ln_mlp", "layer_norm2"),
@@ -172,5 +172,5 @@ def _letters(fields, tower):
 
 
 def _table(name, projection, top, tower):
-    rows = tables.layered(top, LAYER, INSIDE, tower["layers"], f"{name}_tower/", f"{name}_model.")
-    return rows | {f"{name}_tower/project/kernel": tables.Row("D F", (f"{projection}_projection.weight T",))}
+    rows = tables.layered(top, LAYER, INSIDE, tower["layers"], f"{name}_tower/", f"{name}_model.", "encoder")
+    return rows | {f"{name}_tower/project/kernel": tables.Row("D F", f"{projection}_projection.weight T")}

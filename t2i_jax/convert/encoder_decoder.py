@@ -19,8 +19,8 @@ from t2i_jax.convert import bert, gpt2, tables, weights
 from t2i_jax.errors import UserError
 
 PROJECTION = {
-    "enc_to_dec_proj/kernel": tables.Row("E D", ("enc_to_dec_proj.weight T",)),
-    "enc_to_dec_proj/bias": tables.Row("D", ("enc_to_dec_proj.bias",)),
+    "enc_to_dec_proj/kernel": tables.Row("E D", "enc_to_dec_proj.weight T"),
+    "enc_to_dec_proj/bias": tables.Row("D", "enc_to_dec_proj.bias"),
 }
 HEAD, TOKENS = "decoder.lm_head.weight", "decoder.transformer.wte.weight"
 IGNORED = (*(rf"encoder\.{name}" for name in bert.IGNORED), rf"decoder\.transformer\.{gpt2.BUFFERS}")
@@ -205,7 +205,7 @@ def encoder_table(model: ConfigDict) -> tables.Table:
 def decoder_table(model: ConfigDict) -> tables.Table:
     """The table of all else; its head still has a column for the id that begins a picture."""
     rows = gpt2.table(model.decoder.layers, "gpt2/", "decoder.transformer.")
-    rows["head/kernel"] = tables.Row("D V", (f"{HEAD} T",))
+    rows["head/kernel"] = tables.Row("D V", f"{HEAD} T")
     return rows | (PROJECTION if model.encoder.width != model.decoder.width else {})
 
 

@@ -9,30 +9,37 @@ from t2i_jax.convert import tables, weights
 from t2i_jax.errors import UserError
 
 DENSE = {
-    "attn/qkv": ("D", "3D", "attn.c_attn"),
-    "attn/out": ("D", "D", "attn.c_proj"),
-    "mlp/up": ("D", "M", "mlp.c_fc"),
-    "mlp/down": ("M", "D", "mlp.c_proj"),
+    "attn/query": ("D", "D", "attn.c_attn", " 0/3"),
+    "attn/key": ("D", "D", "attn.c_attn", " 1/3"),
+    "attn/value": ("D", "D", "attn.c_attn", " 2/3"),
+    "attn/out": ("D", "D", "attn.c_proj", ""),
+    "mlp/up": ("D", "M", "mlp.c_fc", ""),
+    "mlp/down": ("M", "D", "mlp.c_proj", ""),
 }
 CROSS_DENSE = {
-    "cross_attn/q": ("D", "D", "crossattention.q_attn"),
-    "cross_attn/kv": ("D", "2D", "crossattention.c_attn"),
-    "cross_attn/out": ("D", "D", "crossattention.c_proj"),
+    "cross_attn/query": ("D", "D", "crossattention.q_attn", ""),
+    "cross_attn/key": ("D", "D", "crossattention.c_attn", " 0/2"),
+    "cross_attn/value": ("D", "D", "crossattention.c_attn", " 1/2"),
+    "cross_attn/out": ("D", "D", "crossattention.c_proj", ""),
 }
 
 
-def _rows(dense, *norms):
-    # Their "Conv1D" has its kernel as ours: from the input's axis to the output's.
-    rows = {f"{ours}/kernel": (f"{into} {out}", f"{theirs}.weight") for ours, (into, out, theirs) in dense.items()}
-    rows |= {f"{ours}/bias": (out, f"{theirs}.bias") for ours, (_, out, theirs) in dense.items()}
-    rows |= {f"{norm}/scale": ("D", f"{norm}.weight") for norm in norms}
-    return rows | {f"{norm}/bias": ("D", f"{norm}.bias") for norm in norms}
+def _rows(dense, norms):
+    rows = {}
+    for ours, (into, out, theirs, part) in dense.items():
+        # Their "Conv1D" has its kernel as ours: from the input's axis to the output's.
+        rows[f"{ours}/kernel"] = (f"{into} {out}", f"{theirs}.weight{part}")
+        rows[f"{ours}/bias"] = (out, f"{theirs}.bias{part}")
+    for ours, theirs in norms.items():
+        rows[f"{ours}/scale"] = ("D", f"{theirs}.weight")
+        rows[f"{ours}/bias"] = ("D", f"{theirs}.bias")
+    return rows
 
 
 TOKENS = {"token_embed/embedding": ("V D", "wte.weight")}
-TOP = {"position_embed/embedding": ("P D", "wpe.weight")} | _rows({}, "ln_f")
-BLOCK = _rows(DENSE, "ln_1", "ln_2")
-CROSS = _rows(CROSS_DENSE, "ln_cross_attn")
+TOP = {"position_embed/embedding": ("P D", "wpe.weight")} | _rows({}, {"ln_f": "ln_f"})
+BLOCK = _rows(DENSE, {"ln_attn": "ln_1", "ln_mlp": "ln_2"})
+CROSS = _rows(CROSS_DENSE, {"ln_cross_attn": "ln_cross_attn"})
 INSIDE = "h"
 BUFFERS = r"h\.\d+\.(attn|crossattention)\.(bias|masked_bias)"  # of causal masks
 SIZES = {  # our fields -> those of config.json
@@ -56,7 +63,7 @@ def table(
 ) -> tables.Table:
     """The table of a decoder of so many layers, with its token table and its cross attention or without."""
     top, block = TOP | (TOKENS if tokens else {}), BLOCK | (CROSS if cross else {})
-    return tables.layered(top, block, INSIDE, layers, ours, theirs)
+    return tables.layered(top, block, INSIDE, layers, ours, theirs, "decoder")
 
 
 def letters(sizes: Mapping) -> dict[str, int]:
@@ -119,10 +126,12 @@ def load(name_or_folder: str | Path, sizes: Mapping, field: str) -> dict:
     embedding = params["position_embed"]["embedding"]
     params["position_embed"]["embedding"] = interpolated(embedding, sizes["positions"])
     if not cross:
-        width = sizes["width"]
-        for i in range(sizes["layers"]):
-            out = {"kernel": np.zeros((width, width), np.float32), "bias": np.zeros(width, np.float32)}
-            params[f"blocks_{i}"]["cross_attn"] = {"out": out}
+        layers, width = sizes["layers"], sizes["width"]
+        out = {
+            "kernel": np.zeros((layers, width, width), np.float32),
+            "bias": np.zeros((layers, width), np.float32),
+        }
+        params["decoder"]["layers"]["cross_attn"] = {"out": out}
     return params
 
 

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 
+from t2i_jax.convert import tables
 from t2i_jax.convert.pickles import read_module
 from t2i_jax.errors import UserError
 
@@ -21,7 +23,7 @@ CLASSES = {
     "torch.nn.modules.upsampling.Upsample",
 }
 GROUPS = 4
-FROM_TORCH, FROM_TORCH_INVERSE = (2, 3, 1, 0), (3, 2, 0, 1)  # out, in, rows, columns -> rows, columns, in, out
+CODES = "decoder.blocks.input.w"
 
 
 def read(encoder: str | Path, decoder: str | Path) -> dict[str, np.ndarray]:
@@ -53,7 +55,7 @@ def config_of(tensors: dict[str, np.ndarray], image_size: int = 256) -> dict:
     """
     try:
         width = tensors["encoder.blocks.input.w"].shape[0]
-        code_width, codebook_size, _, _ = tensors["decoder.blocks.input.w"].shape
+        code_width, codebook_size, _, _ = tensors[CODES].shape
     except (KeyError, IndexError, ValueError):
         raise UserError(
             "the files hold no first convolution of a dVAE; name OpenAI's encoder.pkl and decoder.pkl"
@@ -129,24 +131,14 @@ def convert(tensors: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]]) 
     Raises:
       UserError: a tensor is left over, is missing, or has another shape.
     """
-    left, params = dict(tensors), {}
     blocks = len({name.split("/")[1] for name in shapes if name.startswith("encoder/group_1_")})
-    for target, source in table(blocks).items():
-        if target not in shapes:  # a shortcut between equal widths; a source of it would be left over
-            continue
-        if source not in left:
-            raise UserError(f"the files do not fit a dVAE: they hold no {source}")
-        tensor, shape = left.pop(source).astype(np.float32), shapes[target]
-        rows = (1, 1, *shape) if target == "codes" else shape  # a 1 x 1 convolution of one-hot codes
-        expected = tuple(rows[i] for i in FROM_TORCH_INVERSE) if len(rows) == 4 else shape
-        if tensor.shape != expected:
-            raise UserError(f"the files do not fit a dVAE: {source} has shape {tensor.shape}, not {expected}")
-        kernel = tensor.transpose(FROM_TORCH) if tensor.ndim == 4 else tensor
-        params[target] = np.ascontiguousarray(kernel.reshape(shape))
-    unmatched = sorted(left) + sorted(shapes.keys() - params.keys())
-    if unmatched:
-        raise UserError(f"the files do not fit a dVAE: nothing corresponds to {', '.join(unmatched)[:200]}")
-    return params
+    # A block has a shortcut only between unequal widths.
+    rows = {name: tables.Row(shapes[name], source) for name, source in table(blocks).items() if name in shapes}
+    codes = tensors[CODES]
+    if codes.shape[2:] == (1, 1):  # a 1 x 1 convolution of one-hot codes
+        codes = codes[:, :, 0, 0]
+    params = tables.fill({**tensors, CODES: codes}, rows, origin="this pair of files")
+    return flatten_dict(params, sep="/")
 
 
 def table(blocks: int) -> dict[str, str]:
@@ -160,6 +152,6 @@ def table(blocks: int) -> dict[str, str]:
                 layers[f"{ours}/shortcut"] = f"{theirs}.id_path"
                 layers |= {f"{ours}/conv_{i}": f"{theirs}.res_path.conv_{i}" for i in range(1, 5)}
         layers[f"{part}/output"] = f"{part}.blocks.output.conv"
-    kernels = {f"{ours}/kernel": f"{theirs}.w" for ours, theirs in layers.items()}
+    kernels = {f"{ours}/kernel": f"{theirs}.w T" for ours, theirs in layers.items()}
     biases = {f"{ours}/bias": f"{theirs}.b" for ours, theirs in layers.items()}
-    return kernels | biases | {"codes": "decoder.blocks.input.w", "codes_bias": "decoder.blocks.input.b"}
+    return kernels | biases | {"codes": f"{CODES} T", "codes_bias": "decoder.blocks.input.b"}

@@ -6,12 +6,12 @@ Whether a 1x1 or a 3x3 convolution strides cannot be seen in the weights: versio
 
 import re
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 
-from t2i_jax.convert import hub
+from t2i_jax.convert import hub, tables
 from t2i_jax.errors import UserError
 
 # Ours -> theirs, from the outside in: modules, convolutions of a block, arrays of a convolution and its norm.
@@ -26,7 +26,6 @@ ARRAYS = {
     ("batch_stats", "norm", "var"): "normalization.running_var",
 }
 IGNORED = (r"classifier\.1\.(weight|bias)", r".*\.normalization\.num_batches_tracked")
-SHOWN = 4  # differences an error lists
 
 
 def load(name_or_folder: str | Path, shapes: dict) -> dict:
@@ -59,45 +58,17 @@ def convert(tensors: dict[str, np.ndarray], shapes: dict, origin: str) -> dict:
       UserError: another architecture or depth; or names or shapes that differ, with a list of them.
     """
     prefix = "resnet." if any(name.startswith("resnet.") for name in tensors) else ""
-    targets = _leaves(shapes)
-    table = {path: prefix + _source(path) for path in targets}
-    wanted = _layers(table.values())
+    table = {}
+    for path, leaf in flatten_dict(shapes).items():
+        transposed = " T" if path[-1] == "kernel" else ""
+        table["/".join(path)] = tables.Row(tuple(leaf.shape), prefix + _source(path) + transposed)
+    wanted = _layers(row.source for row in table.values())
     _check_architecture(tensors, wanted, origin)
-
     above = rf"(resnet\.)?encoder\.stages\.([{len(wanted)}-9])\..*"  # stages the target was cut below
-    differences = [f"{name} is missing" for name in sorted(set(table.values()) - tensors.keys())]
-    differences += [
-        f"{name} has no place"
-        for name in sorted(tensors.keys() - set(table.values()))
-        if not any(re.fullmatch(pattern, name) for pattern in (*IGNORED, above))
-    ]
-    tree = {}
-    for path, source in table.items():
-        if source not in tensors:
-            continue
-        array = tensors[source].astype(np.float32)
-        if path[-1] == "kernel" and array.ndim == 4:
-            array = array.transpose(2, 3, 1, 0)  # torch: out, in, height, width
-        if array.shape != targets[path]:
-            differences.append(f"{source} gives {array.shape} for {'/'.join(path)} {targets[path]}")
-        node = tree
-        for key in path[:-1]:
-            node = node.setdefault(key, {})
-        node[path[-1]] = array
-    if differences:
-        more = f" and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
-        raise UserError(
-            f"{origin} does not fit this model: {'; '.join(differences[:SHOWN])}{more}; name the weights of another"
-            " ResNet, or change config.model"
-        )
-    return tree
-
-
-def _leaves(tree, path=()) -> dict:
-    """Shapes of a nested dict's leaves, by their path."""
-    if not isinstance(tree, Mapping):
-        return {path: tuple(tree.shape)}
-    return {leaf: shape for key, sub in tree.items() for leaf, shape in _leaves(sub, (*path, key)).items()}
+    try:
+        return tables.fill(tensors, table, ignored=(*IGNORED, above), origin=origin)
+    except UserError as error:
+        raise UserError(f"{error}; name the weights of another ResNet, or change config.model") from None
 
 
 def _source(path: tuple) -> str:

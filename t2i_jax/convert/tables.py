@@ -1,8 +1,8 @@
-"""Tables that say which tensors of a released file make which parameter, and their use in both directions.
+"""Tables that say which tensor of a released file makes which parameter, and their use in both directions.
 
 A table maps a parameter's name, "/" between its parts, to a `Row`. Its shape is written in letters: D width, M that
-of the MLP, V vocabulary, P positions, T segments, E the encoder's width; "D 3D" is a matrix whose last axis is made
-of three parts.
+of the MLP, V vocabulary, P positions, T segments, E the encoder's width; or in numbers. Layers have a row each,
+`layers/0/...`, `layers/1/...`; params have them stacked along a first axis, as `nn.stack` computes with them.
 """
 
 import re
@@ -10,54 +10,102 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from t2i_jax.errors import UserError
 
 SHOWN = 4  # differences that an error lists
+STACKED = re.compile(r"(.*\blayers)/(\d+)/(.*)")
 
 
 class Row(NamedTuple):
     """One parameter.
 
     Attributes:
-      shape: in letters.
-      sources: tensors that are joined along their last axis; " T" after a name transposes it first.
+      shape: in letters, such as "D 3D", or in numbers.
+      source: name of a tensor. " T" after it: torch's axes, outputs first, which ours has last. " 1/3" after it:
+        the second of three equal parts along its last axis.
     """
 
-    shape: str
-    sources: tuple[str, ...]
+    shape: str | tuple[int, ...]
+    source: str
 
 
 Table = dict[str, Row]
 
 
-def layered(top: Mapping, layer: Mapping, inside: str, layers: int, ours: str = "", theirs: str = "") -> Table:
+def layered(top: Mapping, layer: Mapping, inside: str, layers: int, ours: str, theirs: str, stack: str) -> Table:
     """A whole table from one of what stands once and one of what every layer has.
 
     Args:
-      top, layer: name -> (shape, source, ...).
-      inside: where theirs keeps its layers; ours are `blocks_0`, `blocks_1`, ...
+      top, layer: name -> (shape, source).
+      inside: where theirs keeps its layers.
       layers: how many.
       ours, theirs: prefixes of all names.
+      stack: name of our module with the layers.
     """
-    rows = {
-        ours + name: Row(shape, tuple(theirs + source for source in sources))
-        for name, (shape, *sources) in top.items()
+    rows = {ours + name: Row(shape, theirs + source) for name, (shape, source) in top.items()}
+    return rows | {
+        f"{ours}{stack}/layers/{i}/{name}": Row(shape, f"{theirs}{inside}.{i}.{source}")
+        for i in range(layers)
+        for name, (shape, source) in layer.items()
     }
-    for i in range(layers):
-        rows |= layered(layer, {}, "", 0, f"{ours}blocks_{i}/", f"{theirs}{inside}.{i}.")
-    return rows
 
 
-def shape_of(row: Row, sizes: Mapping[str, int]) -> tuple[int, ...]:
+def shape_of(row: Row, sizes: Mapping[str, int] = {}) -> tuple[int, ...]:
     """A row's shape in numbers."""
+    if not isinstance(row.shape, str):
+        return tuple(row.shape)
     return tuple(int(times or 1) * sizes[letter] for times, letter in re.findall(r"(\d*)([A-Z])", row.shape))
+
+
+class _Source(NamedTuple):
+    name: str
+    transposed: bool
+    part: int
+    parts: int
+
+
+def _parse(source: str) -> _Source:
+    name, _, rest = source.partition(" ")
+    part, _, parts = rest.partition("/")
+    return _Source(name, rest == "T", *((int(part), int(parts)) if parts else (0, 1)))
+
+
+def _transpose(tensor: np.ndarray) -> np.ndarray:
+    """torch's axes (out, in, ...) -> ours (..., in, out)."""
+    return np.moveaxis(tensor, (1, 0), (-2, -1))
+
+
+def _transpose_back(array: np.ndarray) -> np.ndarray:
+    return np.moveaxis(array, (-2, -1), (1, 0))
+
+
+def stack_layers(flat: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """`layers/0/x`, `layers/1/x`, ... -> `layers/x` with a first axis for the layers; all else stays."""
+    stacked, found = {}, {}
+    for name, array in flat.items():
+        if match := STACKED.fullmatch(name):
+            found.setdefault(f"{match[1]}/{match[3]}", {})[int(match[2])] = array
+        else:
+            stacked[name] = array
+    return stacked | {name: np.stack([arrays[i] for i in sorted(arrays)]) for name, arrays in found.items()}
+
+
+def unstack_layers(flat: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The reverse of `stack_layers`."""
+    split = {}
+    for name, array in flat.items():
+        before, inside, after = name.partition("/layers/")
+        parts = {f"{before}{inside}{i}/{after}": array[i] for i in range(len(array))} if inside else {name: array}
+        split |= parts
+    return split
 
 
 def fill(
     tensors: Mapping[str, np.ndarray],
     table: Table,
-    sizes: Mapping[str, int],
+    sizes: Mapping[str, int] = {},
     *,
     ignored: Iterable[str] = (),
     origin: str,
@@ -72,69 +120,50 @@ def fill(
       origin: what errors call the tensors.
 
     Returns:
-      A nested dict of float32 arrays.
+      A nested dict of float32 arrays, layers stacked.
 
     Raises:
       UserError: tensors are missing, left over, or of another shape; it lists them.
     """
-    sources = {source.removesuffix(" T") for row in table.values() for source in row.sources}
-    differences = [f"{name} is missing" for name in sorted(sources - tensors.keys())]
+    sources = {name: _parse(row.source) for name, row in table.items()}
+    named = {source.name for source in sources.values()}
+    differences = [f"{name} is missing" for name in sorted(named - tensors.keys())]
     differences += [
         f"{name} has no place"
-        for name in sorted(tensors.keys() - sources)
+        for name in sorted(tensors.keys() - named)
         if not any(re.fullmatch(pattern, name) for pattern in ignored)
     ]
     flat = {}
     for name, row in table.items():
-        *outer, last = shape_of(row, sizes)
-        part = (*outer, last // len(row.sources))
-        arrays = []
-        for source in row.sources:
-            source, turned, _ = source.partition(" T")
-            if source not in tensors:
-                continue
-            expected = part[::-1] if turned else part
-            if tensors[source].shape != expected:
-                differences.append(f"{source} has shape {tensors[source].shape}, not {expected}")
-                continue
-            arrays.append(tensors[source].T if turned else tensors[source])
-        if len(arrays) == len(row.sources):
-            flat[name] = np.concatenate(arrays, -1, dtype=np.float32, casting="same_kind")
-    if differences:
+        source, shape = sources[name], shape_of(row, sizes)
+        if source.name not in tensors:
+            continue
+        expected = (*shape[:-1], shape[-1] * source.parts) if shape else shape
+        if source.transposed:
+            expected = _transpose_back(np.empty(expected, bool)).shape
+        tensor = tensors[source.name]
+        if tensor.shape != expected:
+            differences.append(f"{source.name} has shape {tensor.shape}, not {expected}")
+            continue
+        tensor = _transpose(tensor) if source.transposed else tensor
+        part = np.split(tensor, source.parts, -1)[source.part] if source.parts > 1 else tensor
+        flat[name] = np.ascontiguousarray(part.astype(np.float32, casting="same_kind"))
+    if differences := list(dict.fromkeys(differences)):  # parts of one tensor say the same
         more = f" and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
         raise UserError(f"{origin} does not fit this model: {'; '.join(differences[:SHOWN])}{more}")
-    return nest(flat)
+    return unflatten_dict(stack_layers(flat), sep="/")
 
 
 def spread(params: Mapping, table: Table) -> dict[str, np.ndarray]:
     """The tensors that `fill` makes these params of."""
-    flat, tensors = flatten(params), {}
+    flat, parts = unstack_layers(flatten_dict(params, sep="/")), {}
     for name, row in table.items():
-        parts = np.split(np.asarray(flat[name]), len(row.sources), -1)
-        for source, part in zip(row.sources, parts, strict=True):
-            source, turned, _ = source.partition(" T")
-            tensors[source] = np.ascontiguousarray(part.T if turned else part)
-    return tensors
-
-
-def nest(flat: Mapping) -> dict:
-    """A nested dict from names with "/" between their parts."""
-    tree = {}
-    for name, array in flat.items():
-        *outer, last = name.split("/")
-        node = tree
-        for key in outer:
-            node = node.setdefault(key, {})
-        node[last] = array
-    return tree
-
-
-def flatten(tree: Mapping, prefix: str = "") -> dict:
-    """The reverse of `nest`."""
-    flat = {}
-    for key, value in tree.items():
-        flat |= flatten(value, f"{prefix}{key}/") if isinstance(value, Mapping) else {prefix + key: value}
-    return flat
+        source, array = _parse(row.source), np.asarray(flat[name])
+        parts.setdefault(source.name, {})[source.part] = _transpose_back(array) if source.transposed else array
+    return {
+        name: np.ascontiguousarray(np.concatenate([own[i] for i in sorted(own)], -1) if len(own) > 1 else own[0])
+        for name, own in parts.items()
+    }
 
 
 def layers_in(tensors: Iterable[str], inside: str) -> int:

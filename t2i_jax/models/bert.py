@@ -1,45 +1,15 @@
 """BERT, the bidirectional text encoder (Devlin et al. 2019, section 3), without its pooler."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
-from t2i_jax.nn.layers import MLP, SelfAttention, normal_init
+from t2i_jax.nn.dense import normal_init
+from t2i_jax.nn.norms import layer_norm
+from t2i_jax.nn.stack import Stack
 
-
-def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Gelu with the exact Gaussian integral (Hendrycks & Gimpel 2016, section 2)."""
-    return jax.nn.gelu(x, approximate=False)
-
-
-def layer_norm(dtype: str) -> nn.LayerNorm:
-    # The two-pass variance: the fast one loses digits where the mean is large.
-    return nn.LayerNorm(epsilon=1e-12, dtype=dtype, use_fast_variance=False)
-
-
-class Layer(nn.Module):
-    """One post-norm layer: attention and MLP, each added to its input and then normalised."""
-
-    width: int
-    heads: int
-    mlp_width: int
-    dropout: float
-    dtype: str
-
-    def setup(self):
-        self.attn = SelfAttention(self.width, self.heads, self.dropout, dtype=self.dtype)
-        self.ln_attn = layer_norm(self.dtype)
-        self.mlp = MLP(self.mlp_width, gelu, dtype=self.dtype)
-        self.ln_mlp = layer_norm(self.dtype)
-        self.drop = nn.Dropout(self.dropout)
-
-    def __call__(
-        self, x: Float[Array, "B S D"], mask: Bool[Array, "B 1 1 S"], *, train: bool = False
-    ) -> Float[Array, "B S D"]:
-        x = self.ln_attn(x + self.drop(self.attn(x, mask, train=train), deterministic=not train))
-        return self.ln_mlp(x + self.drop(self.mlp(x), deterministic=not train))
+EPSILON = 1e-12
 
 
 class Bert(nn.Module):
@@ -52,7 +22,7 @@ class Bert(nn.Module):
       max_positions: the longest text it can read.
       dropout: rate on embeddings, attention weights and both branches of a layer, while training.
       dtype: of the computation; parameters are float32.
-      remat: compute activations within a block again in the backward pass instead of keeping them.
+      remat, unroll: see `Stack`.
     """
 
     vocab_size: int
@@ -63,7 +33,8 @@ class Bert(nn.Module):
     max_positions: int = 512
     dropout: float = 0.1
     dtype: str = "float32"
-    remat: bool = False
+    remat: str = "none"
+    unroll: bool | None = None
 
     def setup(self):
         def embed(rows):
@@ -72,11 +43,21 @@ class Bert(nn.Module):
         self.word_embed = embed(self.vocab_size)
         self.position_embed = embed(self.max_positions)
         self.type_embed = embed(2)
-        self.ln_embed = layer_norm(self.dtype)
+        self.ln_embed = layer_norm(EPSILON, self.dtype)
         self.drop = nn.Dropout(self.dropout)
-        self.blocks = [
-            Layer(self.width, self.heads, self.mlp_width, self.dropout, self.dtype) for _ in range(self.layers)
-        ]
+        self.encoder = Stack(
+            self.layers,
+            self.width,
+            self.heads,
+            self.mlp_width,
+            "gelu",
+            norm="post",
+            epsilon=EPSILON,
+            dropout=self.dropout,
+            remat=self.remat,
+            unroll=self.unroll,
+            dtype=self.dtype,
+        )
 
     def __call__(
         self,
@@ -103,14 +84,7 @@ class Bert(nn.Module):
         length = ids.shape[1]
         if length > self.max_positions:
             raise ValueError(f"text has {length} tokens; the encoder reads {self.max_positions} (max_positions)")
-        mask = jnp.asarray(mask)
         types = jnp.zeros_like(ids) if types is None else types
         x = self.word_embed(ids) + self.position_embed(jnp.arange(length)) + self.type_embed(types)
         x = self.drop(self.ln_embed(x), deterministic=not train)
-
-        def run(block, x):
-            return block(x, mask[:, None, None], train=train)
-
-        for block in self.blocks:
-            x = (nn.remat(run) if self.remat else run)(block, x)
-        return x
+        return self.encoder(x, jnp.asarray(mask)[:, None, None], train=train)[0]

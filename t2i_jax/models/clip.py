@@ -11,13 +11,16 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax.core import FrozenDict
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 from ml_collections import FrozenConfigDict
 
-from t2i_jax.nn.layers import MLP, SelfAttention, normal_init
+from t2i_jax.nn.dense import Head, normal_init
+from t2i_jax.nn.norms import layer_norm
+from t2i_jax.nn.stack import Stack
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of the pixels CLIP was trained on: red, green, blue
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)
+EPSILON = 1e-5
 
 
 def preprocess(images: Float[ArrayLike, "B H W C"], side: int) -> Float[Array, "B side side 3"]:
@@ -37,44 +40,6 @@ def preprocess(images: Float[ArrayLike, "B H W C"], side: int) -> Float[Array, "
     return (square / 255 - jnp.array(MEAN)) / jnp.array(DEVIATION)
 
 
-def quick_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Gelu by a sigmoid (Hendrycks & Gimpel 2016, section 2)."""
-    return x * jax.nn.sigmoid(1.702 * x)
-
-
-def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Gelu with the exact Gaussian integral."""
-    return jax.nn.gelu(x, approximate=False)
-
-
-ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": gelu}
-
-
-def layer_norm(dtype: str) -> nn.LayerNorm:
-    # The two-pass variance: the fast one loses digits where the mean is large.
-    return nn.LayerNorm(epsilon=1e-5, dtype=dtype, use_fast_variance=False)
-
-
-class Layer(nn.Module):
-    """One pre-norm layer: attention, MLP."""
-
-    width: int
-    heads: int
-    mlp_width: int
-    activation: str
-    dtype: str
-
-    def setup(self):
-        self.ln_attn = layer_norm(self.dtype)
-        self.attn = SelfAttention(self.width, self.heads, dtype=self.dtype)
-        self.ln_mlp = layer_norm(self.dtype)
-        self.mlp = MLP(self.mlp_width, ACTIVATIONS[self.activation], dtype=self.dtype)
-
-    def __call__(self, x: Float[Array, "B L D"], mask: Bool[Array, "1 1 #L L"]) -> Float[Array, "B L D"]:
-        x = x + self.attn(self.ln_attn(x), mask)
-        return x + self.mlp(self.ln_mlp(x))
-
-
 class Tower(nn.Module):
     """What both towers have: pre-norm layers, and a projection to the features they share.
 
@@ -84,6 +49,7 @@ class Tower(nn.Module):
       heads, mlp_width, layers: attention heads (a divisor of the width), width inside the MLP, depth.
       activation: of the MLP, "quick_gelu" or "gelu".
       dtype: of the computation; parameters are float32, and so are the features.
+      unroll: see `Stack`.
     """
 
     features: int
@@ -93,19 +59,25 @@ class Tower(nn.Module):
     layers: int = 12
     activation: str = "quick_gelu"
     dtype: str = "float32"
+    unroll: bool | None = None
 
     def setup(self):
-        self.blocks = [
-            Layer(self.width, self.heads, self.mlp_width, self.activation, self.dtype) for _ in range(self.layers)
-        ]
-        self.ln_out = layer_norm(self.dtype)
-        self.project = nn.Dense(
-            self.features, use_bias=False, dtype=self.dtype, kernel_init=normal_init(self.width)
+        self.encoder = Stack(
+            self.layers,
+            self.width,
+            self.heads,
+            self.mlp_width,
+            self.activation,
+            epsilon=EPSILON,
+            unroll=self.unroll,
+            dtype=self.dtype,
         )
+        self.ln_out = layer_norm(EPSILON, self.dtype)
+        self.project = Head(self.features, dtype=self.dtype)
 
     def normalised(self, state: Float[Array, "B D"]) -> Float[Array, "B F"]:
         """Features of length 1."""
-        features = self.project(self.ln_out(state)).astype(jnp.float32)
+        features = self.project(self.ln_out(state))
         return features / jnp.linalg.norm(features, axis=-1, keepdims=True)
 
 
@@ -126,11 +98,11 @@ class Vision(Tower):
 
     def setup(self):
         super().setup()
-        init, places = normal_init(self.width), (self.image_size // self.patch_size) ** 2 + 1
+        init, positions = normal_init(self.width), (self.image_size // self.patch_size) ** 2 + 1
         self.patch_embed = nn.Dense(self.width, use_bias=False, dtype=self.dtype, kernel_init=init)
         self.class_embed = self.param("class_embed", init, (self.width,))
-        self.position_embed = self.param("position_embed", init, (places, self.width))
-        self.ln_embed = layer_norm(self.dtype)
+        self.position_embed = self.param("position_embed", init, (positions, self.width))
+        self.ln_embed = layer_norm(EPSILON, self.dtype)
 
     def __call__(self, images: Float[Array, "B side side 3"]) -> Float[Array, "B F"]:
         size = self.patch_size
@@ -138,9 +110,7 @@ class Vision(Tower):
         first = jnp.broadcast_to(self.class_embed, (len(images), 1, self.width))
         x = jnp.concatenate([first.astype(self.dtype), self.patch_embed(patches)], 1)
         x = self.ln_embed(x + self.position_embed.astype(self.dtype))
-        mask = jnp.ones((1, 1, 1, x.shape[1]), bool)
-        for block in self.blocks:
-            x = block(x, mask)
+        x, _ = self.encoder(x, jnp.ones((1, 1, 1, x.shape[1]), bool))
         return self.normalised(x[:, 0])
 
 
@@ -171,10 +141,7 @@ class Text(Tower):
         length = ids.shape[1]
         if length > self.positions:
             raise ValueError(f"text has {length} tokens; the tower reads {self.positions} (positions)")
-        x = self.token_embed(ids) + self.position_embed(jnp.arange(length))
-        mask = jnp.tril(jnp.ones((length, length), bool))[None, None]
-        for block in self.blocks:
-            x = block(x, mask)
+        x, _ = self.encoder(self.token_embed(ids) + self.position_embed(jnp.arange(length)))
         end = jnp.argmax(ids if self.end_id is None else ids == self.end_id, axis=1)
         return self.normalised(x[jnp.arange(len(ids)), end])
 

@@ -3,26 +3,29 @@
 from collections.abc import Sequence
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
-from t2i_jax.models.gpt2 import gelu, layer_norm
 from t2i_jax.models.translator import shift_right
-from t2i_jax.nn.layers import MLP, KeyValue, SelfAttention, normal_init
+from t2i_jax.nn.dense import float32_product, normal_init
+from t2i_jax.nn.norms import layer_norm
+from t2i_jax.nn.stack import Cache, Stack
 
-Cache = tuple[KeyValue, ...]
-"""Keys and values, one KeyValue a layer, [B, S + N, heads, head_dim]: first the text's, zero where not written."""
+EPSILON = 1e-5
 
 
 def image_mask(kind: str, grid: Sequence[int], kernel: int) -> Bool[np.ndarray, "N N"]:
-    """Which image positions (axis 1) each image position (axis 0) reads: itself and some of those before it.
+    """Which image positions (axis 1) each image position (axis 0) reads, one of which holds the token before it.
 
-    Ramesh et al. 2021, appendix B.1, figure 11; positions are numbered row by row, and rows and kernels wrap around
-    the grid's edges as theirs do. Each kind reads only so far back that the place straight above is the last one
-    ("row"), that column alone ("column"), the part of a kernel around it that is already written ("conv"), or all
-    ("full").
+    Ramesh et al. 2021, appendix B.1, figure 11, in terms of tokens. Position n is where token n is predicted, and
+    what it takes in is token n - 1 (at 0, what begins a picture), so token m is read at position m + 1. Tokens are
+    numbered row by row, and rows and kernels wrap around the grid's edges as theirs do. For the token it predicts a
+    position reads of those before it: all ("full"); those back to the one straight above ("row"); those straight
+    above, one a row ("column"); those under a kernel around it ("conv"). It always reads itself, the token just
+    written.
 
     Args:
       kind: "full", "row", "column" or "conv".
@@ -33,21 +36,21 @@ def image_mask(kind: str, grid: Sequence[int], kernel: int) -> Bool[np.ndarray, 
       ValueError: the kind is unknown, or the kernel even.
     """
     height, width = grid
-    places = np.arange(height * width)
-    back = places[:, None] - places
+    positions = np.arange(height * width)
+    back = positions[:, None] - (positions - 1)  # how far before the predicted token stands the token read there
     if kind == "full":
-        return back >= 0
+        return back >= 1
     if kind == "row":
-        return (back >= 0) & (back <= width)
+        return (back >= 1) & (back <= width)
     if kind == "column":
-        return (back >= 0) & (back % width == 0)
+        return (back == 1) | ((back >= 1) & (back % width == 0))
     if kind != "conv":
         raise ValueError(f"attention {kind!r} is unknown; choose full, row, column or conv")
     if kernel < 1 or kernel % 2 == 0:
         raise ValueError(f"kernel {kernel} is no odd number from 1 up; change it")
     reach = kernel // 2
     inside = np.arange(reach + 1)[:, None] * width + np.arange(-reach, reach + 1)
-    return (back >= 0) & np.isin(back, inside)
+    return (back == 1) | ((back >= 1) & np.isin(back, inside))
 
 
 def attention_mask(kind: str, text_len: int, grid: Sequence[int], kernel: int) -> Bool[np.ndarray, "L L"]:
@@ -66,62 +69,21 @@ def paper_attention(layers: int) -> tuple[str, ...]:
     return (*(("row", "column", "row", "row")[i % 4] for i in range(layers - 1)), "conv")
 
 
-class Block(nn.Module):
-    """One pre-norm block: self-attention, MLP."""
-
-    width: int
-    heads: int
-    mlp_width: int
-    dropout: float
-    out_scale: float
-    dtype: str
-
-    def setup(self):
-        self.ln_1 = layer_norm(self.dtype)
-        self.attn = SelfAttention(self.width, self.heads, self.dropout, self.out_scale, self.dtype)
-        self.ln_2 = layer_norm(self.dtype)
-        self.mlp = MLP(self.mlp_width, gelu, self.out_scale, self.dtype)
-        self.drop = nn.Dropout(self.dropout)
-
-    def think(self, x, train=False):
-        return x + self.drop(self.mlp(self.ln_2(x)), deterministic=not train)
-
-    def __call__(
-        self, x: Float[Array, "B L D"], mask: Bool[Array, "1 1 L L"], *, train: bool = False
-    ) -> Float[Array, "B L D"]:
-        x = x + self.drop(self.attn(self.ln_1(x), mask, train=train), deterministic=not train)
-        return self.think(x, train)
-
-    def start(
-        self, x: Float[Array, "B S D"], mask: Bool[Array, "1 1 S S"], length: int
-    ) -> tuple[Float[Array, "B S D"], KeyValue]:
-        """The text's states, and a cache of `length` positions that begins with its keys and values."""
-        _, *kept = self.attn.project(self.ln_1(x))
-        room = ((0, 0), (0, length - x.shape[1]), (0, 0), (0, 0))
-        return self(x, mask), KeyValue(*(jnp.pad(part, room) for part in kept))
-
-    def decode_step(
-        self, x: Float[Array, "B 1 D"], position: Int[ScalarLike, ""], cache: KeyValue, mask: Bool[Array, " L"]
-    ) -> tuple[Float[Array, "B 1 D"], KeyValue]:
-        y, cache = self.attn.decode_step(self.ln_1(x), position, cache, mask)
-        return self.think(x + y), cache
-
-
 class Model(nn.Module):
     """Captions in, logits of image tokens out, through one sequence of S text and N image positions.
 
-    Ramesh et al. 2021, "Zero-Shot Text-to-Image Generation", section 2.2 and appendix B.1, with the blocks and
-    start of GPT-2. One table embeds word pieces (0 to V - 1), image tokens (from V on) and what begins a picture
-    (V + K); one head writes V + K logits. Text positions can only give word pieces, and image positions only image
-    tokens: a logit of the other vocabulary would be minus infinity, so it is not computed, which leaves the same
-    distribution.
+    Ramesh et al. 2021, "Zero-Shot Text-to-Image Generation", section 2.2 and appendix B.1, with the layers and
+    initial values of GPT-2. One table embeds word pieces (0 to V - 1), image tokens (from V on) and what begins a
+    picture (V + K); one head writes V + K logits. Text positions can only give word pieces, and image positions
+    only image tokens: a logit of the other vocabulary would be minus infinity, so it is not computed, which leaves
+    the same distribution.
 
-    A text position without a word piece takes in a pad of its own, one learned vector a position, and every later
-    position reads that: the text has no mask. To the paper pads are tokens, and it names none that its loss leaves
-    out, so they are predicted; the position settles which pad it is, and one id, 0, stands for all. A row marked
-    `null`, for classifier-free guidance (Ho & Salimans 2022, section 3.2), reads the empty caption: nothing but
-    pads. Text positions have learned embeddings; image positions have the sum of a row's and a column's, of the
-    place whose token is written there.
+    A text position without a word piece has a learned padding embedding, one a position, which every later position
+    reads: the text has no mask. To the paper pads are tokens, and it names none that its loss leaves out, so they
+    are predicted; the position settles which pad it is, and one id, 0, stands for all. A row marked `null`, for
+    classifier-free guidance (Ho & Salimans 2022, section 3.2), reads the unconditional prompt: nothing but pads.
+    Text positions have learned embeddings; image positions have the sum of a row's and a column's, of the token
+    that is predicted there.
 
     Attributes:
       codebook_size: K.
@@ -134,6 +96,7 @@ class Model(nn.Module):
       kernel: side of the kernel of the layers that are "conv", odd.
       dropout: rate on embeddings, attention weights and every branch of a block, while training.
       dtype: of the computation; parameters are float32, and so are the logits.
+      remat, unroll: see `Stack`.
 
     Raises:
       ValueError: grid, kernel, attention, heads or the length of the input do not fit.
@@ -151,12 +114,15 @@ class Model(nn.Module):
     kernel: int = 11
     dropout: float = 0.1
     dtype: str = "float32"
+    remat: str = "none"
+    unroll: bool | None = None
 
     def setup(self):
         height, width = self.grid
         if height * width != self.num_tokens:
             raise ValueError(f"grid {height} x {width} does not hold num_tokens {self.num_tokens}; change either")
-        self.masks = [attention_mask(kind, self.text_len, self.grid, self.kernel) for kind in self.attention]
+        masks = [attention_mask(kind, self.text_len, self.grid, self.kernel) for kind in self.attention]
+        self.masks = np.stack(masks)[:, None, None]  # [L, 1, 1, S + N, S + N]
 
         def embed(rows):
             return nn.Embed(rows, self.width, embedding_init=normal_init(self.width), dtype=self.dtype)
@@ -165,12 +131,20 @@ class Model(nn.Module):
         self.text_embed, self.row_embed, self.column_embed = embed(self.text_len), embed(height), embed(width)
         self.pads = self.param("pads", normal_init(self.width), (self.text_len, self.width))
         self.drop = nn.Dropout(self.dropout)
-        out_scale = (2 * len(self.attention)) ** -0.5
-        self.blocks = [
-            Block(self.width, self.heads, self.mlp_width, self.dropout, out_scale, self.dtype)
-            for _ in self.attention
-        ]
-        self.ln_f = layer_norm(self.dtype)
+        self.decoder = Stack(
+            len(self.attention),
+            self.width,
+            self.heads,
+            self.mlp_width,
+            "gelu_tanh",
+            epsilon=EPSILON,
+            dropout=self.dropout,
+            out_scale=(2 * len(self.attention)) ** -0.5,
+            remat=self.remat,
+            unroll=self.unroll,
+            dtype=self.dtype,
+        )
+        self.ln_f = layer_norm(EPSILON, self.dtype)
         vocabularies = (self.width, self.text_vocab_size + self.codebook_size)
         self.head = self.param("head", normal_init(self.width), vocabularies)
 
@@ -185,6 +159,16 @@ class Model(nn.Module):
     ) -> Float[Array, "B L K"]:
         """Logits of the image positions alone; see `text_and_image`."""
         return self.text_and_image(text_ids, text_mask, decoder_ids, null, train=train)[1]
+
+    def teacher_forced(
+        self,
+        text_ids: Int[ArrayLike, "B S"],
+        text_mask: Bool[ArrayLike, "B S"],
+        ids: Int[ArrayLike, "B N"],
+        null: Bool[ArrayLike, " B"] | None = None,
+    ) -> Float[Array, "B N K"]:
+        """float32 logits of the image tokens `ids` in [0, K), each from those before it; without dropout."""
+        return self(text_ids, text_mask, shift_right(ids, self.codebook_size), null)
 
     def text_and_image(
         self,
@@ -201,7 +185,7 @@ class Model(nn.Module):
           text_ids: in [0, V).
           text_mask: True at word pieces, False at pads.
           decoder_ids: in [0, K], already shifted (`translator.shift_right`); L at most N.
-          null: True for rows that read the empty caption; None for none.
+          null: True for rows that read the unconditional prompt; None for none.
           train: apply dropout (draws from the random stream "dropout").
 
         Returns:
@@ -214,21 +198,10 @@ class Model(nn.Module):
         text = self.encode(text_ids, text_mask, null)[0]
         x = jnp.concatenate([text, self.embed_image(decoder_ids, jnp.arange(length))], 1)
         x = self.drop(x, deterministic=not train)
-        for block, mask in zip(self.blocks, self.masks, strict=True):
-            x = block(x, jnp.asarray(mask[None, None, : x.shape[1], : x.shape[1]]), train=train)
+        x, _ = self.decoder(x, jnp.asarray(self.masks[..., : x.shape[1], : x.shape[1]]), train=train)
         x, vocab = self.ln_f(x), self.text_vocab_size
-        text_logits = self.write(x[:, : self.text_len - 1], self.head[:, :vocab])
-        return text_logits, self.write(x[:, self.text_len :], self.head[:, vocab:])
-
-    def teacher_forced(
-        self,
-        text_ids: Int[ArrayLike, "B S"],
-        text_mask: Bool[ArrayLike, "B S"],
-        ids: Int[ArrayLike, "B N"],
-        null: Bool[ArrayLike, " B"] | None = None,
-    ) -> Float[Array, "B N K"]:
-        """Logits of target `ids` in [0, K), each from those before it; the arguments of `__call__` otherwise."""
-        return self(text_ids, text_mask, shift_right(jnp.asarray(ids), self.codebook_size), null)
+        text_logits = self.unembed(x[:, : self.text_len - 1], self.head[:, :vocab])
+        return text_logits, self.unembed(x[:, self.text_len :], self.head[:, vocab:])
 
     def encode(
         self,
@@ -236,7 +209,7 @@ class Model(nn.Module):
         text_mask: Bool[ArrayLike, "B S"],
         null: Bool[ArrayLike, " B"] | None = None,
     ) -> tuple[Float[Array, "B S D"], Bool[Array, "B S"]]:
-        """What the text positions take in, and where it is read: everywhere, pads too."""
+        """The input of the text positions, and where it is read: everywhere, pads too."""
         if text_ids.shape[1] != self.text_len:
             raise ValueError(f"text has {text_ids.shape[1]} tokens; the model reads {self.text_len} (text_len)")
         there = jnp.asarray(text_mask)
@@ -248,12 +221,8 @@ class Model(nn.Module):
     def init_cache(self, memory: Float[Array, "B S D"], memory_mask: Bool[Array, "B S"]) -> Cache:
         """A cache for the whole sequence that holds the text which `encode` returned; all of it is read."""
         del memory_mask
-        x, cache = memory, []
-        for block, mask in zip(self.blocks, self.masks, strict=True):
-            text = jnp.asarray(mask[None, None, : self.text_len, : self.text_len])
-            x, kept = block.start(x, text, len(mask))
-            cache.append(kept)
-        return tuple(cache)
+        cache = self.decoder.init_cache(len(memory), self.text_len + self.num_tokens)
+        return self.decoder(memory, jnp.asarray(self.masks[..., : self.text_len, :]), cache=cache)[1]
 
     def decode_step(
         self, ids: Int[Array, " B"], position: Int[ScalarLike, ""], cache: Cache
@@ -265,17 +234,16 @@ class Model(nn.Module):
           position: 0 <= position < num_tokens; may be traced (and is not checked then).
           cache: from `init_cache`, with all earlier positions written.
         """
-        x, after = self.embed_image(ids[:, None], jnp.asarray(position)[None]), []
-        place = self.text_len + position
-        for block, mask, kept in zip(self.blocks, self.masks, cache, strict=True):
-            x, kept = block.decode_step(x, place, kept, jnp.asarray(mask)[place])
-            after.append(kept)
-        return self.write(self.ln_f(x)[:, 0], self.head[:, self.text_vocab_size :]), tuple(after)
+        x = self.embed_image(ids[:, None], jnp.asarray(position)[None])
+        position = self.text_len + position
+        mask = jax.lax.dynamic_slice_in_dim(jnp.asarray(self.masks), position, 1, axis=3)
+        x, cache = self.decoder(x, mask, cache=cache, position=position)
+        return self.unembed(self.ln_f(x)[:, 0], self.head[:, self.text_vocab_size :]), cache
 
-    def embed_image(self, ids, places):
-        rows, columns = jnp.divmod(places, self.grid[1])
+    def embed_image(self, ids, positions):
+        rows, columns = jnp.divmod(positions, self.grid[1])
         tokens = self.token_embed(self.text_vocab_size + jnp.asarray(ids))
         return tokens + self.row_embed(rows) + self.column_embed(columns)
 
-    def write(self, states, head):
-        return (states @ head.astype(self.dtype)).astype(jnp.float32)
+    def unembed(self, states, head):
+        return float32_product(states, head, self.dtype)

@@ -24,7 +24,8 @@ from jaxtyping import Array, Bool, Float, Int, ScalarLike
 from ml_collections import FrozenConfigDict
 
 from t2i_jax.models.bert import Bert
-from t2i_jax.nn.layers import CrossAttention, normal_init, read_null
+from t2i_jax.nn.attention import Attention, read_null
+from t2i_jax.nn.dense import Head
 
 Cache = tuple[Int[Array, "B N"], Float[Array, "B h w D"]]
 """The ids drawn so far, and what each position knows of its caption. There are no keys and values to keep."""
@@ -91,8 +92,10 @@ class Model(nn.Module):
                     "raise encoder.max_positions"
                 )
         self.null_caption = self.param("null_caption", nn.initializers.normal(1.0), (1, self.memory_width))
-        self.places = self.param("places", nn.initializers.normal(1.0), (self.num_tokens, self.width))
-        self.attn = CrossAttention(self.width, self.heads, dtype=self.dtype)
+        self.position_embed = self.param(
+            "position_embed", nn.initializers.normal(1.0), (self.num_tokens, self.width)
+        )
+        self.attn = Attention(self.width, self.heads, dtype=self.dtype)
         self.token_embed = nn.Embed(
             self.codebook_size, self.width, embedding_init=nn.initializers.normal(1.0), dtype=self.dtype
         )
@@ -101,7 +104,7 @@ class Model(nn.Module):
             for number in range(self.layers)
         ]
         self.mix = nn.Dense(self.width, dtype=self.dtype)
-        self.head = nn.Dense(self.codebook_size, dtype=self.dtype, kernel_init=normal_init(self.width))
+        self.head = Head(self.codebook_size, use_bias=True, dtype=self.dtype)
 
     @property
     def memory_width(self) -> int:
@@ -139,7 +142,7 @@ class Model(nn.Module):
         ids: Int[ArrayLike, "B N"],
         null: Bool[ArrayLike, " B"] | None = None,
     ) -> Float[Array, "B N K"]:
-        """Logits of target `ids` in [0, K), each from those before it; the arguments of `__call__` otherwise."""
+        """float32 logits of the ids `ids` in [0, K), each from those before it; without dropout."""
         return self(text_ids, text_mask, ids, null)
 
     def encode(
@@ -159,9 +162,10 @@ class Model(nn.Module):
 
     def condition(self, memory: Float[Array, "B S _"], memory_mask: Bool[Array, "B S"]) -> Float[Array, "B h w D"]:
         """The map s of equation 5: each position's own vector, and what it reads in the caption."""
-        places = jnp.broadcast_to(self.places.astype(self.dtype), (len(memory), *self.places.shape))
-        read = self.attn(places, self.attn.project_memory(memory), memory_mask)
-        return rearrange(places + read, "B (h w) D -> B h w D", h=self.grid[0])
+        own = self.position_embed.astype(self.dtype)
+        positions = jnp.broadcast_to(own, (len(memory), *own.shape))
+        read = self.attn(positions, self.attn.project(memory), memory_mask[:, None, None])
+        return rearrange(positions + read, "B (h w) D -> B h w D", h=self.grid[0])
 
     def embed(self, ids: Int[ArrayLike, "B N"]) -> Float[Array, "B h w D"]:
         """The ids' vectors, laid out as the grid."""
@@ -176,7 +180,7 @@ class Model(nn.Module):
 
     def logits(self, states: Float[Array, "*B D"]) -> Float[Array, "*B K"]:
         """Two 1 x 1 convolutions, each after a ReLU (van den Oord et al. 2016a, "Pixel RNNs", table 1)."""
-        return self.head(nn.relu(self.mix(nn.relu(states)))).astype(jnp.float32)
+        return self.head(nn.relu(self.mix(nn.relu(states))))
 
     def init_cache(self, memory: Float[Array, "B S _"], memory_mask: Bool[Array, "B S"]) -> Cache:
         """A cache with no id in it, over the memory that `encode` returned."""

@@ -10,8 +10,10 @@ from jaxtyping import Array, Bool, Float, Int, ScalarLike
 from ml_collections import FrozenConfigDict
 
 from t2i_jax.models.bert import Bert
-from t2i_jax.models.gpt2 import GPT2, Cache
-from t2i_jax.nn.layers import normal_init, read_null
+from t2i_jax.models.gpt2 import GPT2
+from t2i_jax.nn.attention import read_null
+from t2i_jax.nn.dense import Head, normal_init
+from t2i_jax.nn.stack import Cache
 
 
 def shift_right(ids: Int[ArrayLike, "B N"], codebook_size: int) -> Int[Array, "B N"]:
@@ -68,7 +70,7 @@ class Model(nn.Module):
         if self.bert.width != width:
             self.enc_to_dec_proj = nn.Dense(width, dtype=self.dtype, kernel_init=normal_init(width))
         self.null_caption = self.param("null_caption", normal_init(width), (1, width))
-        self.head = nn.Dense(self.codebook_size, use_bias=False, dtype=self.dtype, kernel_init=normal_init(width))
+        self.head = Head(self.codebook_size, dtype=self.dtype)
 
     def __call__(
         self,
@@ -92,7 +94,7 @@ class Model(nn.Module):
           float32 logits; those at position i say what the i-th image token is.
         """
         memory, memory_mask = self.encode(text_ids, text_mask, null, train=train)
-        return self.head(self.gpt2(decoder_ids, memory, memory_mask, train=train)).astype(jnp.float32)
+        return self.head(self.gpt2(decoder_ids, memory, memory_mask, train=train)[0])
 
     def teacher_forced(
         self,
@@ -101,8 +103,8 @@ class Model(nn.Module):
         ids: Int[ArrayLike, "B N"],
         null: Bool[ArrayLike, " B"] | None = None,
     ) -> Float[Array, "B N K"]:
-        """Logits of target `ids` in [0, K), each from those before it; the arguments of `__call__` otherwise."""
-        return self(text_ids, text_mask, shift_right(jnp.asarray(ids), self.codebook_size), null)
+        """float32 logits of the image tokens `ids` in [0, K), each from those before it; without dropout."""
+        return self(text_ids, text_mask, shift_right(ids, self.codebook_size), null)
 
     def encode(
         self,
@@ -135,5 +137,5 @@ class Model(nn.Module):
           position: 0 <= position < num_tokens; may be traced (and is not checked then).
           cache: from `init_cache`, with all earlier positions written.
         """
-        states, cache = self.gpt2.decode_step(ids, position, cache)
-        return self.head(states).astype(jnp.float32), cache
+        states, cache = self.gpt2(ids[:, None], cache=cache, position=position)
+        return self.head(states[:, 0]), cache

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from t2i_jax.nn.layers import grid_position_features
+from t2i_jax.nn.positions import grid_position_features
 
 
 class Grid(NamedTuple):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, ScalarLike
 
+from t2i_jax.nn.stack import unstack
 from t2i_jax.sampling.logits import apply_guidance, apply_temperature, keep_min_p, keep_top_k, keep_top_p
 
 
@@ -102,7 +103,7 @@ def decode(model, params, condition: tuple, keys, settings: dict, valid=None, *,
     Args:
       guided: False leaves out the rows of the null caption; for guidance scale 1.
     """
-    bound, settings = partial(model.apply, {"params": params}), dict(settings)
+    bound, settings = partial(model.apply, {"params": unstack(params)}), dict(settings)
     if guided:
         condition = tuple(jnp.repeat(jnp.asarray(rows), 2, axis=0) for rows in condition)
         text_ids, text_mask, null = condition

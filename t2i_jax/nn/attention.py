@@ -1,0 +1,132 @@
+"""Multi-head attention: of a sequence to itself or to a memory, with or without a cache.
+
+Letters: B batch, Q queries, N keys, S positions of a memory, D width, heads, head_dim = D / heads.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, Int, ScalarLike
+
+from t2i_jax.nn.dense import normal_init
+
+
+class KeyValue(NamedTuple):
+    """Keys and values of one attention layer, each Float[B, heads, N, head_dim].
+
+    Heads stand before positions: so a product over one head reads memory in order, and a decoding step on CPU does
+    not transpose the whole cache.
+    """
+
+    key: Array
+    value: Array
+
+
+def causal_mask(queries: int, keys: int, position: Int[ScalarLike, ""] = 0) -> Bool[Array, "1 1 Q N"]:
+    """True where a key is not later than its query, the first of which is at `position`."""
+    return (jnp.arange(keys) <= position + jnp.arange(queries)[:, None])[None, None]
+
+
+def attend(
+    query: Float[Array, "B heads Q head_dim"],
+    memory: KeyValue,
+    mask: Bool[Array, "#B 1 #Q N"],
+    dropout: Callable[[Array], Array] | None = None,
+) -> Float[Array, "B Q D"]:
+    """Scaled dot-product attention, heads joined again (Vaswani et al. 2017, section 3.2.1, equation 1).
+
+    Scores and softmax are float32 whatever the inputs are.
+
+    Args:
+      query: of the sequence.
+      memory: keys and values.
+      mask: True where a query may look. One that may look nowhere gets the mean of all values, never NaN.
+      dropout: applied to the weights, if given.
+    """
+    if dropout is None and jax.default_backend() != "cpu":  # there XLA or cuDNN may never write the weights down
+        query, key, value = (rearrange(x, "B heads N head_dim -> B N heads head_dim") for x in (query, *memory))
+        out = jax.nn.dot_product_attention(query, key, value, mask=mask)
+        return rearrange(out, "B Q heads head_dim -> B Q (heads head_dim)")
+    scores = jnp.einsum("bhqd,bhkd->bhqk", query, memory.key, preferred_element_type=jnp.float32)
+    scores = jnp.where(mask, scores * query.shape[-1] ** -0.5, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(scores)
+    weights = (dropout(weights) if dropout else weights).astype(memory.value.dtype)
+    out = jnp.einsum("bhqk,bhkd->bhqd", weights, memory.value)
+    return rearrange(out, "B heads Q head_dim -> B Q (heads head_dim)")
+
+
+class Attention(nn.Module):
+    """Multi-head attention, to the sequence itself or to a memory.
+
+    `project` and `__call__` are apart so that sampling projects what does not change only once.
+
+    Attributes:
+      width: D.
+      heads: a divisor of D.
+      dropout: rate on the weights; the caller sets 0 outside of training.
+      out_scale: of the output kernel's initial standard deviation.
+      dtype: of the computation.
+
+    Raises:
+      ValueError: `heads` does not divide `width`.
+    """
+
+    width: int
+    heads: int
+    dropout: float = 0.0
+    out_scale: float = 1.0
+    dtype: str = "float32"
+
+    def setup(self):
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not divisible by {self.heads} heads; change either")
+
+        def dense(scale=1.0):
+            return nn.Dense(self.width, dtype=self.dtype, kernel_init=normal_init(self.width, scale))
+
+        # Three kernels and not one: Muon makes each orthogonal by itself.
+        self.query, self.key, self.value, self.out = dense(), dense(), dense(), dense(self.out_scale)
+        self.drop = nn.Dropout(self.dropout, deterministic=False)
+
+    def split(self, x: Float[Array, "B N D"]) -> Float[Array, "B heads N head_dim"]:
+        return rearrange(x, "B N (heads head_dim) -> B heads N head_dim", heads=self.heads)
+
+    def project(self, memory: Float[Array, "B N _"]) -> KeyValue:
+        """Keys and values of what is attended to, of any width."""
+        return KeyValue(self.split(self.key(memory)), self.split(self.value(memory)))
+
+    def __call__(
+        self, x: Float[Array, "B Q D"], memory: KeyValue, mask: Bool[Array, "#B 1 #Q N"]
+    ) -> Float[Array, "B Q D"]:
+        """Attend to projected keys and values where `mask` is True."""
+        query = self.split(self.query(x))
+        return self.out(attend(query, memory, mask, self.drop if self.dropout else None))
+
+
+def write(cache: KeyValue, new: KeyValue, position: Int[ScalarLike, ""]) -> KeyValue:
+    """The cache with the keys and values of new positions from `position` on written into it."""
+    return KeyValue(
+        *(jax.lax.dynamic_update_slice_in_dim(old, x, position, axis=2) for old, x in zip(cache, new, strict=True))
+    )
+
+
+def read_null(
+    memory: Float[Array, "B S D"],
+    memory_mask: Bool[Array, "B S"],
+    null: Bool[ArrayLike, " B"] | None,
+    vector: Float[Array, "1 D"],
+) -> tuple[Float[Array, "B S D"], Bool[Array, "B S"]]:
+    """A memory and its mask in which rows marked `null` hold one vector, at position 0, and nothing else.
+
+    The null caption of classifier-free guidance (Ho & Salimans 2022, section 3.2). `null` None marks no row.
+    """
+    if null is None:
+        return memory, memory_mask
+    first = jnp.arange(memory.shape[1]) == 0
+    memory = jnp.where(null[:, None, None], vector.astype(memory.dtype), memory)
+    return memory, jnp.where(null[:, None], first, memory_mask)
