@@ -270,8 +270,7 @@ def test_it_learns_what_no_bigram_can():
         "text_mask": jnp.zeros((500, S), bool),
         "null": jnp.ones(500, bool),
     }
-    texts = batch["text_ids"], batch["text_mask"]
-    params = model.init(jax.random.key(0), *texts, jnp.array(validation), batch["null"])["params"]
+    params = model.init(jax.random.key(0), *texts(2), random_ids(model, 2))["params"]
     optimizer = optax.adam(5e-3)
 
     @jax.jit
