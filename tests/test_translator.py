@@ -269,7 +269,7 @@ def test_remat_changes_neither_parameters_nor_gradients():
     fields = {"width": 12, "layers": 2, "heads": 2, "mlp_width": 16, "dropout": 0.0}
     inputs = jnp.array([[1, 2, 3]]), jnp.array([[True, True, False]]), jnp.array([[4, 0, 2, 1]])
     found = []
-    for remat in (False, True):
+    for remat in ("none", "full"):
         halves = {
             "encoder": FrozenDict(**fields, max_positions=3, remat=remat),
             "decoder": FrozenDict(**fields, positions=4, remat=remat),

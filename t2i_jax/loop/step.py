@@ -38,9 +38,9 @@ def train_step(
     params, variables, opt_state, metrics = state.params, state.variables, dict(state.opt_state), {}
     for number, phase in enumerate(phases):
         trained, others = split(params, phase)
-        keys = {
-            name: jax.random.fold_in(stream(config.seed, name, state.step), number) for name in ("dropout", "noise")
-        }
+        keys = {name: stream(config.seed, name, state.step) for name in ("dropout", "noise")}
+        if number:
+            keys = {name: jax.random.fold_in(key, number) for name, key in keys.items()}
         variables, grads, values = _gradients(
             phase, trained, others, variables, batch, state.step, keys, config.accumulate, axis_name
         )

@@ -40,7 +40,7 @@ class GumbelQuantizer(nn.Module):
         logits = self.to_code_space(features)
         loss = self.kl_weight * jnp.mean(divergence_from_uniform(logits), -1)
         if train:
-            logits = logits + jax.random.gumbel(self.make_rng("dropout"), logits.shape)
+            logits = logits + jax.random.gumbel(self.make_rng("noise"), logits.shape)
         ids = jnp.argmax(logits, -1)
         one_hot = jax.nn.one_hot(ids, self.codebook_size)
         weights = straight_through(jax.nn.softmax(logits / self.temperature), one_hot) if train else one_hot
