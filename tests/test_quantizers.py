@@ -30,7 +30,7 @@ def start(quantizer, seed=0):
 @functools.partial(jax.jit, static_argnums=0, static_argnames=("train", "method"))
 def apply(quantizer, variables, *inputs, **options):
     return quantizer.apply(
-        variables, *inputs, rngs={"dropout": jax.random.key(7)}, mutable=["codebook"], **options
+        variables, *inputs, rngs={"noise": jax.random.key(7)}, mutable=["codebook"], **options
     )[0]
 
 
@@ -59,7 +59,7 @@ def test_evaluation_draws_nothing_and_a_code_is_its_own_nearest(kind):
     quantizer = make(kind, K, D)
     variables = start(quantizer)
     once, again = (
-        quantizer.apply(variables, normal(2, 7, D, seed=3), rngs={"dropout": jax.random.key(seed)}).ids
+        quantizer.apply(variables, normal(2, 7, D, seed=3), rngs={"noise": jax.random.key(seed)}).ids
         for seed in (1, 2)
     )
     np.testing.assert_array_equal(once, again)
@@ -213,7 +213,7 @@ def test_gumbel_equals_the_gumbel_softmax_of_torch_on_the_same_noise():
     x = torch.tensor(np.array(features), requires_grad=True)
     kernel, bias = (torch.tensor(np.array(variables["params"]["logits"][name])) for name in ("kernel", "bias"))
     key = quantizer.apply(
-        variables, method=lambda module: module.make_rng("dropout"), rngs={"dropout": jax.random.key(7)}
+        variables, method=lambda module: module.make_rng("noise"), rngs={"noise": jax.random.key(7)}
     )
     noise = torch.tensor(np.array(jax.random.gumbel(key, (1, 8, K))))
     soft = torch.softmax((x @ kernel + bias + noise) / 0.7, -1)
