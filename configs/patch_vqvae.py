@@ -18,7 +18,7 @@ def digits():
     config.model.codebook_size = 2048
     config.loss.foreground_weight = 2.0
     config.kmeans_examples = 8000  # pictures that the codebook's k-means start looks at
-    config.codebook_reset_every = 20  # steps between two revivals of dead codes
+    config.codebook_reset_every = 20  # steps between two restarts of dead codes
     config.steps = 700
     config.eval_every = 700
     config.checkpoint_every = 350

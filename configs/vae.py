@@ -4,7 +4,7 @@
     t2i sample --run runs/vae-digits -n 16
 
 digits, measured on 2 CPU cores (AMD EPYC, no accelerator, 2026-11-24), one seed, on the whole validation split:
-PSNR 27.9 dB, ELBO 3770 nats a picture (Gaussian pixels of deviation 0.1, a density), of which KL 146; all 64
+PSNR 27.9 dB, ELBO 3770 nats a picture (Gaussian pixels, sigma 0.1, a density), of which KL 146; all 64
 units active, each with 2.0 to 2.7 nats. 5 min 14 s, three evaluations included, while other work ran on the
 machine. Reconstructions read as digits; new pictures from N(0, I) are strokes in one place or another, not digits
 (docs/vae-digits.png).
@@ -24,7 +24,7 @@ def digits():
     config.backbone_weights = "microsoft/resnet-50"  # a name on the hub, or a folder with model.safetensors
     config.loss = {
         "likelihood": "gaussian",  # or "bernoulli"
-        "sigma": 0.1,  # fixed deviation of a Gaussian pixel
+        "sigma": 0.1,  # fixed standard deviation of a Gaussian pixel
         "beta": 1.0,  # weight of the KL term; of no effect in a plain autoencoder, which has none
         "kl_warmup": 500,  # steps over which it grows from 0
     }

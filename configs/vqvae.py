@@ -22,7 +22,7 @@ def vqvae(data):
     config.backbone_weights = "microsoft/resnet-101"  # a name on the hub, or a folder with model.safetensors
     config.loss.foreground_weight = 1.0
     config.kmeans_examples = 500  # pictures that the codebook's k-means start looks at; 0 switches it off
-    config.codebook_reset_every = 20  # steps between two revivals of dead codes
+    config.codebook_reset_every = 20  # steps between two restarts of dead codes
     config.steps = 1000
     config.eval_every = 1000
     config.checkpoint_every = 500

@@ -1,4 +1,4 @@
-"""Run folders: a config, weights that vouch for themselves, and what else a stage needs to be used.
+"""Run folders: a config, weights with a checksum, and what else is needed to use them.
 
 config.json          the config the run was started with
 model.safetensors    weights to sample with, as of the last checkpoint
@@ -71,7 +71,7 @@ def copy_parent(run: Path, folder: Path, name: str) -> None:
     """Put a copy of a parent into a run that builds on it: a run folder is self-contained.
 
     Raises:
-      UserError: the parent's scores are damaged.
+      UserError: the parent's scores are corrupt.
     """
     copied = [CONFIG, WEIGHTS]
     if (run / SCORES).exists():
@@ -195,7 +195,7 @@ def load_weights(path: Path) -> tuple[dict, dict, int, str]:
     """What `write_weights` wrote; see `read_weights`.
 
     Raises:
-      CorruptError: the file is missing or damaged.
+      CorruptError: the file is missing or corrupt.
     """
     if not path.is_file():
         raise files.CorruptError(f"{path} is missing")

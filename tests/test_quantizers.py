@@ -29,9 +29,9 @@ def start(quantizer, seed=0):
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames=("train", "method"))
 def apply(quantizer, variables, *inputs, **options):
-    return quantizer.apply(
-        variables, *inputs, rngs={"noise": jax.random.key(7)}, mutable=["codebook"], **options
-    )[0]
+    return quantizer.apply(variables, *inputs, rngs={"noise": jax.random.key(7)}, mutable=["codebook"], **options)[
+        0
+    ]
 
 
 # --- what all kinds promise

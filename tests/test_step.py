@@ -17,7 +17,7 @@ from flax.traverse_util import flatten_dict
 
 from t2i_jax import tasks
 from t2i_jax.config import load_config
-from t2i_jax.loop import setup, sharding
+from t2i_jax.loop import parallel, setup, sharding
 
 STEPS, RATE = 4, 0.05
 # name: changes to the smoke config; after the slash, changes for two devices
@@ -56,7 +56,7 @@ def build(name):
     config = load_config(f"{case.split('-')[0]}:smoke")
     config.steps = STEPS
     config.update(ON_ONE[case] | ON_TWO.get(name, {}))
-    built = setup.make(tasks.make(config))
+    built = parallel.make(tasks.make(config))
     variables = fake_variables({"params": built.shapes.params, **built.shapes.variables})
     for averages in variables.get("codebook", {}).values():
         size = len(averages["cluster_size"])

@@ -8,7 +8,7 @@ import optax
 from ml_collections import ConfigDict
 
 from t2i_jax import tasks
-from t2i_jax.loop import setup
+from t2i_jax.loop import parallel, setup
 
 
 def config(**changes) -> ConfigDict:
@@ -54,7 +54,7 @@ class Toy(tasks.Task):
 def build(monkeypatch, config, *loss_fns, params, variables=None, trains=("", ""), rate=0.1):
     """The set-up of a toy task that learns by plain gradient descent, and its first state."""
     monkeypatch.setattr(setup, "make_optimizer", lambda optim, steps: optax.sgd(rate))
-    built = setup.make(Toy(config, loss_fns, params, variables, trains))
+    built = parallel.make(Toy(config, loss_fns, params, variables, trains))
     return built, built.place(built.init())
 
 

@@ -22,7 +22,7 @@ def add(commands) -> None:
 
 
 def run(args) -> None:
-    """Write what `args` say; the folder is there whole or not at all."""
+    """Write what `args` say; the folder appears atomically."""
     check_run(args.run)
     from t2i_jax import files, models, runs
     from t2i_jax.convert import encoder_decoder

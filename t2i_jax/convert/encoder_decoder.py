@@ -62,7 +62,7 @@ def convert(tensors: Mapping[str, np.ndarray], model: ConfigDict, origin: str) -
 
     Args:
       tensors: by name.
-      model: fields of the model with all those of its halves, as in `load`'s config.
+      model: fields of the model with all those of its encoder and decoder, as in `load`'s config.
       origin: what errors call the tensors.
 
     Raises:
@@ -94,14 +94,14 @@ def config_of(content: Mapping, origin: str) -> ConfigDict:
             f"{origin} describes a {content.get('model_type')}, no encoder-decoder; name a folder that"
             " EncoderDecoderModel.save_pretrained wrote"
         )
-    halves = [content.get(half) for half in ("encoder", "decoder")]
-    if not all(isinstance(half, Mapping) for half in halves):
+    parts = [content.get(part) for part in ("encoder", "decoder")]
+    if not all(isinstance(part, Mapping) for part in parts):
         raise UserError(f"{origin} does not describe its encoder and decoder; fetch it again")
-    encoder = tables.read_sizes(halves[0], bert.SIZES, bert.FIXED, f"encoder in {origin}")
-    decoder = gpt2.read_sizes(halves[1], f"decoder in {origin}")
-    encoder["dropout"] = halves[0].get("hidden_dropout_prob", 0.1)
-    decoder["dropout"] = halves[1].get("resid_pdrop", 0.1)
-    if halves[1].get("cross_attention_hidden_size") is not None:
+    encoder = tables.read_sizes(parts[0], bert.SIZES, bert.FIXED, f"encoder in {origin}")
+    decoder = gpt2.read_sizes(parts[1], f"decoder in {origin}")
+    encoder["dropout"] = parts[0].get("hidden_dropout_prob", 0.1)
+    decoder["dropout"] = parts[1].get("resid_pdrop", 0.1)
+    if parts[1].get("cross_attention_hidden_size") is not None:
         raise UserError(f"{origin} has a decoder that projects no encoder states (cross_attention_hidden_size)")
     return ConfigDict(
         {
@@ -150,7 +150,7 @@ def save(folder: str | Path, model: ConfigDict, params: Mapping, tokenizer: dict
 
     Args:
       folder: an existing one.
-      model: fields of the model with all those of its halves, as in `load`'s config.
+      model: fields of the model with all those of its encoder and decoder, as in `load`'s config.
       params: of the model.
       tokenizer: content of a `tokenizer.json`, if there is one.
     """

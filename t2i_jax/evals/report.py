@@ -62,7 +62,7 @@ def read_scores(folder: Path, names: Sequence[str]) -> dict:
       names: what must be among them.
 
     Raises:
-      UserError: they are damaged, or others.
+      UserError: they are corrupt, or others.
     """
     path = folder / runs.SCORES
     if not path.exists():

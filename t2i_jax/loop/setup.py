@@ -142,22 +142,3 @@ def check_batch(config) -> None:
             f"config.batch_size {config.batch_size} is not divisible by {devices} devices x"
             f" config.accumulate {config.accumulate}; choose a multiple of {devices * config.accumulate}"
         )
-
-
-def kind(config) -> type[Setup]:
-    """The class that trains in the way that `config.parallel` names.
-
-    Raises:
-      UserError: an unknown way.
-    """
-    from t2i_jax.loop.pmap import PmapSetup
-
-    kinds = {"jit": Setup, "pmap": PmapSetup}
-    if config.parallel not in kinds:
-        raise UserError(f"config.parallel {config.parallel!r} is unknown; choose {', '.join(kinds)}")
-    return kinds[config.parallel]
-
-
-def make(task: Task) -> Setup:
-    """What trains a task, by jit or pmap; see `kind` and `Setup`."""
-    return kind(task.config)(task)

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from t2i_jax import files, runs, tasks
 from t2i_jax.data import pipeline
 from t2i_jax.errors import UserError
-from t2i_jax.loop import continuing, setup, sharding
+from t2i_jax.loop import continuing, parallel, setup, sharding
 from t2i_jax.loop.checkpoint import Checkpoints
 from t2i_jax.loop.metrics import Metrics
 from t2i_jax.loop.optimizer import make_optimizer
@@ -90,7 +90,7 @@ def _train_run(task: Task, workdir: Path, accept: bool) -> None:
 
 
 def _loop(task: Task, folder: Path, checkpoints: Checkpoints, batches) -> None:
-    config, built = task.config, setup.make(task)
+    config, built = task.config, parallel.make(task)
     evaluators = task.evaluators()
 
     if checkpoints.latest is None:
@@ -183,7 +183,7 @@ def check_config(config) -> None:
             raise UserError(f"config.{name} {config[name]} is below {least}; give a whole number >= {least}")
     make_optimizer(config.optim, config.steps)
     setup.check_batch(config)
-    setup.kind(config)
+    parallel.kind(config)
 
 
 def progress(config, first: int) -> tqdm:

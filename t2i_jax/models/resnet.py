@@ -13,7 +13,7 @@ MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's 
 
 
 def normalise(images: Float[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
-    """Pixels in [0, 1] -> what released weights were trained on: ImageNet's mean and deviation taken out."""
+    """Pixels in [0, 1] -> normalised by ImageNet's mean and standard deviation, as released weights read them."""
     return (images - jnp.array(MEAN)) / jnp.array(DEVIATION)
 
 

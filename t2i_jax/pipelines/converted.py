@@ -14,7 +14,7 @@ from t2i_jax.errors import UserError
 from t2i_jax.models.bert import Bert
 from t2i_jax.models.gpt2 import GPT2
 
-SHARED = ("width", "layers", "heads", "mlp_width", "dropout")  # fields of both halves of a translator
+SHARED = ("width", "layers", "heads", "mlp_width", "dropout")  # fields of encoder and decoder of a translator
 
 
 def shapes_of(config: dict, *inputs: np.ndarray) -> dict[str, tuple[int, ...]]:
@@ -36,21 +36,21 @@ def shapes_of(config: dict, *inputs: np.ndarray) -> dict[str, tuple[int, ...]]:
 
 
 def whole_model(config) -> ConfigDict:
-    """`config.model` of a translator with every size of its two halves, those left to their defaults too."""
+    """`config.model` of a translator with every size of its encoder and decoder, defaults too."""
     model = models.build(config)
     bert = Bert(vocab_size=model.text_vocab_size, **model.encoder)
     gpt2 = GPT2(vocab_size=model.codebook_size + 1, **model.decoder)
-    halves = {
+    parts = {
         "encoder": {name: getattr(bert, name) for name in (*SHARED, "max_positions")},
         "decoder": {name: getattr(gpt2, name) for name in (*SHARED, "positions")},
     }
-    return ConfigDict({**config.model, **halves})
+    return ConfigDict({**config.model, **parts})
 
 
 def write_run(
     folder: str | Path, config: dict, params: dict, add: Callable[[Path], None] = lambda folder: None
 ) -> None:
-    """Write a run that counts as finished; it is there whole or not at all.
+    """Write a run that counts as finished; it appears atomically.
 
     Args:
       folder: must not exist yet.

@@ -121,7 +121,7 @@ def kmeans_codebooks(model, params, variables: dict, images, key) -> tuple[dict,
 
 
 def loss_fn(model, params, variables, batch, *, step, rngs, train, foreground_weight: float):
-    """Weighted squared error, and what the quantizer asks for (van den Oord et al. 2017, eq. 3).
+    """Weighted squared error, and the quantizer's loss (van den Oord et al. 2017, eq. 3).
 
     Args:
       batch: `{"image": [B, H, W, C]}` in [0, 1].

@@ -25,10 +25,10 @@ def one_step(name: str) -> dict:
     from fakes import fake_batch, fake_variables
 
     from t2i_jax import tasks
-    from t2i_jax.loop import setup
+    from t2i_jax.loop import parallel
 
     task = tasks.make(load_config(f"{name}:smoke"))
-    built = setup.make(task)
+    built = parallel.make(task)
     variables = fake_variables({"params": built.shapes.params, **built.shapes.variables})
     state = built.with_variables(built.init(), variables.pop("params"), variables)
     _, values = built.step(built.place(state), fake_batch(task, task.config.batch_size))
