@@ -36,7 +36,7 @@ def psnr(images: Float[ArrayLike, "B H W C"], targets: Float[ArrayLike, "B H W C
 def ssim(images: Float[ArrayLike, "B H W C"], targets: Float[ArrayLike, "B H W C"]) -> Float[Array, "B"]:
     """Structural similarity per picture (Wang et al. 2004, section III.B), for pixels in [0, 1]; 1 if equal.
 
-    Gaussian window of standard deviation 1.5 and 11 pixels, where it fits into the picture whole; mean over channels.
+    Gaussian window of 11 pixels and standard deviation 1.5, without padding; mean over channels.
 
     Raises:
       ValueError: a side below 11 pixels.

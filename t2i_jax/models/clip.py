@@ -27,8 +27,8 @@ def preprocess(images: Float[ArrayLike, "B H W C"], side: int) -> Float[Array, "
     """Pixels in [0, 1] of any size -> what CLIP's picture tower reads.
 
     As released: bicubic and antialiased (Keys 1981, a = -1/2) to `side` along the shorter edge, first across and
-    then down, each time rounded to uint8 values; the centre crop; normalised by mean and standard deviation. A grey picture
-    (C = 1) is read as red, green and blue alike.
+    then down, each time rounded to uint8 values; the centre crop; normalised by mean and standard deviation. A grey
+    picture (C = 1) is read as red, green and blue alike.
     """
     batch, *edges, channels = images.shape
     height, width = (side * edge // min(edges) for edge in edges)
