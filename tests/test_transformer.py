@@ -9,8 +9,9 @@ import pytest
 
 from configs import translator as configs
 from t2i_jax.errors import UserError
-from t2i_jax.models.transformer import Model, sinusoids
+from t2i_jax.models.transformer import Model
 from t2i_jax.models.translator import shift_right
+from t2i_jax.nn.positions import sinusoids
 from t2i_jax.stages import translate as stage
 
 K, N, V, S = 19, 7, 31, 6
