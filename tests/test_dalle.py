@@ -172,8 +172,7 @@ def test_teacher_forcing_shifts_by_itself():
     model, params = model_and_params()
     text_ids, mask, ids = batch(3)
     null = jnp.array([False, True, False])
-    logits = jax.jit(functools.partial(model.apply, method="teacher_forced"))(
-        {"params": params}, text_ids, mask, ids, null
-    )
+    teacher_forced = jax.jit(functools.partial(model.apply, method="teacher_forced"))
+    logits = teacher_forced({"params": params}, text_ids, mask, ids, null)
     expected = jax.jit(model.apply)({"params": params}, text_ids, mask, shift_right(ids, K), null)
     np.testing.assert_array_equal(logits, expected)

@@ -285,7 +285,7 @@ def test_remat_and_unrolling_change_neither_parameters_nor_gradients():
 
         grad = jax.jit(jax.grad(loss)).trace(params)
         found.append((params, grad.lower().compile()(params), str(grad.jaxpr)))
-    for params, grads, program in found[1:]:
+    for params, grads, _ in found[1:]:
         jax.tree.map(np.testing.assert_array_equal, found[0][0], params)
         jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-6), found[0][1], grads)
     computed_again = ["remat" in program or "checkpoint" in program for *_, program in found]
@@ -296,8 +296,7 @@ def test_teacher_forcing_shifts_by_itself():
     model, params = model_and_params()
     text_ids, mask, ids = batch(3)
     null = jnp.array([False, True, False])
-    logits = jax.jit(functools.partial(model.apply, method="teacher_forced"))(
-        {"params": params}, text_ids, mask, ids, null
-    )
+    teacher_forced = jax.jit(functools.partial(model.apply, method="teacher_forced"))
+    logits = teacher_forced({"params": params}, text_ids, mask, ids, null)
     expected = jax.jit(model.apply)({"params": params}, text_ids, mask, shift_right(ids, K), null)
     np.testing.assert_array_equal(logits, expected)
