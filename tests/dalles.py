@@ -69,18 +69,19 @@ def plain_logits(params, text_ids, mask, inputs, null):
     def dense(x, p):
         return x @ p["kernel"] + p["bias"]
 
-    def visible(kind, i, j):  # written out again, by rows and columns
+    def visible(kind, i, j):  # written out again, by rows and columns of tokens
         if j > i:
             return False
-        if j < S or kind == "full":
+        if j < S or j == i or kind == "full":
             return True
-        (r, c), (q, d) = divmod(i - S, W), divmod(j - S, W)
+        # Position i predicts one token; position j was given the one before that which it predicts.
+        (r, c), (q, d) = divmod(i - S, W), divmod(j - S - 1, W)
         if kind == "row":
             return q == r or (q == r - 1 and d >= c)
         if kind == "column":
             return c == d
-        near = [(r - q) * W + (c - d)]  # what a 3 x 3 kernel that wraps around reaches
-        return near[0] in (0, 1, W - 1, W, W + 1)
+        near = (r - q) * W + (c - d)  # what a 3 x 3 kernel that wraps around reaches
+        return near in (1, W - 1, W, W + 1)
 
     def row(text, there, image):
         x = []
@@ -92,8 +93,8 @@ def plain_logits(params, text_ids, mask, inputs, null):
             x.append(params["token_embed"]["embedding"][V + i] + places)
         x = np.array(x)
         for number, kind in enumerate(KINDS):
-            p = params[f"blocks_{number}"]
-            q, k, v = np.split(dense(norm(x, p["ln_1"]), p["attn"]["qkv"]), 3, -1)
+            p = jax.tree.map(lambda array, number=number: array[number], params["decoder"]["layers"])
+            q, k, v = (dense(norm(x, p["ln_attn"]), p["attn"][part]) for part in ("query", "key", "value"))
             out = np.zeros_like(x)
             for i in range(len(x)):
                 keys = [j for j in range(len(x)) if visible(kind, i, j)]
@@ -103,7 +104,7 @@ def plain_logits(params, text_ids, mask, inputs, null):
                     weights = np.exp(scores - scores.max())
                     out[i, own] = weights / weights.sum() @ v[keys, own]
             x = x + dense(out, p["attn"]["out"])
-            up = dense(norm(x, p["ln_2"]), p["mlp"]["up"])
+            up = dense(norm(x, p["ln_mlp"]), p["mlp"]["up"])
             up = up / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (up + 0.044715 * up**3)))
             x = x + dense(up, p["mlp"]["down"])
         logits = norm(x, params["ln_f"]) @ params["head"]

@@ -1,5 +1,7 @@
 """The decoder-only model: who sees what, two vocabularies, pads, the cache, and a plain twin in numpy."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,7 +49,7 @@ def test_cached_logits_equal_uncached(size):
             assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, cache)
             return after, logits
 
-        assert {leaf.shape[:2] for leaf in jax.tree.leaves(cache)} == {(size, S + N)}
+        assert {leaf.shape[::2] for leaf in jax.tree.leaves(cache)} == {(size, S + N)}
         return jax.lax.scan(advance, cache, (inputs.T, jnp.arange(N)))[1].swapaxes(0, 1)
 
     _, uncached = forward()(text_ids, mask, inputs, null)
@@ -125,6 +127,7 @@ def test_bfloat16_computes_in_it_and_keeps_float32_outside():
     logits = jax.jit(model.apply)({"params": params}, text_ids, mask, ids)
     assert logits.dtype == jnp.float32
     assert 1e-4 < jnp.abs(logits - forward()(text_ids, mask, ids)[1]).max() < 0.3
+    assert (logits != logits.astype(jnp.bfloat16)).mean() > 0.9  # not rounded to it
 
     def cache_of(params):
         memory = model.apply({"params": params}, text_ids, mask, method="encode")
@@ -163,3 +166,13 @@ def test_pictures_that_are_too_long_say_so():
     text_ids, mask, ids = batch(1)
     with pytest.raises(ValueError, match="sequence has 30 image tokens; the model writes 15"):
         forward()(text_ids, mask, jnp.tile(ids, (1, 2)))
+
+
+def test_teacher_forcing_shifts_by_itself():
+    model, params = model_and_params()
+    text_ids, mask, ids = batch(3)
+    null = jnp.array([False, True, False])
+    teacher_forced = jax.jit(functools.partial(model.apply, method="teacher_forced"))
+    logits = teacher_forced({"params": params}, text_ids, mask, ids, null)
+    expected = jax.jit(model.apply)({"params": params}, text_ids, mask, shift_right(ids, K), null)
+    np.testing.assert_array_equal(logits, expected)

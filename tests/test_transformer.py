@@ -10,8 +10,9 @@ import pytest
 from t2i_jax import tasks
 from t2i_jax.config import load_config
 from t2i_jax.errors import UserError
-from t2i_jax.models.transformer import Model, sinusoids
+from t2i_jax.models.transformer import Model
 from t2i_jax.models.translator import shift_right
+from t2i_jax.nn.positions import sinusoids
 
 K, N, V, S = 19, 7, 31, 6
 MODEL = Model(

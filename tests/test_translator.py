@@ -190,6 +190,7 @@ def test_bfloat16_computes_in_it_and_keeps_float32_outside():
     assert logits.dtype == jnp.float32
     error = jnp.abs(logits - forward()(text_ids, mask, inputs)).max()
     assert 1e-4 < error < 0.3
+    assert (logits != logits.astype(jnp.bfloat16)).mean() > 0.9  # not rounded to it
 
     def cache_of(params):
         memory = model.apply({"params": params}, text_ids, mask, method="encode")
@@ -264,15 +265,16 @@ def test_inputs_that_are_too_long_say_so():
         forward()(text_ids, mask, jnp.tile(ids, (1, 2)))
 
 
-def test_remat_changes_neither_parameters_nor_gradients():
+def test_remat_and_unrolling_change_neither_parameters_nor_gradients():
     """Without dropout, whose masks it does change."""
-    fields = {"width": 12, "layers": 2, "heads": 2, "mlp_width": 16, "dropout": 0.0}
+    fields = {"width": 12, "layers": 3, "heads": 2, "mlp_width": 16, "dropout": 0.0}
     inputs = jnp.array([[1, 2, 3]]), jnp.array([[True, True, False]]), jnp.array([[4, 0, 2, 1]])
     found = []
-    for remat in ("none", "full"):
+    kinds = [(remat, unroll) for remat in ("none", "full", "dots") for unroll in (False, True)]
+    for remat, unroll in kinds:
         halves = {
-            "encoder": FrozenDict(**fields, max_positions=3, remat=remat),
-            "decoder": FrozenDict(**fields, positions=4, remat=remat),
+            "encoder": FrozenDict(**fields, max_positions=3, remat=remat, unroll=unroll),
+            "decoder": FrozenDict(**fields, positions=4, remat=remat, unroll=unroll),
         }
         model = Model(codebook_size=4, num_tokens=4, text_vocab_size=8, text_len=3, **halves)
         params = jax.jit(model.init)(jax.random.key(0), *inputs)["params"]
@@ -283,6 +285,18 @@ def test_remat_changes_neither_parameters_nor_gradients():
 
         grad = jax.jit(jax.grad(loss)).trace(params)
         found.append((params, grad.lower().compile()(params), str(grad.jaxpr)))
-    jax.tree.map(np.testing.assert_array_equal, found[0][0], found[1][0])
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-6), found[0][1], found[1][1])
-    assert ["remat" in program or "checkpoint" in program for *_, program in found] == [False, True]
+    for params, grads, _ in found[1:]:
+        jax.tree.map(np.testing.assert_array_equal, found[0][0], params)
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-6), found[0][1], grads)
+    computed_again = ["remat" in program or "checkpoint" in program for *_, program in found]
+    assert computed_again == [remat != "none" for remat, _ in kinds]
+
+
+def test_teacher_forcing_shifts_by_itself():
+    model, params = model_and_params()
+    text_ids, mask, ids = batch(3)
+    null = jnp.array([False, True, False])
+    teacher_forced = jax.jit(functools.partial(model.apply, method="teacher_forced"))
+    logits = teacher_forced({"params": params}, text_ids, mask, ids, null)
+    expected = jax.jit(model.apply)({"params": params}, text_ids, mask, shift_right(ids, K), null)
+    np.testing.assert_array_equal(logits, expected)

@@ -110,9 +110,10 @@ class Attention(nn.Module):
 
 def write(cache: KeyValue, new: KeyValue, position: Int[ScalarLike, ""]) -> KeyValue:
     """The cache with the keys and values of new positions from `position` on written into it."""
-    return KeyValue(
-        *(jax.lax.dynamic_update_slice_in_dim(old, x, position, axis=2) for old, x in zip(cache, new, strict=True))
-    )
+    pairs = zip(cache, new, strict=True)
+    written = KeyValue(*(jax.lax.dynamic_update_slice_in_dim(old, x, position, axis=2) for old, x in pairs))
+    # Without it XLA fuses the update with the product that reads it, writes twice, and copies the cache to do so.
+    return jax.lax.optimization_barrier(written)
 
 
 def read_null(

@@ -1,0 +1,138 @@
+"""The one transformer: prefill, unstacking, masks a layer, attention with nowhere to look, float32 heads."""
+
+import dataclasses
+import importlib
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from t2i_jax.models import clip
+from t2i_jax.nn import attention
+from t2i_jax.nn.attention import KeyValue, attend, causal_mask
+from t2i_jax.nn.dense import Head, float32_product
+from t2i_jax.nn.stack import Stack, unstack
+
+B, N, S, D = 3, 9, 5, 16
+STACK = Stack(3, D, 4, 24, "gelu", cross=True)
+
+
+def inputs(seed=0):
+    rng = np.random.default_rng(seed)
+    memory_mask = jnp.arange(S) < jnp.array([5, 2, 1])[:, None]
+    return jnp.array(rng.normal(size=(B, N, D)), "f4"), jnp.array(rng.normal(size=(B, S, D)), "f4"), memory_mask
+
+
+def random_like(shapes, seed=1):
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda x: jnp.array(0.3 * rng.normal(size=x.shape), x.dtype), shapes)
+
+
+@pytest.fixture(scope="module")
+def params():
+    x, memory, memory_mask = inputs()
+    return random_like(jax.eval_shape(STACK.init, jax.random.key(0), x, None, memory, memory_mask)["params"])
+
+
+@pytest.mark.parametrize("cut", [1, 4, 9])
+def test_a_prefill_and_single_steps_give_the_states_of_the_whole_sequence(params, cut):
+    x, memory, memory_mask = inputs()
+    whole, none = STACK.apply({"params": params}, x, None, memory, memory_mask)
+    assert none is None
+    one_by_one = unstack(params)
+    apply = jax.jit(lambda *args, **kwargs: STACK.apply({"params": one_by_one}, *args, **kwargs))
+    cache = STACK.apply({"params": one_by_one}, B, N, memory, memory_mask, method="init_cache")
+    states, cache = apply(x[:, :cut], cache=cache)
+    found = [states]
+    for position in range(cut, N):
+        states, cache = apply(x[:, position : position + 1], cache=cache, position=position)
+        found.append(states)
+    np.testing.assert_allclose(jnp.concatenate(found, 1), whole, rtol=0, atol=2e-5)
+
+
+def test_unstacked_params_are_the_same_function(params):
+    x, memory, memory_mask = inputs()
+    both = [STACK.apply({"params": p}, x, None, memory, memory_mask)[0] for p in (params, unstack(params))]
+    np.testing.assert_allclose(*both, rtol=0, atol=1e-5)
+    assert set(unstack(params)) == {"layers_0", "layers_1", "layers_2"}
+
+
+def test_each_layer_starts_differently_and_has_its_own_dropout():
+    stack, x = Stack(2, D, 4, 24, "relu", norm="post", dropout=0.5), inputs()[0]
+    params = stack.init(jax.random.key(0), x)["params"]
+    kernel = params["layers"]["mlp"]["up"]["kernel"]
+    assert jnp.abs(kernel[0] - kernel[1]).max() > 0.01
+    # Two equal layers without dropout: only their masks can tell the second from the first.
+    equal = jax.tree.map(lambda p: jnp.zeros_like(p), params)
+    equal["layers"]["ln_attn"]["scale"] += 1
+    equal["layers"]["ln_mlp"]["scale"] += 1
+    equal["layers"]["mlp"]["down"]["bias"] += jnp.arange(D)
+    once = Stack(1, D, 4, 24, "relu", norm="post", dropout=0.5)
+    rngs = {"dropout": jax.random.key(3)}
+    first = once.apply({"params": jax.tree.map(lambda p: p[:1], equal)}, x, train=True, rngs=rngs)[0]
+    second = stack.apply({"params": equal}, x, train=True, rngs=rngs)[0]
+    again = once.apply({"params": jax.tree.map(lambda p: p[:1], equal)}, first, train=True, rngs=rngs)[0]
+    assert jnp.abs(second - again).max() > 0.1
+
+
+def test_every_layer_may_have_a_mask_of_its_own(params):
+    x, memory, memory_mask = inputs()
+    causal, alone = causal_mask(N, N), jnp.eye(N, dtype=bool)[None, None]
+    masks = jnp.stack([alone, alone, causal])
+    found, _ = STACK.apply({"params": params}, x, masks, memory, memory_mask)
+    other = STACK.apply({"params": params}, x, masks[::-1], memory, memory_mask)[0]
+    assert jnp.abs(found - other).max() > 1e-3
+    one_by_one = STACK.apply({"params": unstack(params)}, x, masks, memory, memory_mask)[0]
+    np.testing.assert_allclose(found, one_by_one, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_a_query_that_may_look_nowhere_gets_the_mean_of_the_values(monkeypatch, backend):
+    rng = np.random.default_rng(0)
+    query, key, value = (jnp.array(rng.normal(size=(2, 3, 4, 5)), "f4") for _ in range(3))
+    mask = jnp.tril(jnp.ones((4, 4), bool))[None, None].at[..., 1, :].set(False)
+    plain = attend(query, KeyValue(key, value), mask)
+    monkeypatch.setattr(attention.jax, "default_backend", lambda: backend)
+    out = attend(query, KeyValue(key, value), mask).reshape(2, 4, 3, 5)
+    np.testing.assert_allclose(out[:, 1], value.mean(2), atol=1e-6)
+    np.testing.assert_allclose(out[:, 0], value[:, :, 0], atol=1e-6)
+    np.testing.assert_allclose(out.reshape(plain.shape), plain, atol=1e-6)
+
+
+@pytest.mark.parametrize("field", ["norm", "remat"])
+def test_fields_that_it_does_not_know(field):
+    with pytest.raises(ValueError, match=f"{field} 'both' is unknown; choose"):
+        dataclasses.replace(STACK, **{field: "both"}).init(jax.random.key(0), inputs()[0])
+
+
+def test_logits_of_bfloat16_are_summed_in_float32():
+    """Rounded to bfloat16, 8,192 logits would take 1,700 values."""
+    rng = np.random.default_rng(0)
+    x, kernel = rng.normal(size=(1, 768)).astype("f4"), rng.normal(size=(768, 8192)).astype("f4")
+    logits = Head(8192, dtype="bfloat16").apply({"params": {"kernel": kernel}}, jnp.asarray(x))
+    assert logits.dtype == jnp.float32
+    assert len(np.unique(logits)) > 8100
+    exact = (np.asarray(a, jnp.bfloat16).astype("f8") for a in (x, kernel))
+    np.testing.assert_allclose(logits, np.matmul(*exact), rtol=0, atol=1e-3)
+
+
+def test_gradients_of_a_float32_head_have_the_types_of_its_inputs():
+    x, kernel = jnp.ones((2, 4), jnp.bfloat16), jnp.ones((4, 3))
+    grads = jax.grad(lambda x, kernel: float32_product(x, kernel, "bfloat16").sum(), (0, 1))(x, kernel)
+    assert [grad.dtype for grad in grads] == [jnp.bfloat16, jnp.float32]
+
+
+def test_features_of_clip_in_bfloat16_are_not_rounded_to_it():
+    tower = {"width": 8, "heads": 2, "mlp_width": 8, "layers": 1}
+    model = clip.Model(64, {**tower, "image_size": 8, "patch_size": 8}, {**tower, "positions": 4}, "bfloat16")
+    images, ids = jnp.ones((2, 8, 8, 3)), jnp.array([[1, 49407]])
+    features = model.apply(model.init(jax.random.key(0), images, ids), images, method="encode_images")
+    assert (features != features.astype(jnp.bfloat16)).mean() > 0.9
+
+
+@pytest.mark.parametrize("name", ["translator", "transformer", "dalle", "pixelcnn"])
+def test_models_share_one_interface_for_teacher_forcing(name):
+    method = importlib.import_module(f"t2i_jax.models.{name}").Model.teacher_forced
+    assert list(inspect.signature(method).parameters) == ["self", "text_ids", "text_mask", "ids", "null"]
