@@ -9,6 +9,7 @@ import toys
 from t2i_jax import files, runs, tasks
 from t2i_jax.errors import UserError
 from t2i_jax.loop import train
+from t2i_jax.loop.metrics import Metrics
 
 
 @pytest.fixture
@@ -100,3 +101,24 @@ def test_a_second_signal_stops_at_once(run):
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         run(stop)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_signal_between_save_and_log_costs_no_step(run, tmp_path, monkeypatch):
+    """It comes too late for step 1, which is not saved, so the next step is."""
+    flush, sent = Metrics.flush, []
+
+    def flush_and_stop(self, last_good):
+        means = flush(self, last_good)
+        if not sent:
+            sent.append(True)
+            signal.raise_signal(signal.SIGTERM)
+        return means
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Metrics, "flush", flush_and_stop)
+        with pytest.raises(SystemExit):
+            run(checkpoint_every=6, eval_every=6)
+    assert runs.checkpoint_steps(tmp_path / "run") == [2]
+    run(checkpoint_every=6, eval_every=6)
+    run(folder="whole", checkpoint_every=6, eval_every=6)
+    assert state_of(tmp_path / "run") == state_of(tmp_path / "whole")

@@ -41,7 +41,10 @@ def test_one_command_trains_the_tokenizer_encodes_and_trains_the_translator(smok
     ]
     places = [smoke_run.stderr.index(line) for line in said]
     assert places == sorted(places)
-    assert {path.name for path in (smoke_run.tokenizer / "tokens").rglob("*.json")} == {files.MANIFEST}
+    assert {path.name for path in (smoke_run.tokenizer / "tokens").rglob("*.json")} == {
+        files.MANIFEST,
+        "baselines.json",
+    }
     for name in (runs.CONFIG, runs.WEIGHTS, runs.SCORES):  # the run can be moved without its tokenizer's
         copied = smoke_run.translator / "parents" / "tokenizer" / name
         assert copied.read_bytes() == (smoke_run.tokenizer / name).read_bytes()

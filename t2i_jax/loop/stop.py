@@ -29,7 +29,9 @@ class Stop:
 
     @contextmanager
     def at_once(self):
-        """Raises `Stopped` in what runs within, where a signal comes: it leaves nothing that must be saved."""
+        """Raises `Stopped` in what runs within, where a signal comes or has come: nothing there must be saved."""
+        if self.requested:
+            raise Stopped
         self._at_once = True
         try:
             yield

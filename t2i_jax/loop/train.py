@@ -119,6 +119,7 @@ def _loop(task: Task, folder: Path, checkpoints: Checkpoints, batches) -> None:
             runs.write_weights(folder, complete.eval_params, complete.variables, int(complete.step))
 
         def evaluate(state, number, saved=True):
+            """Whether it came to its end; a signal ends it at once, after a save where there was none."""
             scores, grids, complete = {}, {}, built.gather(state)
             try:
                 with stop.at_once():
@@ -126,21 +127,24 @@ def _loop(task: Task, folder: Path, checkpoints: Checkpoints, batches) -> None:
                         own_scores, own_grids = evaluator(complete.eval_params, complete.variables)
                         scores, grids = scores | own_scores, grids | own_grids
             except Stopped:
-                return saved or save(state)
+                if not saved:
+                    save(state)
+                return False
             metrics.scalars(number, {f"validation/{name}": score for name, score in scores.items()})
             metrics.pictures(number, grids)
             runs.write_scores(folder, {"step": number, **scores})
             single = {name: score for name, score in scores.items() if np.ndim(score) == 0}
             shown = "  ".join(f"{name} {score:.3g}" for name, score in single.items())
             bar.write(f"step {number}: {shown}", file=sys.stderr)
+            return True
 
         def due(number):
             return number == config.steps or number % config.eval_every == 0
 
+        number, going = first, True
         if first and due(first) and runs.scored_step(folder) != first:  # stopped between save and scores
-            evaluate(state, first)
-        number = first
-        while number < config.steps and not stop.requested:
+            going = evaluate(state, first)
+        while going and number < config.steps:
             number += 1
             batch = next(batches)
             if task.between_steps and config.codebook_reset_every and number % config.codebook_reset_every == 0:
@@ -154,10 +158,9 @@ def _loop(task: Task, folder: Path, checkpoints: Checkpoints, batches) -> None:
                 save(state)
             elif number % config.log_every == 0:
                 flush()
-            if last and stop.requested:
-                break
+            going = not last
             if due(number):
-                evaluate(state, number, saved)
+                going = evaluate(state, number, saved) and going
     if stop.requested:
         print(f"stopped: saved step {number} in {folder}; the same command continues", file=sys.stderr)
         sys.exit(128 + stop.requested)
