@@ -5,8 +5,9 @@
 
 The first trains `configs/dalle.py:digits` for `--steps`, and `configs/translator.py:grid` for as many steps as take
 the same FLOPs, with every seed; scores are those of `t2i evaluate` (seed 0). What is in `OUT/results.json` is not
-trained or judged again; tokenizer, tokens and data are made where they are missing. The second prints the table in
-Markdown, and draws it. FLOPs are XLA's count of a step compiled for CPU, wherever it is trained.
+trained or scored again; tokenizer, tokens and data are made where they are missing. The second prints the table in
+Markdown, and plots it. FLOPs are those of the matrix products and convolutions of a step (`t2i_jax.loop.flops`), on
+each device.
 """
 
 import argparse

@@ -1,9 +1,10 @@
-"""Why the report's greedy pictures were of one colour: its recipe scaled down beside sane ones, on embedded digits.
+"""Why the report's greedy images were of one colour: its recipe scaled down beside common ones, on embedded digits.
 
     python benchmarks/greedy_collapse.py --out runs/greedy-collapse --page docs/greedy-collapse.md
 
-Trains five small translators on the 8 x 8 tokens of a VQ-VAE, each on as many pictures, draws from each in several
-ways, and writes a page with its pictures beside it. What OUT/results.json holds is not trained again.
+Trains five small translators on the 8 x 8 tokens of a VQ-VAE, each on as many images, samples from each in several
+ways, and writes a page and its images. What OUT/results.json holds is not trained again. "The report" is the
+student report of the README.
 """
 
 import argparse

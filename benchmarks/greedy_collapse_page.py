@@ -1,4 +1,4 @@
-"""The page of `greedy_collapse.py`: tables, curves, pictures, and what they say of each explanation."""
+"""The page of `greedy_collapse.py`: tables, curves, images, and what they say of each explanation."""
 
 from pathlib import Path
 

@@ -2,10 +2,10 @@
 
 python train.py --config=configs/dalle.py
 
-digits: not measured over its 2,000 steps; 250 steps by Muon are in docs/decoder-only.md. It has as many
-parameters as configs/translator.py:grid, the encoder-decoder on the same tokens (2,046,880 and 2,044,000);
-data, caption dropout, learning rate and sampling are equal too, and nothing was tuned for either.
-benchmarks/decoder_only.py compares the two at equal arithmetic.
+digits: not measured over its 2,000 steps; 250 steps by Muon, with the attention masks from before the rebuild of
+2026-11-27, are in docs/decoder-only.md. It has as many parameters as configs/translator.py:grid, the
+encoder-decoder on the same tokens (2,046,880 and 2,044,000); data, caption dropout, learning rate and sampling are
+equal too, and nothing was tuned for either. benchmarks/decoder_only.py compares the two at equal arithmetic.
 """
 
 from configs import base, vqvae

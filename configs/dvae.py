@@ -1,13 +1,13 @@
-"""dVAE tokenizer: pictures -> tokens on a grid -> pictures.
+"""dVAE tokenizer: images -> tokens on a grid -> images.
 
     python train.py --config=configs/dvae.py
 
-digits, measured on 2 CPU cores (Intel Xeon, no accelerator, 2026-11-26) on the whole validation split: 24.2 dB,
-usage 76.0%, perplexity 157 of 512; 13.5 minutes while other work ran. What it collapsed without is in
-docs/image-models.md. openai: not measured.
+digits, measured on 2 CPU cores (Intel Xeon, no accelerator, 2026-11-26), so before the rebuild of 2026-11-27, on
+the whole validation split: 24.2 dB, usage 76.0%, perplexity 157 of 512; 13.5 minutes while other work ran.
+docs/image-models.md says which settings its codebook collapses without.
 
-openai: the released settings of Ramesh et al. 2021 (appendix A.2), to be trained on 256 x 256 pictures
-of COCO; its weights are also what `t2i convert openai-dvae` makes a run of.
+openai, not measured: the released settings of Ramesh et al. 2021 (appendix A.2), for training on 256 x 256 images
+of COCO. `t2i convert openai-dvae` makes a run of released weights of this model.
 """
 
 from configs import base

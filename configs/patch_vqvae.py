@@ -2,9 +2,9 @@
 
 python train.py --config=configs/patch_vqvae.py
 
-Measured on 2 CPU cores (AMD EPYC, no accelerator, 2026-11-24) on the whole validation split. digits: 27.6 dB, usage
-96.7%, perplexity 240 of 2,048; 37 seconds. digits_long: 27.4 dB, 92.5%, 337 of 4,096. photos: 23.1 dB, 100%, 486 of
-1,024.
+Measured on 2 CPU cores (AMD EPYC, no accelerator, 2026-11-24), so before the rebuild of 2026-11-27, on the whole
+validation split. digits: 27.6 dB, usage 96.7%, perplexity 240 of 2,048; 37 seconds. digits_long: 27.4 dB, 92.5%,
+337 of 4,096. photos: 23.1 dB, 100%, 486 of 1,024.
 """
 
 from configs import base

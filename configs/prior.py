@@ -1,18 +1,18 @@
-r"""PixelCNN prior over a VQ-VAE's tokens: captions, names of classes or nothing -> tokens -> pictures.
+r"""PixelCNN prior over a VQ-VAE's tokens: captions, names of classes or nothing -> tokens -> images.
 
     XLA_FLAGS="--xla_force_host_platform_device_count=2 --xla_cpu_multi_thread_eigen=false" \
         python train.py --config=configs/prior.py
 
-The digits' tokens are no picture: 4 hues and 4 gains (2 x 2 blocks) and 16 shapes (4 x 4 patches). Their
-grid is those three in rows of four, hues first: what is coarse lies above what is fine.
+The tokens of `patch_vqvae` stand in three grids: 4 hues and 4 gains (2 x 2 blocks), 16 shapes (4 x 4 patches). The
+prior has them in rows of four, hues first: coarse tokens above fine ones.
 
-digits, measured on 2 CPU cores (AMD EPYC, 2026-11-24, other work beside it), by `t2i evaluate` (seed 0): 1.90 nats
-a token, 2.75 bits (bigram baseline 3.89 nats, unigram 5.53); overall 0.384, held-out combinations 0.418, best
-category 0.950 (counting), worst 0.095 (position); reconstructions 0.966. Uniform ids 0.000: an id of another
-codebook stands for black, but ids that are uniform over each token's own codebook score 0.000 as well. 1,000 steps
-took 8 minutes, start and last evaluation another 2. Number and colours are mostly right, digits often not:
-docs/prior-digits.png. Places are off the data's (total variation 0.25, should be 0.15 at most). With
-unguided_tokens 0 the scores are 0.426 and 0.446, but places (0.49) and orders (0.28) are further off.
+digits, measured on 2 CPU cores (AMD EPYC, 2026-11-24, other work beside it), so before the rebuild of 2026-11-27,
+by `t2i evaluate` (seed 0): 1.90 nats a token, 2.75 bits (bigram baseline 3.89 nats, unigram 5.53); overall 0.384,
+held-out combinations 0.418, best category 0.950 (counting), worst 0.095 (position); reconstructions 0.966. Uniform
+ids 0.000: an id of another codebook stands for black, but ids that are uniform over each token's own codebook score
+0.000 as well. 1,000 steps took 8 minutes, start and last evaluation another 2. Number and colours are mostly right,
+digits often not: docs/prior-digits.png. Positions are off the data's (total variation 0.25; the limit is 0.15).
+With unguided_tokens 0 the scores are 0.426 and 0.446, but positions (0.49) and orders (0.28) are further off.
 """
 
 from configs import base, patch_vqvae, vqvae

@@ -1,15 +1,16 @@
-r"""BERT2GPT translator: captions -> the tokens of a VQ-VAE -> pictures.
+r"""BERT2GPT translator: captions -> the tokens of a VQ-VAE -> images.
 
     XLA_FLAGS="--xla_force_host_platform_device_count=2 --xla_cpu_multi_thread_eigen=false" \
         python train.py --config=configs/translator.py
 
-Measured on 2 CPU cores (AMD EPYC, no accelerator, 2026-11-24), by `t2i evaluate` (seed 0):
+All figures are from before the rebuild of 2026-11-27. Measured by `t2i evaluate` (seed 0) on 2 CPU cores (AMD EPYC,
+no accelerator, 2026-11-24) where nothing else is said:
 
 digits_long (jitter at every pixel, 150,000 scenes, 4,000 steps): overall 0.958, held-out combinations 0.942,
 weakest category 0.890 (two objects), reconstructions 0.947; 1.89 nats a token, bigram baseline 4.19. 39 minutes,
 data and tokenizer included, while other work ran on the machine (26 with less of it).
 
-photos (24,000 crops, 1,200 steps): the nearest photograph is the right one in 93.8% of 192 pictures (a motorcycle
+photos (24,000 crops, 1,200 steps): the nearest photograph is the right one in 93.8% of 192 images (a motorcycle
 25%, all others 100%), with evaluation seed 1000 in 90.6%; 1.08 nats a token, bigram baseline 3.07. 19 min 44 s,
 data and tokenizer included, while other work ran on the machine. With 6,000 crops and 600 steps it was 88.0%.
 
@@ -22,8 +23,9 @@ transformer (Vaswani et al. 2017, on the same tokens as digits): not measured.
 
 grid: not measured over its 2,000 steps; docs/decoder-only.md compares 386 steps of it with configs/dalle.py.
 
-coco, coco_report: not measured; neither the weights nor the captions could be had. On one H100 (2026-11-26) coco's
-step, on made-up tokens, had not finished compiling after three minutes, when the loan of the machine ended.
+coco (BERT-base, GPT-2, OpenAI's dVAE), coco_report (the recipe of the report, the student report of the README):
+not measured; neither the weights nor the captions could be had. Before the rebuild coco's step had not finished
+compiling on one H100 after three minutes (2026-11-26); its layers are scanned since.
 
 How each choice was made is in docs/recipe-digits.md. The smoke variant only shows that everything runs.
 """

@@ -1,4 +1,4 @@
-"""Autoencoders, plain and variational: pictures <-> one continuous vector each.
+"""Autoencoders, plain and variational: images <-> one continuous vector each.
 
     python train.py --config=configs/vae.py
     t2i sample --run runs/vae-digits -n 16
@@ -9,7 +9,7 @@ units active, each with 2.0 to 2.7 nats. 5 min 14 s, three evaluations included,
 machine. Reconstructions read as digits; new pictures from N(0, I) are strokes in one place or another, not digits
 (docs/vae-digits.png).
 
-mnist, mnist_ae, cifar10: not measured.
+mnist, mnist_ae, cifar10: not measured. Nothing was measured again since the rebuild of 2026-11-27.
 """
 
 from configs import base
