@@ -26,11 +26,11 @@ import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import t2i_jax
-from t2i_jax import encode, files, runs
+from t2i_jax import encode, files
 from t2i_jax.config import load_config
 from t2i_jax.evals import faithfulness
 from t2i_jax.evals.detector import Detector
-from t2i_jax.loop import dry_run
+from t2i_jax.loop import continuing, dry_run
 from t2i_jax.loop.train import train
 
 NAMES = {"dalle": "decoder only", "translator": "encoder-decoder"}
@@ -78,7 +78,7 @@ def configs(arguments) -> dict:
     ours = load_config(f"dalle:{'smoke' if arguments.smoke else 'digits'}")
     theirs = load_config(f"translator:{'smoke' if arguments.smoke else 'grid'}")
     if arguments.smoke:
-        theirs.tokenizer = ours.tokenizer
+        theirs.parents.tokenizer.config = ours.parents.tokenizer.config
         theirs.model.num_tokens = theirs.model.decoder.positions = ours.model.num_tokens
         theirs.sampling.unguided_tokens = 0
     for config in (ours, theirs):
@@ -111,9 +111,9 @@ def begin(arguments) -> dict:
         sys.exit(f"{path} is of --steps {results['steps']}, not {arguments.steps}; name another --out")
     config = configs(arguments)["dalle"].lock()
     run = Path(config.parents.tokenizer.run)
-    if not runs.is_finished(run, config.parents.tokenizer.config):
+    if not continuing.is_finished(run, config.parents.tokenizer.config):
         train(config.parents.tokenizer.config, run)
-    runs.check_same(run, config.parents.tokenizer.config)
+    continuing.check_same(run, config.parents.tokenizer.config)
     encode.encode(config, t2i_jax.load(run), run)
     results["steps"] = arguments.steps
     files.write_json(path, results)

@@ -24,7 +24,7 @@ TOKENS, DATA = "tokenizer/tokens/captioned_digits-tiny", "data/captioned_digits/
 CASES = [  # state, command, file, what becomes of it when damaged, and when missing
     ("interrupted", worlds.TRANSLATOR, "translator/config.json", "refused", "refused"),
     ("interrupted", worlds.TRANSLATOR, "translator/checkpoints/4/state/manifest.ocdbt", "survived", "survived"),
-    ("interrupted", worlds.TRANSLATOR, "translator/tokenizer/model.safetensors", "survived", "survived"),
+    ("interrupted", worlds.TRANSLATOR, "translator/parents/tokenizer/model.safetensors", "survived", "survived"),
     ("interrupted", worlds.TRANSLATOR, "tokenizer/config.json", "refused", "refused"),
     ("interrupted", worlds.TRANSLATOR, "tokenizer/scores.json", "refused", "unread"),
     ("interrupted", worlds.TRANSLATOR, f"{TOKENS}/train/00000.array_record", "refused", "refused"),
@@ -45,25 +45,25 @@ CASES = [  # state, command, file, what becomes of it when damaged, and when mis
     ("interrupted", FRESH, f"{DATA}/digests.json", "refused", "survived"),
     ("untouched", worlds.TRANSLATOR, "translator/model.safetensors", "survived", "survived"),
     ("untouched", worlds.TRANSLATOR, "translator/text_tokenizer.json", "refused", "survived"),
-    ("untouched", worlds.TRANSLATOR, "translator/tokenizer/config.json", "survived", "survived"),
+    ("untouched", worlds.TRANSLATOR, "translator/parents/tokenizer/config.json", "survived", "survived"),
     ("untouched", worlds.TOKENIZER, "tokenizer/model.safetensors", "survived", "survived"),
     ("untouched", "sample", "translator/text_tokenizer.json", "refused", "refused"),
     ("untouched", "sample", "translator/model.safetensors", "survived", "survived"),
-    ("untouched", "sample", "translator/tokenizer/config.json", "refused", "refused"),
+    ("untouched", "sample", "translator/parents/tokenizer/config.json", "refused", "refused"),
     # The long form alone, because the short one has these files already.
     ("interrupted", worlds.TRANSLATOR, f"{TOKENS}/baselines.json", "survived", "unread"),
     ("interrupted", worlds.TRANSLATOR, "translator/checkpoints/4/digests.json", "survived", "survived"),
     ("interrupted", worlds.TRANSLATOR, "translator/checkpoints/4/data/process_0-of-1.json", "survived", "survived"),
     ("interrupted", worlds.TRANSLATOR, "translator/model.safetensors", "survived", "survived"),
     ("interrupted", worlds.TRANSLATOR, "translator/text_tokenizer.json", "refused", "survived"),
-    ("interrupted", worlds.TRANSLATOR, "translator/tokenizer/config.json", "survived", "survived"),
-    ("interrupted", worlds.TRANSLATOR, "translator/tokenizer/scores.json", "unread", "unread"),
+    ("interrupted", worlds.TRANSLATOR, "translator/parents/tokenizer/config.json", "survived", "survived"),
+    ("interrupted", worlds.TRANSLATOR, "translator/parents/tokenizer/scores.json", "unread", "unread"),
     ("interrupted", worlds.TRANSLATOR, "tokenizer/model.safetensors", "survived", "survived"),
     ("untouched", worlds.TRANSLATOR, "translator/config.json", "refused", "refused"),
-    ("untouched", worlds.TRANSLATOR, "translator/tokenizer/model.safetensors", "survived", "survived"),
+    ("untouched", worlds.TRANSLATOR, "translator/parents/tokenizer/model.safetensors", "survived", "survived"),
     ("untouched", worlds.TOKENIZER, "tokenizer/config.json", "refused", "refused"),
     ("untouched", "sample", "translator/config.json", "refused", "refused"),
-    ("untouched", "sample", "translator/tokenizer/model.safetensors", "refused", "refused"),
+    ("untouched", "sample", "translator/parents/tokenizer/model.safetensors", "refused", "refused"),
 ]
 SHORT = 22  # of the cases above, each with one kind of damage, in turn
 PARAMETERS = [
@@ -150,7 +150,7 @@ def test_a_damaged_file_is_named_and_nothing_is_lost(
 
 @pytest.mark.parametrize("fault", ["truncated", "emptied", "flipped"])
 def test_damaged_scores_are_named_by_the_evaluation(fault, untouched, tmp_path, record_fault):
-    for name in ("translator/scores.json", "translator/tokenizer/scores.json"):
+    for name in ("translator/scores.json", "translator/parents/tokenizer/scores.json"):
         record_fault(f"{name}: {fault}", "tried")
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(untouched / name, tmp_path / name)
