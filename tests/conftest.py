@@ -16,8 +16,8 @@ import jax
 import pytest
 
 # Compiling takes most of the suite's time: without LLVM's optimizations half of it, without the newer of XLA's two
-# ways to write fused loops (which LLVM takes long over) a third less again. Subprocesses inherit this. The long lane
-# compiles as users do; its workers find that in the environment.
+# ways to write fused loops (which LLVM takes long over) a third less again. Subprocesses inherit this. The long
+# lane compiles as users do; its workers find that in the environment.
 QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 if "--long" in sys.argv:
     os.environ["T2I_COMPILE_AS_USERS"] = "1"

@@ -113,7 +113,7 @@ def work_of_one_of_two_processes(translator: str, address: str, number: str) -> 
 
 
 def start(*arguments, devices=1):
-    flags = f"--xla_force_host_platform_device_count={devices} {os.environ['XLA_FLAGS']}"
+    flags = f"--xla_force_host_platform_device_count={devices} {os.environ.get('XLA_FLAGS', '')}"
     environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, __file__, *map(str, arguments)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

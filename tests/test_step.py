@@ -98,7 +98,7 @@ def of_case(arrays, name):
 
 
 def run_on(devices, path, *cases):
-    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
     environment = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, __file__, str(path), *cases]
     return subprocess.Popen(command, env=os.environ | environment, stderr=subprocess.PIPE, text=True)

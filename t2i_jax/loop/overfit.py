@@ -42,7 +42,8 @@ def measure(config, count: int) -> dict:
     for name, (_, run) in runs.parents(config).items():
         if not (Path(run) / runs.WEIGHTS).exists():
             raise UserError(
-                f"the {name} {run} is not trained; train it first, or name another with --config.parents.{name}.run=RUN"
+                f"the {name} {run} is not trained; train it first, or name another with"
+                f" --config.parents.{name}.run=RUN"
             )
     task = tasks.make(_unregularised(config, count))
     if task.recall is None:

@@ -29,8 +29,8 @@ class Model(nn.Module):
 
     Encoder and decoder can start from released weights and are joined by cross attention (Rothe et al. 2020,
     "Leveraging Pre-trained Checkpoints for Sequence Generation Tasks", section 2, BERT2GPT). The decoder reads
-    K + 1 ids (BOS = K) and writes K logits through an untied head without bias. A row marked `null` reads one learned
-    vector instead of its caption, for classifier-free guidance (Ho & Salimans 2022, section 3.2).
+    K + 1 ids (BOS = K) and writes K logits through an untied head without bias. A row marked `null` reads one
+    learned vector instead of its caption, for classifier-free guidance (Ho & Salimans 2022, section 3.2).
 
     Attributes:
       codebook_size: K.
