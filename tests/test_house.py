@@ -18,7 +18,7 @@ FLOORS = {
     "runs": 0.7,
     "losses": 0.5,
     "nn": 1,
-    "sampling": 1,
+    "sampling": 1.2,
     "data": 1,
     "models": 1.5,
     "convert": 2,

@@ -42,7 +42,9 @@ def run(args) -> None:
     from absl import logging
 
     if args.multihost:
-        _start_distributed()
+        from t2i_jax.loop import hosts
+
+        hosts.start()
     from t2i_jax.loop import train  # jax takes seconds to import; a mistyped flag need not wait for it
 
     logging.set_verbosity(logging.WARNING)
@@ -53,17 +55,3 @@ def run(args) -> None:
         raise UserError(f"{error}; what was saved before stands, and the same command continues") from error
     except KeyboardInterrupt:
         raise KeyboardInterrupt("the last checkpoint stands, and the same command continues") from None
-
-
-def _start_distributed() -> None:
-    import jax
-
-    given = {name: os.environ.get(f"JAX_{name.upper()}") for name in ("num_processes", "process_id")}
-    try:
-        # On TPU pods and under Slurm jax finds out by itself; the coordinator's address it reads from its variable.
-        jax.distributed.initialize(**{name: int(value) for name, value in given.items() if value})
-    except (ValueError, RuntimeError) as error:
-        raise UserError(
-            f"--multihost: {' '.join(str(error).split())}; set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and"
-            " JAX_PROCESS_ID"
-        ) from None

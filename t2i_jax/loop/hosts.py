@@ -1,5 +1,6 @@
 """What the hosts of a run do together."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,6 +9,25 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from t2i_jax.errors import UserError
+
+
+def start() -> None:
+    """Join the processes of a run; before anything else of jax.
+
+    On TPU pods and under Slurm jax finds out by itself; elsewhere it reads the coordinator's address from
+    JAX_COORDINATOR_ADDRESS, and this reads JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+
+    Raises:
+      UserError: nothing says which processes there are, or they cannot be joined.
+    """
+    given = {name: os.environ.get(f"JAX_{name.upper()}") for name in ("num_processes", "process_id")}
+    try:
+        jax.distributed.initialize(**{name: int(value) for name, value in given.items() if value})
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"--multihost: {' '.join(str(error).split())}; set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and"
+            " JAX_PROCESS_ID"
+        ) from None
 
 
 def is_first() -> bool:
