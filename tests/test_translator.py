@@ -155,7 +155,7 @@ def test_cached_logits_equal_uncached(size):
             assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, cache)
             return after, logits
 
-        assert all(leaf.shape[0] == size for leaf in jax.tree.leaves(cache))
+        assert {leaf.shape[0] for leaf in jax.tree.leaves(cache)} == {size, 4 * size}  # heads
         return jax.lax.scan(advance, cache, (inputs.T, jnp.arange(N)))[1].swapaxes(0, 1)
 
     uncached = forward()(text_ids, mask, inputs, null)

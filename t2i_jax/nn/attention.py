@@ -1,6 +1,7 @@
 """Multi-head attention: of a sequence to itself or to a memory, with or without a cache.
 
-Letters: B batch, Q queries, N keys, S positions of a memory, D width, heads, head_dim = D / heads.
+Letters: B batch, Q queries, N keys, S positions of a memory, D width, head_dim = D / heads, R = B * heads rows,
+those of one example side by side.
 """
 
 from collections.abc import Callable
@@ -17,10 +18,10 @@ from t2i_jax.nn.dense import normal_init
 
 
 class KeyValue(NamedTuple):
-    """Keys and values of one attention layer, each Float[B, heads, N, head_dim].
+    """Keys and values of one attention layer, each Float[R, N, head_dim].
 
-    Heads stand before positions: so a product over one head reads memory in order, and a decoding step on CPU does
-    not transpose the whole cache.
+    A product over one head reads memory in order, so that a decoding step does not transpose the whole cache; and
+    with batch and heads in one axis XLA on CPU writes into it in place: with two it copies the cache where B is 1.
     """
 
     key: Array
@@ -33,9 +34,10 @@ def causal_mask(queries: int, keys: int, position: Int[ScalarLike, ""] = 0) -> B
 
 
 def attend(
-    query: Float[Array, "B heads Q head_dim"],
+    query: Float[Array, "R Q head_dim"],
     memory: KeyValue,
     mask: Bool[Array, "#B 1 #Q N"],
+    heads: int,
     dropout: Callable[[Array], Array] | None = None,
 ) -> Float[Array, "B Q D"]:
     """Scaled dot-product attention, heads joined again (Vaswani et al. 2017, section 3.2.1, equation 1).
@@ -46,18 +48,19 @@ def attend(
       query: of the sequence.
       memory: keys and values.
       mask: True where a query may look. One that may look nowhere gets the mean of all values, never NaN.
+      heads: R / B.
       dropout: applied to the weights, if given.
     """
-    if dropout is None and jax.default_backend() != "cpu":  # there XLA or cuDNN may never write the weights down
-        query, key, value = (rearrange(x, "B heads N head_dim -> B N heads head_dim") for x in (query, *memory))
+    if dropout is None and jax.default_backend() != "cpu":
+        query, key, value = (rearrange(x, "(B heads) N d -> B N heads d", heads=heads) for x in (query, *memory))
         out = jax.nn.dot_product_attention(query, key, value, mask=mask)
-        return rearrange(out, "B Q heads head_dim -> B Q (heads head_dim)")
-    scores = jnp.einsum("bhqd,bhkd->bhqk", query, memory.key, preferred_element_type=jnp.float32)
-    scores = jnp.where(mask, scores * query.shape[-1] ** -0.5, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(scores)
+        return rearrange(out, "B Q heads d -> B Q (heads d)")
+    scores = jnp.einsum("rqd,rkd->rqk", query, memory.key, preferred_element_type=jnp.float32)
+    scores = rearrange(scores, "(B heads) Q N -> B heads Q N", heads=heads) * query.shape[-1] ** -0.5
+    weights = jax.nn.softmax(jnp.where(mask, scores, jnp.finfo(jnp.float32).min))
     weights = (dropout(weights) if dropout else weights).astype(memory.value.dtype)
-    out = jnp.einsum("bhqk,bhkd->bhqd", weights, memory.value)
-    return rearrange(out, "B heads Q head_dim -> B Q (heads head_dim)")
+    out = jnp.einsum("rqk,rkd->rqd", rearrange(weights, "B heads Q N -> (B heads) Q N"), memory.value)
+    return rearrange(out, "(B heads) Q d -> B Q (heads d)", heads=heads)
 
 
 class Attention(nn.Module):
@@ -93,8 +96,8 @@ class Attention(nn.Module):
         self.query, self.key, self.value, self.out = dense(), dense(), dense(), dense(self.out_scale)
         self.drop = nn.Dropout(self.dropout, deterministic=False)
 
-    def split(self, x: Float[Array, "B N D"]) -> Float[Array, "B heads N head_dim"]:
-        return rearrange(x, "B N (heads head_dim) -> B heads N head_dim", heads=self.heads)
+    def split(self, x: Float[Array, "B N D"]) -> Float[Array, "R N head_dim"]:
+        return rearrange(x, "B N (heads d) -> (B heads) N d", heads=self.heads)
 
     def project(self, memory: Float[Array, "B N _"]) -> KeyValue:
         """Keys and values of what is attended to, of any width."""
@@ -105,15 +108,13 @@ class Attention(nn.Module):
     ) -> Float[Array, "B Q D"]:
         """Attend to projected keys and values where `mask` is True."""
         query = self.split(self.query(x))
-        return self.out(attend(query, memory, mask, self.drop if self.dropout else None))
+        return self.out(attend(query, memory, mask, self.heads, self.drop if self.dropout else None))
 
 
 def write(cache: KeyValue, new: KeyValue, position: Int[ScalarLike, ""]) -> KeyValue:
     """The cache with the keys and values of new positions from `position` on written into it."""
     pairs = zip(cache, new, strict=True)
-    written = KeyValue(*(jax.lax.dynamic_update_slice_in_dim(old, x, position, axis=2) for old, x in pairs))
-    # Without it XLA fuses the update with the product that reads it, writes twice, and copies the cache to do so.
-    return jax.lax.optimization_barrier(written)
+    return KeyValue(*(jax.lax.dynamic_update_slice_in_dim(old, x, position, axis=1) for old, x in pairs))
 
 
 def read_null(

@@ -1,16 +1,53 @@
-"""Convolutions as matrix products over patches: XLA's own, and above all their gradients, are slow on CPU.
+"""Convolutions: matrix products over patches on CPU, where XLA's own and above all their gradients are slow.
 
-Letters: B batch, H W pixels, C channels in, D channels out.
+Elsewhere they are XLA's, which need no room for patches. The parameters are the same. Letters: B batch, H W pixels,
+C channels in, D channels out.
 """
 
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import linen as nn
 from jaxtyping import Array, Float
 
 FEW = 256  # inputs of an output up to which patches are gathered first: more would fill the memory
+
+
+def by_patches() -> bool:
+    """Whether convolutions are traced as products over patches."""
+    return jax.default_backend() == "cpu"
+
+
+def convolve(x, kernel, *, stride: int = 1, padding: int = 1, dilation: int = 1):
+    """XLA's convolution, NHWC and HWIO, `padding` zeros around and `dilation - 1` zeros between the inputs."""
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        [(padding, padding)] * 2,
+        lhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+class Weights(nn.Module):
+    """Kernel and bias, as a dense layer has them.
+
+    Attributes:
+      shape: of the kernel; the last axis is that of the outputs.
+      dtype: in which they are handed out.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    @nn.compact
+    def __call__(self) -> tuple[Array, Array]:
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), self.shape)
+        bias = self.param("bias", nn.initializers.zeros_init(), self.shape[-1:])
+        return kernel.astype(self.dtype), bias.astype(self.dtype)
 
 
 class Conv(nn.Module):
@@ -21,11 +58,14 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W D"]:
-        """As one matrix product over patches."""
-        h, w = x.shape[1:3]
+        h, w, channels = x.shape[1:]
+        kernel, bias = Weights((9 * channels, self.width), self.dtype, name="patches")()
+        x = x.astype(self.dtype)
+        if not by_patches():
+            return convolve(x, rearrange(kernel, "(i j c) d -> i j c d", i=3, j=3)) + bias
         padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
         patches = [padded[:, i : i + h, j : j + w] for i in range(3) for j in range(3)]
-        return nn.Dense(self.width, dtype=self.dtype, name="patches")(jnp.concatenate(patches, axis=-1))
+        return jnp.concatenate(patches, axis=-1) @ kernel + bias
 
 
 class Same(nn.Module):
@@ -43,12 +83,14 @@ class Same(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W D"]:
-        """As a sum of matrix products, one a tap of the kernel; of few channels as one product over patches."""
+        """By patches: a sum of matrix products, one a tap of the kernel; of few channels one product."""
         channels, (h, w), pad = x.shape[-1], x.shape[1:3], self.side // 2
         shape = (self.side, self.side, channels, self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
         x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
+        if not by_patches():
+            return convolve(x, kernel, padding=pad) + bias
         padded = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
         taps = [padded[:, i : i + h, j : j + w] for i in range(self.side) for j in range(self.side)]
         kernel = rearrange(kernel, "i j c d -> (i j) c d")
@@ -67,10 +109,11 @@ class Down(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
-        """As one matrix product over patches."""
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (4, 4, x.shape[-1], self.width))
         bias = self.param("bias", nn.initializers.zeros_init(), (self.width,))
         x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
+        if not by_patches():
+            return convolve(x, kernel, stride=2) + bias
         x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
         x = rearrange(x, "b (h p) (w q) c -> b h w (p q c)", p=2, q=2)
         h, w = x.shape[1] - 1, x.shape[2] - 1
@@ -87,10 +130,12 @@ class Up(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
-        """As one matrix product to patches, which overlap and are summed."""
+        """By patches: one matrix product to patches, which overlap and are summed."""
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (4, 4, x.shape[-1], self.width))
         bias = self.param("bias", nn.initializers.zeros_init(), (self.width,))
         x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
+        if not by_patches():
+            return convolve(x, kernel[::-1, ::-1], padding=2, dilation=2) + bias
         patches = x @ rearrange(kernel, "(i p) (j q) c d -> c (i j p q d)", p=2, q=2)
         patches = rearrange(patches, "b h w (i j n) -> i j b h w n", i=2, j=2)
         x = sum(

@@ -38,7 +38,7 @@ class LayerCache(NamedTuple):
 
 
 class Cache(NamedTuple):
-    """What decoding remembers. Shapes are static, and every leaf's first axis is the batch.
+    """What decoding remembers. Shapes are static; every leaf's first axis is the batch, or batch * heads.
 
     Attributes:
       layers: one `LayerCache` a layer.
@@ -177,7 +177,7 @@ class Stack(nn.Module):
         if self.remat not in REMAT:
             raise ValueError(f"remat {self.remat!r} is unknown; choose {', '.join(REMAT)}")
         if mask is None:
-            keys = x.shape[1] if cache is None else cache.layers[0].own.key.shape[2]
+            keys = x.shape[1] if cache is None else cache.layers[0].own.key.shape[1]
             mask = causal_mask(x.shape[1], keys, position)
         if cache is not None or self._is_unstacked():
             return self._one_by_one(x, mask, memory, memory_mask, cache, position)
@@ -228,7 +228,7 @@ class Stack(nn.Module):
     ) -> Cache:
         """A cache of `length` positions, none written, over a memory where there is cross attention."""
         layer = Layer(*self.fields(0.0), parent=None)
-        shape = (batch, self.heads, length, self.width // self.heads)
+        shape = (batch * self.heads, length, self.width // self.heads)
 
         def empty(params):
             read = layer.apply({"params": params}, memory, method="project_memory") if self.cross else None
