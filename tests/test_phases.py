@@ -68,8 +68,27 @@ def test_split_and_merge_are_inverse():
         {"a": {"c": 2}, "d": {"e": 3}},
         {"a": {"b": 1}},
     )
-    with pytest.raises(UserError, match="every parameter is frozen"):
-        split({"a": {"b": 1}}, phase._replace(optim=frozen))
+    assert split({"a": {"b": 1}}, phase._replace(optim=frozen)) == ({}, {"a": {"b": 1}})
+    with pytest.raises(ValueError, match=r"^phase train trains '\^e/', which is in no path of a, d$"):
+        split(params, phase._replace(trains="^e/"))
+
+
+def test_one_phase_may_be_frozen_but_not_all(monkeypatch):
+    frozen = toys.config(optim={"lr_multipliers": {"weight": 0.0}})
+    with pytest.raises(UserError, match=r"^every parameter is frozen; see config.optim.lr_multipliers$"):
+        toys.build(monkeypatch, frozen, toys.line, params=ZERO)
+
+    def pull(params, variables, batch, *, step, rngs, train):
+        loss = jnp.sum((params["follower"] - 1) ** 2)
+        return loss, (variables, {"loss": loss})
+
+    params, trains = {**ZERO, "follower": np.zeros(1, np.float32)}, ("^weight$", "^follower$")
+    built, state = toys.build(monkeypatch, frozen, toys.line, pull, params=params, trains=trains)
+    state, metrics = built.step(state, toys.BATCH)
+    assert float(state.params["weight"][0]) == 0
+    np.testing.assert_allclose(state.params["follower"], [0.2], rtol=1e-6)
+    assert float(metrics["train/gradient_norm"]) == 0
+    assert float(metrics["train/loss"]) == pytest.approx(5.5)
 
 
 def test_a_multiplier_of_0_for_what_is_not_there(monkeypatch):

@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict
 from t2i_jax.errors import UserError
 from t2i_jax.loop import sharding
 from t2i_jax.loop.optimizer import make_optimizer
-from t2i_jax.loop.state import State
+from t2i_jax.loop.state import State, split
 from t2i_jax.loop.step import train_step
 from t2i_jax.random import stream
 from t2i_jax.tasks import Task
@@ -42,6 +42,8 @@ class Setup:
         self.optimizers = {phase.name: make_optimizer(phase.optim, self.config.steps) for phase in self.phases}
         try:
             shapes = jax.eval_shape(self._create, jax.random.key(0))
+        except UserError as error:  # jax adds lines to what is raised while it traces
+            raise UserError(str(error).splitlines()[0]) from error
         except (ValueError, TypeError) as error:  # models say so where their fields do not fit each other
             raise UserError(f"config.model: {str(error).splitlines()[0]}") from error
         self._state_sharding = sharding.infer(shapes, self.mesh, self.config.sharding_rules)
@@ -51,8 +53,11 @@ class Setup:
         )
 
     def _check_frozen(self, params) -> None:
+        if not any(split(params, phase)[0] for phase in self.phases):
+            raise UserError("every parameter is frozen; see config.optim.lr_multipliers")
         paths = ["/".join(path) for path in flatten_dict(params)]
-        for part, multiplier in self.config.optim.get("lr_multipliers", {}).items():
+        multipliers = [item for phase in self.phases for item in phase.optim.get("lr_multipliers", {}).items()]
+        for part, multiplier in multipliers:
             if multiplier == 0 and not any(f"/{part}/" in f"/{path}/" for path in paths):
                 raise UserError(
                     f"config.optim.lr_multipliers.{part} names no part of this model: {', '.join(params)}"

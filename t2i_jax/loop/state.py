@@ -9,7 +9,6 @@ import optax
 from flax import struct
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from t2i_jax.errors import UserError
 from t2i_jax.loop.optimizer import is_frozen
 from t2i_jax.tasks import Phase
 
@@ -54,17 +53,17 @@ class State:
 def split(params: Mapping, phase: Phase) -> tuple[dict, dict]:
     """Params that a phase trains, and the others: what its pattern leaves out, or whose learning rate is 0.
 
+    A phase whose parameters are all frozen trains none: of several, one can be held while the others go on.
+
     Raises:
-      UserError: nothing is left to train.
+      ValueError: its pattern is found nowhere.
     """
     flat = {"/".join(path): x for path, x in flatten_dict(params).items()}
 
-    def is_trained(path):
-        return re.search(phase.trains, path) and not is_frozen(phase.optim, path)
-
-    trained = {path: x for path, x in flat.items() if is_trained(path)}
-    if not trained:
-        raise UserError(f"every parameter is frozen in the phase {phase.name}; see config.optim.lr_multipliers")
+    own = [path for path in flat if re.search(phase.trains, path)]
+    if not own:
+        raise ValueError(f"phase {phase.name} trains {phase.trains!r}, which is in no path of {', '.join(params)}")
+    trained = {path: flat[path] for path in own if not is_frozen(phase.optim, path)}
     others = {path: x for path, x in flat.items() if path not in trained}
     return unflatten_dict(trained, sep="/"), unflatten_dict(others, sep="/")
 

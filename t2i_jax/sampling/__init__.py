@@ -15,7 +15,7 @@ from t2i_jax.sampling.settings import Settings, check_names
 
 def names() -> list[str]:
     """Files of this folder that export a `Sampler`."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
+    files = sorted((path for folder in __path__ for path in Path(folder).glob("*.py")), key=lambda path: path.stem)
     exports = re.compile(r"^(Sampler = |class Sampler\b)", re.MULTILINE)  # read, because others here import jax
     return [path.stem for path in files if exports.search(path.read_text())]
 
@@ -28,7 +28,7 @@ def kind(name: str) -> type[Settings]:
     """
     if name not in names():
         raise UserError(f"config.sampling.name {name!r} is unknown; choose {', '.join(names())}")
-    return import_module(f"t2i_jax.sampling.{name}").Sampler
+    return import_module(f"{__name__}.{name}").Sampler
 
 
 def make(config) -> Settings:
