@@ -1,6 +1,6 @@
 """Learning-rate multipliers by part of a model: which of them counts for a parameter, and what is frozen."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 
 def deepest(parts: Iterable[str], path: tuple[str, ...]) -> str | None:
@@ -10,12 +10,12 @@ def deepest(parts: Iterable[str], path: tuple[str, ...]) -> str | None:
     return max(ends, key=ends.get, default=None)
 
 
-def is_frozen(optim: Mapping, path: str) -> bool:
+def is_frozen(optim, path: str) -> bool:
     """Whether the learning-rate multiplier of a parameter is 0.
 
     Args:
       optim: `config.optim`.
       path: of the parameter, such as "gpt2/blocks/mlp/up/kernel".
     """
-    multipliers = optim.get("lr_multipliers", {})
+    multipliers = dict(optim.get("lr_multipliers", {}))
     return multipliers.get(deepest(multipliers, tuple(path.split("/")))) == 0
