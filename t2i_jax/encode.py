@@ -22,10 +22,17 @@ BASELINES = "baselines.json"
 
 
 class Encoded(NamedTuple):
-    """splits: "train" and "validation"; baselines: of `evals.tokens.baselines`, of the one for the other."""
+    """Tokens of a data set.
+
+    Attributes:
+      splits: "train" and "validation".
+      baselines: of `evals.tokens.baselines`, of the one for the other.
+      folder: where they lie.
+    """
 
     splits: dict[str, Tokens]
     baselines: dict[str, float]
+    folder: Path
 
 
 def encode(config, tokenizer, run: str | Path) -> Encoded:
@@ -84,7 +91,7 @@ def _open(config, tokenizer, run: Path, folder: Path) -> Encoded:
         splits = {split: Tokens(folder / split, **stamp) for split, stamp in stamps.items()}
         scores = baselines(splits["train"].ids(), splits["validation"].ids(), size)
         files.write_json(folder / BASELINES, {"made_of": _made_of(splits, size), "baselines": scores})
-        return Encoded(splits, scores)
+        return Encoded(splits, scores, folder)
 
 
 def _current(folder: Path, stamps: dict[str, dict], codebook_size: int) -> Encoded | None:
@@ -101,7 +108,7 @@ def _current(folder: Path, stamps: dict[str, dict], codebook_size: int) -> Encod
         return None
     if content.get("made_of") != _made_of(splits, codebook_size):
         return None
-    return Encoded(splits, content["baselines"])
+    return Encoded(splits, content["baselines"], folder)
 
 
 def _made_of(splits: dict[str, Tokens], codebook_size: int) -> dict:

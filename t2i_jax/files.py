@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -52,6 +53,30 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def replacing(folder: str | Path) -> Iterator[Path]:
+    """A folder to write into, `folder`.partial, which takes the place of `folder` when the block is done.
+
+    What a killed process left of another attempt is removed first. After a UserError or OSError nothing is left: it
+    would keep a full disk full.
+    """
+    folder = Path(folder)
+    partial, old = (folder.with_name(f"{folder.name}.{state}") for state in ("partial", "old"))
+    for leftover in (partial, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+    except (UserError, OSError):
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    if folder.exists():
+        folder.rename(old)
+    partial.rename(folder)
+    sync_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def write_json(path: str | Path, content: dict) -> None:

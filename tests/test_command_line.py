@@ -150,7 +150,7 @@ def get_config(variant="small"):
     return config
 
 def small():
-    config = load_config("vae:smoke")
+    config = vae.get_config("smoke")
     config.model.latent = sibling.LATENT
     return config
 
@@ -207,9 +207,17 @@ def test_names_that_are_none(command, name, expected):
 
 def test_values_after_a_space_and_flags_of_truth(command, tmp_path):
     (tmp_path / "file").write_text("")
-    argv = ["--config.steps", "3", "--noconfig.fsdp", "--config", "vae:smoke", "--workdir", tmp_path / "file"]
+    argv = [
+        "--config.steps",
+        "3",
+        "--noconfig.init_from_tokenizer",
+        "--config",
+        "translator:smoke",
+        "--workdir",
+        tmp_path / "file",
+    ]
     assert "choose another --workdir" in refusal(command, *argv)
-    assert "'3' is no flag" in refusal(command, *argv, "--config.fsdp", "3")
+    assert "'3' is no flag" in refusal(command, *argv, "--config.init_from_tokenizer", "3")
 
 
 def test_no_flag_of_the_process_is_touched():

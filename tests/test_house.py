@@ -17,6 +17,7 @@ FLOORS = {
     "pictures": 0.5,
     "runs": 0.7,
     "losses": 0.5,
+    "lr_multipliers": 0.5,
     "nn": 1,
     "sampling": 1.2,
     "data": 1,

@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 
 from configs.base import base
 from t2i_jax.errors import UserError
-from t2i_jax.loop.optimizer import Optim, is_frozen, make_optimizer, make_schedule
+from t2i_jax.loop.optimizer import Optim, make_optimizer, make_schedule
+from t2i_jax.lr_multipliers import is_frozen
 
 
 def optim(**changes):

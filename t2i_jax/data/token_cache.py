@@ -1,6 +1,5 @@
 """Token shards: what a tokenizer made of a split, stamped with the tokenizer's and the data's digest."""
 
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -31,22 +30,9 @@ def write_tokens(
       UserError: there is no example, or a shard cannot be written.
       OSError: the disk is full or read-only.
     """
-    folder = Path(folder)
-    partial, old = (folder.with_name(f"{folder.name}.{state}") for state in ("partial", "old"))
-    for leftover in (partial, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with files.replacing(folder) as partial:
         count = _write_shards(partial, examples)
         files.write_manifest(partial, tokenizer=tokenizer, data=data, count=count)
-    except (UserError, OSError):
-        shutil.rmtree(partial, ignore_errors=True)  # it would keep a full disk full
-        raise
-    if folder.exists():
-        folder.rename(old)
-    partial.rename(folder)
-    files.sync_folder(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _write_shards(folder: Path, examples) -> int:

@@ -143,7 +143,7 @@ class Checkpoints:
 
         Args:
           state: arrays or `jax.ShapeDtypeStruct`; their shapes, types and shardings are those restored.
-          stream: of the run.
+          stream: of the run; it reads nothing yet.
 
         Raises:
           UserError: every checkpoint is corrupt; or the newest complete one holds another model, was saved by
@@ -155,7 +155,6 @@ class Checkpoints:
             position = _read_position(folder)
             state = arrays.read(folder / "state", state)
             stream.set_state(position)
-            stream.start_prefetch()
         if hosts.is_first():
             self._sweep()
         return state, stream

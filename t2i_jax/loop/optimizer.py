@@ -9,6 +9,7 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from t2i_jax.errors import UserError
+from t2i_jax.lr_multipliers import deepest
 
 SCHEDULES = {
     "cosine": lambda rate, steps: optax.cosine_decay_schedule(rate, steps),
@@ -153,7 +154,7 @@ def make_optimizer(optim, steps: int) -> optax.GradientTransformation:
 
     def groups_of(params):
         flat = flatten_dict(params)
-        found = {path: _deepest(multipliers, path) for path in flat}
+        found = {path: deepest(multipliers, path) for path in flat}
         if unknown := sorted(multipliers.keys() - found.values()):
             raise UserError(
                 f"config.optim.lr_multipliers.{unknown[0]} names no part of this model: {', '.join(params)}"
@@ -161,7 +162,7 @@ def make_optimizer(optim, steps: int) -> optax.GradientTransformation:
         groups = {path: f"{multipliers.get(part, 1.0):g}" for path, part in found.items()}
         if optim.muon:
             kernels = [path for path, x in flat.items() if path[-1] == "kernel" and x.ndim in (2, 3)]
-            hidden = [path for path in kernels if not _deepest(optim.muon_exclude, path)]
+            hidden = [path for path in kernels if not deepest(optim.muon_exclude, path)]
             groups |= {path: f"muon {groups[path]}" for path in hidden}
         return unflatten_dict(groups)
 
@@ -170,17 +171,6 @@ def make_optimizer(optim, steps: int) -> optax.GradientTransformation:
     if optim.muon:
         groups |= {f"muon {kind:g}": muon(kind) for kind in kinds}
     return optax.chain(clip, optax.partition(groups, groups_of))
-
-
-def is_frozen(optim, path: str) -> bool:
-    """Whether the learning-rate multiplier of a parameter is 0.
-
-    Args:
-      optim: `config.optim`.
-      path: of the parameter, such as "gpt2/blocks/mlp/up/kernel".
-    """
-    multipliers = _settings(optim).lr_multipliers
-    return multipliers.get(_deepest(multipliers, tuple(path.split("/")))) == 0
 
 
 def _settings(optim) -> Optim:
@@ -192,10 +182,3 @@ def _settings(optim) -> Optim:
 def _decays(path, x) -> bool:
     """Whether weights decay: matrices do; the biases and scales of stacked layers are rows of one array [L, D]."""
     return x.ndim > 1 and path[-1].key not in ("bias", "scale")
-
-
-def _deepest(parts, path: tuple[str, ...]) -> str | None:
-    """The one of `parts` that ends deepest in a path; None where none is a piece of it."""
-    whole = f"/{'/'.join(path)}/"
-    ends = {part: whole.find(f"/{part}/") + len(part) for part in parts if f"/{part}/" in whole}
-    return max(ends, key=ends.get, default=None)

@@ -9,7 +9,7 @@ import optax
 from flax import struct
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from t2i_jax.loop.optimizer import is_frozen
+from t2i_jax.lr_multipliers import is_frozen
 from t2i_jax.tasks import Phase
 
 

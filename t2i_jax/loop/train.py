@@ -98,6 +98,8 @@ def _loop(task: Task, folder: Path, checkpoints: Checkpoints, batches) -> None:
     else:
         state, batches = checkpoints.restore(built.shapes, batches)
         print(f"continuing from step {int(state.step)}", file=sys.stderr)
+    task.before_training(state.params)
+    batches.start_prefetch()  # not before: what a batch holds may depend on the params
     runs.write_config(folder, config)
     first = int(state.step)
     if first:

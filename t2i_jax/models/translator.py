@@ -21,6 +21,11 @@ def shift_right(ids: Int[ArrayLike, "B N"], codebook_size: int) -> Int[Array, "B
     return jnp.pad(ids[:, :-1], ((0, 0), (1, 0)), constant_values=codebook_size)
 
 
+def text_encoder(model: "Model") -> Bert:
+    """The encoder of a translator by itself; its parameters are those below "bert"."""
+    return Bert(vocab_size=model.text_vocab_size, dtype=model.dtype, **model.encoder)
+
+
 PARTS = {"encoder": Bert, "decoder": GPT2}  # whose fields `Model` takes; defaults of configs are read here
 
 
@@ -54,7 +59,7 @@ class Model(nn.Module):
     dtype: str = "float32"
 
     def setup(self):
-        self.bert = Bert(vocab_size=self.text_vocab_size, dtype=self.dtype, **self.encoder)
+        self.bert = text_encoder(self)
         self.gpt2 = GPT2(vocab_size=self.codebook_size + 1, dtype=self.dtype, **self.decoder)
         if self.text_len > self.bert.max_positions:
             raise ValueError(
@@ -79,6 +84,7 @@ class Model(nn.Module):
         decoder_ids: Int[ArrayLike, "B L"],
         null: Bool[ArrayLike, " B"] | None = None,
         *,
+        features: Float[ArrayLike, "B S _"] | None = None,
         train: bool = False,
     ) -> Float[Array, "B L K"]:
         """Logits of every position under teacher forcing.
@@ -88,12 +94,13 @@ class Model(nn.Module):
           text_mask: True at real tokens.
           decoder_ids: in [0, K], already shifted (`shift_right`); L at most the decoder's positions.
           null: True for rows that read the null caption; None for none.
+          features: what the encoder makes of the captions, where that is known already; it does not run then.
           train: apply dropout (draws from the random stream "dropout").
 
         Returns:
           float32 logits; those at position i say what the i-th image token is.
         """
-        memory, memory_mask = self.encode(text_ids, text_mask, null, train=train)
+        memory, memory_mask = self.encode(text_ids, text_mask, null, features=features, train=train)
         return self.head(self.gpt2(decoder_ids, memory, memory_mask, train=train)[0])
 
     def teacher_forced(
@@ -112,13 +119,14 @@ class Model(nn.Module):
         text_mask: Bool[ArrayLike, "B S"],
         null: Bool[ArrayLike, " B"] | None = None,
         *,
+        features: Float[ArrayLike, "B S _"] | None = None,
         train: bool = False,
     ) -> tuple[Float[Array, "B S D"], Bool[Array, "B S"]]:
         """What the decoder reads: memory in the decoder's width, and where it may be read.
 
         In a null row that is the learned vector at position 0 and nothing else.
         """
-        memory = self.bert(text_ids, text_mask, train=train)
+        memory = self.bert(text_ids, text_mask, train=train) if features is None else jnp.asarray(features)
         if self.bert.width != self.gpt2.width:
             memory = self.enc_to_dec_proj(memory)
         return read_null(memory, jnp.asarray(text_mask), null, self.null_caption)

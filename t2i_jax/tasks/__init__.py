@@ -100,6 +100,13 @@ class Task:
         del key
         return params, variables
 
+    def before_training(self, params: dict) -> None:
+        """Whatever depends on the params that training goes on from, before the first batch is read.
+
+        Args:
+          params: after `warm_start`, or of a checkpoint.
+        """
+
     between_steps: Callable | None = None
     """`(params, variables, batch, key) -> (params, variables)`, every `config.codebook_reset_every` steps."""
 

@@ -56,8 +56,8 @@ class TokenTask(tasks.Task):
         from t2i_jax.data import text
 
         self.tokenizer, path = parents["tokenizer"], folder / runs.TEXT_TOKENIZER
-        encoded = encode.encode(self.config, self.tokenizer, runs.parents(self.config)["tokenizer"][1])
-        captions = encoded.splits["train"].captions
+        self.encoded = encode.encode(self.config, self.tokenizer, runs.parents(self.config)["tokenizer"][1])
+        captions = self.encoded.splits["train"].captions
         if not (runs.checkpoint_steps(folder) and path.exists()):
             size = self.config.model.text_vocab_size
             if self.vocabulary is None:
@@ -68,8 +68,7 @@ class TokenTask(tasks.Task):
         self.reader = text.CaptionReader(path, self.config.data.text_len)
         if lost := text.describe_losses(self.reader, captions()):
             print(f"warning: {lost}", file=sys.stderr)
-        self.baselines = encoded.baselines
-        self.data = Data({split: tokens.dataset() for split, tokens in encoded.splits.items()}, self.transform)
+        self.data = Data({split: tokens.dataset() for split, tokens in self.encoded.splits.items()}, self.transform)
         return self.data
 
     def transform(self, example: dict, rng: np.random.Generator) -> dict:
@@ -120,7 +119,7 @@ class TokenTask(tasks.Task):
 
         score = translation.TranslationEvaluator(
             self.data.splits["validation"],
-            self.baselines,
+            self.encoded.baselines,
             self.data.transform,
             predict=predict,
             sample=partial(self.sample, sampler),

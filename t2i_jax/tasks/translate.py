@@ -1,18 +1,36 @@
 """Translate captions into a tokenizer's image tokens, by an encoder and a decoder."""
 
+import hashlib
+from functools import cached_property
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from t2i_jax import runs
+from t2i_jax import files, runs
 from t2i_jax.errors import UserError
-from t2i_jax.tasks import Phase, pretrained
+from t2i_jax.tasks import Data, Phase, frozen_text, pretrained
 from t2i_jax.tasks.tokens import TokenTask, prediction_loss, project
 
 
 class Task(TokenTask):
-    """Cross entropy of the image tokens under teacher forcing."""
+    """Cross entropy of the image tokens under teacher forcing.
+
+    Where the encoder is frozen and drops nothing, it runs once for each distinct caption, and batches of training
+    hold its outputs, `text_features` [B, S, D].
+    """
+
+    features = None  # looked up where there are any
+
+    @cached_property
+    def encodes_once(self) -> bool:
+        return frozen_text.is_constant(self.config, self.model)
+
+    def batch_spec(self, size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        spec = super().batch_spec(size)
+        if self.encodes_once:
+            spec["text_features"] = frozen_text.spec(self.model, size, self.config.data.text_len)
+        return spec
 
     def check(self, folder: Path) -> None:
         """See `Task.check`; released weights that the config names are read here."""
@@ -33,6 +51,27 @@ class Task(TokenTask):
         noisy = np.where(rng.random(len(ids)) < self.config.data.code_noise, rng.integers(0, size, len(ids)), ids)
         decoder_ids = np.concatenate([[size], noisy[:-1]]).astype(np.int32)
         return {**super().transform(example, rng), "decoder_ids": decoder_ids}
+
+    def prepare(self, folder: Path, parents: dict) -> Data:
+        """See `TokenTask.prepare`; evaluators read no features: they run the encoder, as sampling does."""
+        data = super().prepare(folder, parents)
+        made_of = (self.encoded.splits["train"].data, files.sha256_of(folder / runs.TEXT_TOKENIZER))
+        self.captions = hashlib.sha256(f"{made_of} {self.config.data.text_len}".encode()).hexdigest()
+        return data._replace(transform=self.training_transform)
+
+    def training_transform(self, example: dict, rng: np.random.Generator) -> dict:
+        """As `transform`, with the features of the caption after `before_training`, where the encoder is frozen."""
+        arrays = self.transform(example, rng)
+        if self.features is not None:
+            arrays["text_features"] = self.features(arrays["text_ids"], arrays["text_mask"])
+        return arrays
+
+    def before_training(self, params: dict) -> None:
+        """See `Task.before_training`; a frozen encoder runs here, and at no step."""
+        if self.encodes_once:
+            run = runs.parents(self.config)["tokenizer"][1]
+            tokens, folder = self.encoded.splits["train"], self.encoded.folder
+            self.features = frozen_text.load(self.model, params, self.reader, tokens, run, folder, self.captions)
 
     def phases(self) -> tuple[Phase, ...]:
         return (Phase(self.loss(loss_fn), self.config.optim),)
@@ -68,19 +107,13 @@ def loss_fn(model, params, variables, batch, *, step, rngs, train):
     """Cross entropy of the image tokens under teacher forcing, in nats a token.
 
     Args:
-      batch: see `transform`.
+      batch: see `transform`; with `text_features` the encoder does not run.
 
     Returns:
       loss, (variables, metrics).
     """
-    logits = model.apply(
-        {"params": params},
-        batch["text_ids"],
-        batch["text_mask"],
-        batch["decoder_ids"],
-        batch["null"],
-        train=train,
-        rngs=rngs,
-    )
+    inputs = (batch[name] for name in ("text_ids", "text_mask", "decoder_ids", "null"))
+    features = {"features": batch["text_features"]} if "text_features" in batch else {}
+    logits = model.apply({"params": params}, *inputs, **features, train=train, rngs=rngs)
     loss, metrics = prediction_loss(logits, batch["ids"])
     return loss, (variables, metrics)

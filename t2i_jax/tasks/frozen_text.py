@@ -1,0 +1,96 @@
+"""A frozen text encoder: its outputs are computed once for each distinct caption and kept beside the tokens."""
+
+import hashlib
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict
+from jax.experimental import multihost_utils
+from tqdm import tqdm
+
+from t2i_jax import files
+from t2i_jax.data import text_features
+from t2i_jax.data.text import TextTokenizer
+from t2i_jax.data.token_cache import Tokens
+from t2i_jax.lr_multipliers import is_frozen
+from t2i_jax.models.translator import text_encoder
+from t2i_jax.pipelines.batches import fetch, in_batches
+from t2i_jax.tasks import pretrained
+
+FOLDER = "text_features"
+
+
+def is_constant(config, model) -> bool:
+    """Whether the encoder makes the same of a caption at every step: nothing in it is trained, or dropped."""
+    if not pretrained.fits(model) or config.model.encoder.dropout or 0 not in config.optim.lr_multipliers.values():
+        return False
+    ids = jnp.zeros((1, 1), jnp.int32)
+    params = jax.eval_shape(text_encoder(model).init, jax.random.key(0), ids, ids == 0)["params"]
+    return all(is_frozen(config.optim, f"bert/{path}") for path in flatten_dict(params, sep="/"))
+
+
+def spec(model, size: int, length: int) -> jax.ShapeDtypeStruct:
+    """Shape and type of the outputs for so many captions of `length` word pieces."""
+    encoder = text_encoder(model)
+    return jax.ShapeDtypeStruct((size, length, encoder.width), jnp.dtype(encoder.dtype))
+
+
+def load(
+    model, params: dict, reader: TextTokenizer, tokens: Tokens, run: str | Path, folder: Path, captions: str
+) -> text_features.TextFeatures:
+    """The encoder's outputs for the captions of a split, computed where they are missing or of something else.
+
+    The first process of several computes, the others wait for it. So does a second training for the first one.
+
+    Args:
+      model, params: a translator and its parameters.
+      reader: the run's text tokenizer.
+      tokens: of the split.
+      run: of the tokenizer, in whose folder `tokens` they lie.
+      folder: of the tokens of all splits; the outputs go into its folder `text_features`.
+      captions: digest of the captions and of what makes ids of them.
+
+    Raises:
+      OSError: the disk is full or read-only.
+    """
+    encoder, folder = text_encoder(model), folder / FOLDER
+    own = jax.tree.map(fetch, params["bert"])
+    stamp = {"encoder": digest_of(encoder, own), "captions": captions}
+    if jax.process_index() == 0 and text_features.stale(folder, **stamp):
+        with files.lock(run, wait=True):
+            reason = text_features.stale(folder, **stamp)  # another process may have been faster
+            if reason and reason != text_features.MISSING:
+                print(f"text features in {folder} are {reason}: encoding captions again", file=sys.stderr)
+            if reason:
+                # Of several processes, only the devices of this one take part.
+                encode = _encoding(encoder, own if jax.process_count() > 1 else params["bert"])
+                text_features.write_features(folder, _rows(reader, tokens), encode, **stamp)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("captions are encoded")
+    return text_features.TextFeatures(folder)
+
+
+def digest_of(encoder, params: dict) -> str:
+    """sha256 of an encoder: of its parameters, and of those fields that do not show in their shapes."""
+    digest = hashlib.sha256(f"{encoder.heads} heads, {encoder.dtype}".encode())
+    for path, value in sorted(flatten_dict(params, sep="/").items()):
+        digest.update(f"{path} {value.dtype} {value.shape}".encode())
+        digest.update(np.ascontiguousarray(value))
+    return digest.hexdigest()
+
+
+def _encoding(encoder, params: dict):
+    apply = partial(jax.jit(lambda params, ids, mask: encoder.apply({"params": params}, ids, mask)), params)
+    return lambda ids, masks: in_batches(apply, ids, masks, like=params)
+
+
+def _rows(reader: TextTokenizer, tokens: Tokens) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    captions = tqdm(tokens.captions(), "encoding captions", unit="captions", unit_scale=True, file=sys.stderr)
+    for caption in captions:
+        ids, mask, _ = reader.encode([caption])
+        yield ids[0], mask[0]
