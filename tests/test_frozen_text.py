@@ -120,7 +120,7 @@ def forward_flops(size=8):
 
 
 def test_arithmetic_of_a_step():
-    """Cached: nothing of the encoder. Frozen: its forward pass. Trained: twice as much again, and what leads to it."""
+    """Cached: nothing of the encoder. Frozen: its forward pass. Trained: twice as much again, and more."""
     config = freeze(load_config("translator:smoke"))
     cached, frozen, trained = (
         flops_of(traced(**options).jaxpr)
@@ -210,9 +210,10 @@ def test_a_run_caches_stops_and_ends_as_the_one_that_never_stopped(
         np.testing.assert_allclose(batch["text_features"][masks], expected, rtol=0, atol=1e-5)
 
     counts = len(count_rows)
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+    with monkeypatch.context() as patch:
         test_train.signal_in("push", 2, test_train.signal.SIGTERM, patch)
-        train.train(own_config, tmp_path / "parts")
+        with pytest.raises(SystemExit):
+            train.train(own_config, tmp_path / "parts")
     train.train(own_config, tmp_path / "parts")
     assert "continuing from step 2" in capsys.readouterr().err
     assert len(count_rows) == counts  # computed once for all three
