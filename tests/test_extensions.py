@@ -22,7 +22,7 @@ import t2i_jax
 from t2i_jax import cli, models, runs, sampling, tasks
 from t2i_jax.config import load_config
 from t2i_jax.errors import UserError
-from t2i_jax.loop import setup
+from t2i_jax.loop import parallel, setup
 from t2i_jax.loop.train import train
 
 EXTENSIONS = Path(__file__).parent / "extensions"
@@ -213,7 +213,7 @@ def moved(before, after):
 
 def test_optimizer_states_are_kept_apart_by_name(data_dir, tmp_path):
     task, _ = prepared(data_dir, tmp_path)
-    states = setup.make(task).shapes.opt_state
+    states = parallel.make(task).shapes.opt_state
     assert set(states) == {"generator", "discriminator"}
     paths = {name: {path for path, x in leaves_of(own) if x.ndim} for name, own in states.items()}
     assert all(("['discriminator']" in path) == (name == "discriminator") for name in paths for path in paths[name])
@@ -226,10 +226,10 @@ def test_each_phase_moves_its_own_parameters_alone_and_can_be_held(held, data_di
     task, batch = prepared(data_dir, tmp_path, steps=30, accumulate=1)
     parts = {"discriminator"}
     if held == "generator":
-        parts = setup.make(task).shapes.params.keys() - parts
+        parts = parallel.make(task).shapes.params.keys() - parts
     optim = task.config.optim if held == "generator" else task.config.discriminator_optim
     optim.lr_multipliers = dict.fromkeys(parts, 0.0)
-    built = setup.make(task)
+    built = parallel.make(task)
     state = built.init()
     before, losses = jax.tree.map(np.asarray, state.params), []
     for _ in range(30 if held == "generator" else 2):
@@ -247,7 +247,7 @@ def test_a_part_that_is_frozen_has_to_be_there_in_every_phase(data_dir, tmp_path
     for multiplier in (0.0, 0.5):
         task.config.discriminator_optim.lr_multipliers = {"judge": multiplier}
         with pytest.raises(UserError, match=r"^config.optim.lr_multipliers.judge names no part of this [^\n]*$"):
-            setup.make(task)
+            parallel.make(task)
 
 
 def test_micro_batches_and_a_stop_change_nothing(data_dir, tmp_path, monkeypatch):
@@ -284,7 +284,7 @@ def test_micro_batches_lead_where_the_whole_batch_does(data_dir, tmp_path, monke
     ends = {}
     for accumulate in (1, 2):
         task, batch = prepared(data_dir, tmp_path, accumulate=accumulate)
-        built = setup.make(task)
+        built = parallel.make(task)
         state = built.init()
         for _ in range(3):
             state, _ = built.step(state, batch)

@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict
 from t2i_jax import runs, tasks
 from t2i_jax.config import load_config
 from t2i_jax.data import text_features
-from t2i_jax.loop import setup, train
+from t2i_jax.loop import parallel, setup, train
 from t2i_jax.loop.flops import flops_of
 from t2i_jax.loop.state import merge, split
 from t2i_jax.models.translator import text_encoder
@@ -54,7 +54,7 @@ def test_only_an_encoder_that_never_changes_runs_once():
 def batches():
     """The set-up, its first state, and a batch with null rows, with features and without."""
     task = made()
-    built = setup.make(task)
+    built = parallel.make(task)
     state, batch = built.init(), fake_batch(task, 8)
     encode = frozen_text._encoding(text_encoder(task.model), state.params["bert"])
     features = encode(batch["text_ids"], batch["text_mask"])
@@ -108,7 +108,7 @@ def test_three_steps_end_at_the_same_params():
 
 
 def traced(size=8, **options):
-    return setup.make(made(**options)).trace(size)
+    return parallel.make(made(**options)).trace(size)
 
 
 def forward_flops(size=8):
@@ -234,7 +234,7 @@ def test_what_makes_them_be_computed_again(own_config, count_rows, tmp_path, cap
         task.captions += data
         del count_rows[:]
         capsys.readouterr()
-        task.before_training(setup.make(task).init().params)
+        task.before_training(parallel.make(task).init().params)
         said = [line for line in capsys.readouterr().err.splitlines() if "are made of" in line]
         return sum(count_rows), [line.partition("are made of ")[2].split()[0] for line in said]
 
