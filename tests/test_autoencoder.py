@@ -133,7 +133,7 @@ def test_bad_input_is_refused(opened, plain, pictures):
         ("loss.sigma", 0.0, "config.loss.sigma 0.0 is not above 0"),
         ("loss.beta", -1.0, "config.loss.beta -1.0 is below 0"),
         ("model.encoder", "eye", "config.model: encoder 'eye' is unknown"),
-        ("model.image_size", 30, "has images (32, 32, 3), not (30, 30, 3); set config.data.image_size and"),
+        ("data.image_size", 28, "has images (32, 32, 3), not (28, 28, 3); set config.data.image_size and"),
     ],
 )
 def test_a_bad_config_is_one_line(field, value, said, command, data_dir, tmp_path):

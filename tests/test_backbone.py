@@ -117,7 +117,7 @@ def test_only_a_resnet_that_starts_from_released_weights_is_frozen():
 
     def trained(config):
         (phase,) = tasks.make(config).phases()
-        return split(params, phase.trains)[0]
+        return split(params, phase)[0]
 
     for config in (load_config("vqvae:mnist"), load_config("vae:cifar10_resnet")):
         assert trained(config) == {"decoder": {"features": 2}}
