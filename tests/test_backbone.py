@@ -9,6 +9,7 @@ import pytest
 import safetensors.numpy
 from fakes import fake_variables
 from flax.core import FrozenDict
+from flax.traverse_util import flatten_dict
 
 from t2i_jax import tasks
 from t2i_jax.config import load_config
@@ -81,7 +82,8 @@ def released(tmp_path):
         "batch_stats": variables_of()["batch_stats"]["features"]["resnet"],
     }
     tensors = {}
-    for path, shape in resnet._leaves(tree).items():
+    for path, leaf in flatten_dict(tree).items():
+        shape = leaf.shape
         shape = (shape[3], shape[2], shape[0], shape[1]) if len(shape) == 4 else shape
         tensors["resnet." + resnet._source(path)] = np.full(shape, 0.25, np.float32)
     safetensors.numpy.save_file(tensors, tmp_path / "model.safetensors")

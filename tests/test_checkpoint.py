@@ -71,7 +71,7 @@ def fail_at(moment, monkeypatch):
         "finishing": (arrays, "finish", fail),
         "reading back": (arrays, "write", write_another),
         "reading back the position": (Path, "write_text", write_another_position),
-        "sealing": (files, "seal", fail),
+        "sealing": (files, "write_manifest", fail),
         "renaming": (Path, "rename", fail),
     }
     monkeypatch.setattr(*places[moment])

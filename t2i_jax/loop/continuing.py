@@ -112,7 +112,8 @@ def is_finished(folder: str | Path, config: ConfigDict) -> bool:
     folder = Path(folder)
     try:
         step = runs.load_weights(folder / runs.WEIGHTS)[2]
-        own = files.read_json(folder / runs.CONFIG)
+        converted = "converted_from" in files.read_json(folder / runs.CONFIG)
+        scored = config.steps if converted else files.read_json(folder / runs.SCORES).get("step", 0)
         for name in runs.parents(config):
             files.read_json(folder / runs.TEXT_TOKENIZER)
             copy = runs.parent_folder(folder, name)
@@ -122,4 +123,4 @@ def is_finished(folder: str | Path, config: ConfigDict) -> bool:
         if runs.checkpoint_steps(folder):
             print(f"warning: {error}", file=sys.stderr)
         return False
-    return step >= config.steps and ("converted_from" in own or (runs.scored_step(folder) or 0) >= config.steps)
+    return min(step, scored) >= config.steps

@@ -84,6 +84,8 @@ def _unregularised(config, count: int):
     config.batch_size, config.accumulate, config.ema = -(-count // devices) * devices, 1, 0.0
     config.optim.warmup, config.optim.schedule, config.steps = min(config.optim.warmup, EVERY), "cosine", STEPS
     config.optim.restarts, config.optim.weight_decay = (), 0.0
+    if config.sampling:  # greedily, without guidance: no caption is dropped
+        config.sampling = {"name": config.sampling.name}
     _switch_off(config.model)
     _switch_off(config.data)
     return config.lock()
