@@ -15,7 +15,7 @@ def test_remat_and_unrolling_change_neither_parameters_nor_gradients():
     fields = {"width": 12, "layers": 3, "heads": 2, "mlp_width": 16, "dropout": 0.0}
     inputs = jnp.array([[1, 2, 3]]), jnp.array([[True, True, False]]), jnp.array([[4, 0, 2, 1]])
     found = []
-    kinds = [(remat, unroll) for remat in ("none", "full", "dots") for unroll in (False, True)]
+    kinds = [(remat, unroll) for remat in ("none", "full", "dots") for unroll in (0, 9)]
     for remat, unroll in kinds:
         halves = {
             "encoder": FrozenDict(**fields, max_positions=3, remat=remat, unroll=unroll),
@@ -32,6 +32,6 @@ def test_remat_and_unrolling_change_neither_parameters_nor_gradients():
         found.append((params, grad.lower().compile()(params), str(grad.jaxpr)))
     for params, grads, _ in found[1:]:
         jax.tree.map(np.testing.assert_array_equal, found[0][0], params)
-        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-6), found[0][1], grads)
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=5e-6, atol=5e-6), found[0][1], grads)
     computed_again = ["remat" in program or "checkpoint" in program for *_, program in found]
     assert computed_again == [remat != "none" for remat, _ in kinds]

@@ -16,7 +16,7 @@ from ml_collections import FrozenConfigDict
 
 from t2i_jax.nn.dense import Head, normal_init
 from t2i_jax.nn.norms import layer_norm
-from t2i_jax.nn.stack import Stack
+from t2i_jax.nn.stack import FEW, Stack
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of the pixels CLIP was trained on: red, green, blue
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)
@@ -59,7 +59,7 @@ class Tower(nn.Module):
     layers: int = 12
     activation: str = "quick_gelu"
     dtype: str = "float32"
-    unroll: bool | None = None
+    unroll: int = FEW
 
     def setup(self):
         self.encoder = Stack(

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, ScalarLike
 from t2i_jax.models.translator import shift_right
 from t2i_jax.nn.dense import float32_product, normal_init
 from t2i_jax.nn.norms import layer_norm
-from t2i_jax.nn.stack import Cache, Stack
+from t2i_jax.nn.stack import FEW, Cache, Stack
 
 EPSILON = 1e-5
 
@@ -115,7 +115,7 @@ class Model(nn.Module):
     dropout: float = 0.1
     dtype: str = "float32"
     remat: str = "none"
-    unroll: bool | None = None
+    unroll: int = FEW
 
     def setup(self):
         height, width = self.grid

@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from t2i_jax.nn.dense import normal_init
 from t2i_jax.nn.norms import layer_norm
-from t2i_jax.nn.stack import Cache, Stack
+from t2i_jax.nn.stack import FEW, Cache, Stack
 
 EPSILON = 1e-5
 
@@ -37,7 +37,7 @@ class GPT2(nn.Module):
     dropout: float = 0.1
     dtype: str = "float32"
     remat: str = "none"
-    unroll: bool | None = None
+    unroll: int = FEW
 
     def setup(self):
         def embed(rows):

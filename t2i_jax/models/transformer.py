@@ -10,7 +10,7 @@ from t2i_jax.models.translator import shift_right
 from t2i_jax.nn.attention import read_null
 from t2i_jax.nn.dense import float32_product, normal_init
 from t2i_jax.nn.positions import sinusoids
-from t2i_jax.nn.stack import Cache, Stack
+from t2i_jax.nn.stack import FEW, Cache, Stack
 
 
 class Model(nn.Module):
@@ -47,7 +47,7 @@ class Model(nn.Module):
     dropout: float = 0.1
     dtype: str = "float32"
     remat: str = "none"
-    unroll: bool | None = None
+    unroll: int = FEW
 
     def setup(self):
         def embed(rows):

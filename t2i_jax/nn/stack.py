@@ -119,8 +119,8 @@ class Stack(nn.Module):
       dropout: rate on attention weights and branches, while training.
       out_scale: of the initial standard deviation of kernels that write into the residual stream.
       remat: a key of `REMAT`; anything but "none" trades arithmetic for memory.
-      unroll: write the layers out instead of a loop: more to compile, the same parameters and initial values. None:
-        where they are `FEW`.
+      unroll: largest L whose layers are written out instead of scanned: more to compile, as fast or faster where
+        they are few; the same parameters and initial values. 0 scans always.
       dtype: of the computation; parameters are float32.
 
     Raises:
@@ -138,7 +138,7 @@ class Stack(nn.Module):
     dropout: float = 0.0
     out_scale: float = 1.0
     remat: str = "none"
-    unroll: bool | None = None
+    unroll: int = FEW
     dtype: str = "float32"
 
     def fields(self, dropout: float) -> tuple:
@@ -181,7 +181,7 @@ class Stack(nn.Module):
             mask = causal_mask(x.shape[1], keys, position)
         if cache is not None or self._is_unstacked():
             return self._one_by_one(x, mask, memory, memory_mask, cache, position)
-        kind, unroll = Layer, self.layers <= FEW if self.unroll is None else self.unroll
+        kind, unroll = Layer, self.layers <= self.unroll
         if self.remat != "none":
             # A loop keeps XLA from undoing it by itself; a program that is written out does not.
             kind = nn.remat(Layer, policy=REMAT[self.remat], prevent_cse=unroll)
