@@ -282,7 +282,7 @@ def test_folders_that_cannot_be_opened_say_why(smoke_run, tmp_path):
     assert "does not exist" in refusal(t2i_jax.load, tmp_path / "absent")
     assert "is no run folder" in refusal(t2i_jax.load, tmp_path)
     files.write_json(tmp_path / runs.CONFIG, files.read_json(smoke_run.tokenizer / runs.CONFIG) | {"task": "dream"})
-    assert "unknown kind (dream)" in refusal(t2i_jax.load, tmp_path)
+    assert "task 'dream' is unknown" in refusal(t2i_jax.load, tmp_path)
     run = shutil.copytree(smoke_run.translator, tmp_path / "run")
     shutil.rmtree(run / "checkpoints")  # or its weights would stand in for the run's
     for name, said in [

@@ -219,7 +219,7 @@ def test_weights_that_were_damaged_later_are_seen(small):
     raw[-1] ^= 1
     (run / "model.safetensors").write_bytes(raw)
     assert not continuing.is_finished(run, config.parents.tokenizer.config)
-    with pytest.raises(UserError, match="digest"):
+    with pytest.raises(UserError, match="checksum"):
         t2i_jax.load(run)
 
 

@@ -10,6 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs.base import base
+from t2i_jax.config import load_config
 from t2i_jax.errors import UserError
 from t2i_jax.loop.optimizer import Optim, make_optimizer, make_schedule
 from t2i_jax.lr_multipliers import is_frozen
@@ -125,7 +126,11 @@ def test_gradients_are_clipped_together():
 
 
 def test_configs_start_from_its_defaults():
-    assert base().optim.to_dict() == dataclasses.asdict(Optim())
+    """Those that a config does not set."""
+    own = base().optim.to_dict()
+    completed = load_config("patch_vqvae:digits").optim.to_dict()
+    assert not own
+    assert completed | {"restarts": ()} == dataclasses.asdict(Optim())
 
 
 PARTS = {name: {"kernel": jnp.ones((2, 3))} for name in ("old", "slow", "new")}

@@ -21,7 +21,7 @@ from t2i_jax.loop.state import State
 
 def state_of(step):
     """A kernel that is sharded over the hosts, and a step number that both have."""
-    mesh = sharding.make_mesh()
+    mesh = sharding.make_mesh({"data": -1, "fsdp": 1, "tensor": 1})
     kernel = np.arange(16.0, dtype=np.float32).reshape(8, 2) + step
     rows = sharding.batch(mesh)
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())

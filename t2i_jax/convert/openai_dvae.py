@@ -94,7 +94,7 @@ def config_of(tensors: dict[str, np.ndarray], image_size: int = 256) -> dict:
             "restarts": [],
             "lr_multipliers": {},
             "muon": 0.0,
-            "muon_exclude": [],
+            "muon_exclude": ["head", "output", "logits", "mu", "logvar", "to_codes", "patches"],
         },
         "ema": 0.999,
         "log_every": 100,
@@ -102,6 +102,7 @@ def config_of(tensors: dict[str, np.ndarray], image_size: int = 256) -> dict:
         "checkpoint_every": 10_000,
         "keep_checkpoints": 2,
         "codebook_reset_every": 0,
+        "parents": {},
         "sampling": {},
         "data": {
             "name": "coco_captions_2017",
