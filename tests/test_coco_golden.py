@@ -23,7 +23,7 @@ from t2i_jax.loop.metrics import Metrics
 from t2i_jax.loop.train import train
 
 STEPS, STOP, LAYERS = 200, 100, 1
-GOLDEN = 1.3452, 0.9337, 12.608  # loss over all steps and over the last 50, norm of the parameters
+GOLDEN = 1.2964, 0.8982, 12.784  # loss over all steps and over the last 50, norm of the parameters
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "picture", "words", "e", ",", ".", *"0123456789"]
 
 
@@ -89,6 +89,7 @@ def losses_of(run):
     return {event.step: event.value for event in events}
 
 
+@pytest.mark.long
 def test_it_ends_as_ever_and_as_if_never_stopped(tmp_path, monkeypatch):
     config, whole, parts = shrunk(tmp_path).lock(), tmp_path / "whole", tmp_path / "parts"
     train(config, whole)

@@ -13,6 +13,7 @@ from t2i_jax import cli, files
 from t2i_jax.data.scenes import HELD_OUT
 from t2i_jax.errors import UserError
 from t2i_jax.evals import faithfulness, report
+from t2i_jax.evals.judges import captioned_digits
 
 COLUMNS = ["generated", "reconstructed", "real"]
 COLUMNS += [f"held-out {name}" for name in COLUMNS]
@@ -71,7 +72,7 @@ def test_prompts_are_apart_from_those_shown_in_training(pipe, smoke_run, monkeyp
         return asked[-1][:1]  # one picture will do
 
     monkeypatch.setattr(faithfulness, "make_prompts", record)
-    monkeypatch.setattr(report, "Detector", lambda: lambda images: [[] for _ in images])
+    monkeypatch.setattr(captioned_digits, "Detector", lambda: lambda images: [[] for _ in images])
     report.evaluate_run(pipe, smoke_run.translator)
     assert len(asked) == 2
     for prompts in asked:

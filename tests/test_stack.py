@@ -112,7 +112,7 @@ def test_logits_of_bfloat16_are_summed_in_float32():
     """Rounded to bfloat16, 8,192 logits would take 1,700 values."""
     rng = np.random.default_rng(0)
     x, kernel = rng.normal(size=(1, 768)).astype("f4"), rng.normal(size=(768, 8192)).astype("f4")
-    logits = Head(8192, dtype="bfloat16").apply({"params": {"kernel": kernel}}, jnp.asarray(x))
+    logits = Head(8192, dtype="bfloat16").apply({"params": {"kernel": jnp.asarray(kernel)}}, jnp.asarray(x))
     assert logits.dtype == jnp.float32
     assert len(np.unique(logits)) > 8100
     exact = (np.asarray(a, jnp.bfloat16).astype("f8") for a in (x, kernel))
