@@ -31,7 +31,8 @@ from t2i_jax.loop import sharding
 from t2i_jax.loop.checkpoint import Checkpoints
 from t2i_jax.loop.state import State
 assert len(jax.devices()) == 2
-params = jax.device_put(jnp.arange(6).reshape(2, 3), sharding.batch(sharding.make_mesh({"data": -1, "fsdp": 1, "tensor": 1})))
+mesh = sharding.make_mesh({"data": -1, "fsdp": 1, "tensor": 1})
+params = jax.device_put(jnp.arange(6).reshape(2, 3), sharding.batch(mesh))
 assert len(params.addressable_shards) == 2
 batches = iter(grain.MapDataset.range(9).to_iter_dataset())
 Checkpoints(pathlib.Path(sys.argv[1])).save(State(jnp.int32(4), {"a": params}, {}, {}, {}), batches)
