@@ -35,6 +35,7 @@ def refused(code, said):
     return lines[0]
 
 
+@pytest.mark.long  # now and then TensorStore prints "Event loop is closed" with a traceback, on its own
 def test_a_disk_that_fills_up_in_training_costs_nothing_but_the_steps_since(
     untouched, disk, command, read_only, record_fault
 ):

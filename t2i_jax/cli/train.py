@@ -48,6 +48,8 @@ def run(args) -> None:
     from t2i_jax.loop import train  # jax takes seconds to import; a mistyped flag need not wait for it
 
     logging.set_verbosity(logging.WARNING)
+    # Orbax's threads log what they raise, with a traceback; the checkpoint manager raises it again.
+    logging.get_absl_logger().addFilter(lambda record: "_SignalingThread.run() raised" not in record.getMessage())
     workdir = args.workdir or os.path.join("runs", config.name)
     try:
         train.train(config, workdir, accept_config_change=args.accept_config_change)

@@ -113,14 +113,15 @@ def is_finished(folder: str | Path, config: ConfigDict) -> bool:
     try:
         step = runs.load_weights(folder / runs.WEIGHTS)[2]
         converted = "converted_from" in files.read_json(folder / runs.CONFIG)
-        scored = config.steps if converted else files.read_json(folder / runs.SCORES).get("step", 0)
         for name in runs.parents(config):
             files.read_json(folder / runs.TEXT_TOKENIZER)
             copy = runs.parent_folder(folder, name)
             files.read_json(copy / runs.CONFIG)
             runs.load_weights(copy / runs.WEIGHTS)
+        if step < config.steps or converted:
+            return step >= config.steps
+        return files.read_json(folder / runs.SCORES).get("step", 0) >= config.steps
     except files.CorruptError as error:
         if runs.checkpoint_steps(folder):
             print(f"warning: {error}", file=sys.stderr)
         return False
-    return min(step, scored) >= config.steps
