@@ -112,7 +112,7 @@ def compare(size):
         return cross_entropy(logits, ids), (logits, answer.encoder_last_hidden_state)
 
     def our_loss(params):
-        logits = model.apply({"params": params}, text_ids, mask, inputs)
+        logits = model.apply({"params": params}, text_ids, mask, ids)
         return cross_entropy(logits, ids), logits
 
     differentiate = jax.jit(jax.value_and_grad(their_loss, has_aux=True))

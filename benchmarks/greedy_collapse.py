@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from datetime import date
-from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -29,7 +28,6 @@ from t2i_jax.data.text import CaptionReader
 from t2i_jax.evals import faithfulness, tokens
 from t2i_jax.evals.detector import Detector
 from t2i_jax.sampling.autoregressive import Autoregressive
-from t2i_jax.tasks import translate
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTH = 96
@@ -162,8 +160,7 @@ def teacher_forced(folder: Path, config, captions, true: np.ndarray) -> dict[str
     text_ids, text_mask, _ = CaptionReader(folder / runs.TEXT_TOKENIZER, config.data.text_len).encode_prompts(
         captions
     )
-    batch = {"ids": true, "text_ids": text_ids, "text_mask": text_mask}
-    logits = jax.jit(partial(translate.Task.predict, models.build(config)))(params, {}, batch)["logits"]
+    logits = jax.jit(models.build(config).apply)({"params": params}, text_ids, text_mask, true)
     drawn = jax.random.categorical(jax.random.key(0), logits)
     return {"forward": np.asarray(logits.argmax(-1)), "forward, drawn": np.asarray(drawn)}
 

@@ -9,8 +9,8 @@ def fake_batch(task, size: int, seed: int = 0) -> dict:
     rng, spec, model = np.random.default_rng(seed), task.batch_spec(size), task.config.model
     batch = {}
     for name, x in spec.items():
-        if name == "decoder_ids":
-            batch[name] = np.pad(batch["ids"][:, :-1], ((0, 0), (1, 0)), constant_values=model.codebook_size)
+        if name == "given_ids":
+            batch[name] = batch["ids"]
         elif name == "text_mask":
             batch[name] = np.arange(x.shape[1]) < rng.integers(1, x.shape[1] + 1, (size, 1))
         elif name == "null":

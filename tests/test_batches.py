@@ -75,9 +75,8 @@ def work(translator: str, tokenizer: str) -> dict:
         return {**example, "text_ids": captions[0][0], "text_mask": captions[1][0]}
 
     def predict(params, batch):
-        method = "teacher_forced"
         inputs = batch["text_ids"], batch["text_mask"], batch["ids"]
-        return {"logits": pipe._model.apply({"params": params}, *inputs, method=method)}
+        return {"logits": pipe._model.apply({"params": params}, *inputs)}
 
     def sample(params, batch, keys):
         condition = batch["text_ids"], batch["text_mask"], np.zeros(len(batch["ids"]), bool)

@@ -1,7 +1,5 @@
 """The decoder-only model: who sees what, two vocabularies, pads, the cache, and a plain twin in numpy."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,12 +15,12 @@ def test_no_logits_see_the_future():
     model, params = model_and_params()
     _, mask, _ = batch(1)
     mask = jnp.ones_like(mask)
-    text_ids, inputs = jnp.arange(S)[None] + 3, jnp.arange(N)[None] + 1
-    rows = jnp.concatenate([text_ids[0], V + inputs[0]])  # all different: a row of the table is one position
+    text_ids, ids = jnp.arange(S)[None] + 3, jnp.arange(N)[None] + 1
+    rows = jnp.concatenate([text_ids[0], V + shift_right(ids, K)[0]])  # all different: a row is one position
 
     def logits_of(table):
         changed = params | {"token_embed": {"embedding": table}}
-        text, image = model.apply({"params": changed}, text_ids, mask, inputs, method="text_and_image")
+        text, image = model.apply({"params": changed}, text_ids, mask, ids, method="text_and_image")
         return jnp.concatenate([jnp.square(text[0]).sum(-1), jnp.square(image[0]).sum(-1)])
 
     influence = jnp.abs(jax.jit(jax.jacobian(logits_of))(params["token_embed"]["embedding"])).sum(-1)[:, rows]
@@ -37,7 +35,7 @@ def test_cached_logits_equal_uncached(size):
     model, params = model_and_params()
     text_ids, mask, ids = batch(size, seed=size)
     assert size == 1 or len(set(mask.sum(1).tolist())) > 2
-    inputs, null = shift_right(ids, K), jnp.arange(size) == 3
+    null = jnp.arange(size) == 3
 
     @jax.jit
     def decode(variables):
@@ -50,17 +48,16 @@ def test_cached_logits_equal_uncached(size):
             return after, logits
 
         assert {leaf.shape[:2] for leaf in jax.tree.leaves(cache)} == {(3 * size, S + N)}
-        return jax.lax.scan(advance, cache, (inputs.T, jnp.arange(N)))[1].swapaxes(0, 1)
+        return jax.lax.scan(advance, cache, (shift_right(ids, K).T, jnp.arange(N)))[1].swapaxes(0, 1)
 
-    _, uncached = forward()(text_ids, mask, inputs, null)
+    _, uncached = forward()(text_ids, mask, ids, null)
     np.testing.assert_allclose(decode({"params": params}), uncached, rtol=0, atol=1e-5)
     assert uncached.std() > 0.3
 
 
 def test_a_picture_that_is_not_finished_has_the_logits_of_a_finished_one():
     text_ids, mask, ids = batch(2)
-    inputs = shift_right(ids, K)
-    whole, part = (forward()(text_ids, mask, inputs[:, :length]) for length in (N, 7))
+    whole, part = (forward()(text_ids, mask, ids[:, :length]) for length in (N, 7))
     np.testing.assert_allclose(part[0], whole[0], atol=1e-5)
     np.testing.assert_allclose(part[1], whole[1][:, :7], atol=1e-5)
 
@@ -68,9 +65,9 @@ def test_a_picture_that_is_not_finished_has_the_logits_of_a_finished_one():
 def test_a_plain_twin_gives_the_same_logits_and_distributions():
     _, params = model_and_params()
     text_ids, mask, ids = batch(4)
-    inputs, null = shift_right(ids, K), np.arange(4) == 2
-    text, image = forward()(text_ids, mask, inputs, jnp.array(null))
-    plain = plain_logits(params, text_ids, mask, inputs, null)
+    null = np.arange(4) == 2
+    text, image = forward()(text_ids, mask, ids, jnp.array(null))
+    plain = plain_logits(params, text_ids, mask, shift_right(ids, K), null)
     assert text.shape == (4, S - 1, V)
     assert image.shape == (4, N, K)
     assert text.dtype == image.dtype == jnp.float32
@@ -86,7 +83,7 @@ def test_a_plain_twin_gives_the_same_logits_and_distributions():
 
 
 def nats_of_image(params, text_ids, mask, ids, null=None):
-    logits = model_and_params()[0].apply({"params": params}, text_ids, mask, shift_right(ids, K), null)
+    logits = model_and_params()[0].apply({"params": params}, text_ids, mask, ids, null)
     return cross_entropy(logits, ids).mean()
 
 
@@ -166,13 +163,3 @@ def test_pictures_that_are_too_long_say_so():
     text_ids, mask, ids = batch(1)
     with pytest.raises(ValueError, match="sequence has 30 image tokens; the model writes 15"):
         forward()(text_ids, mask, jnp.tile(ids, (1, 2)))
-
-
-def test_teacher_forcing_shifts_by_itself():
-    model, params = model_and_params()
-    text_ids, mask, ids = batch(3)
-    null = jnp.array([False, True, False])
-    teacher_forced = jax.jit(functools.partial(model.apply, method="teacher_forced"))
-    logits = teacher_forced({"params": params}, text_ids, mask, ids, null)
-    expected = jax.jit(model.apply)({"params": params}, text_ids, mask, shift_right(ids, K), null)
-    np.testing.assert_array_equal(logits, expected)

@@ -13,7 +13,6 @@ from t2i_jax.config.find import read_config
 from t2i_jax.evals import diversity, faithfulness
 from t2i_jax.loop import overfit
 from t2i_jax.loop.train import train
-from t2i_jax.models.translator import shift_right
 from t2i_jax.tasks import dalle
 
 
@@ -21,11 +20,11 @@ def test_the_loss_weighs_text_and_image():
     """By hand, from the logits; a caption that is dropped is one of pads, id 0."""
     model, params = model_and_params()
     text_ids, mask, ids = batch(3)
-    null, inputs = jnp.array([False, True, False]), shift_right(ids, K)
-    arrays = {"text_ids": text_ids, "text_mask": mask, "decoder_ids": inputs, "ids": ids, "null": null}
+    null = jnp.array([False, True, False])
+    arrays = {"text_ids": text_ids, "text_mask": mask, "ids": ids, "null": null}
     rest = {"step": 0, "rngs": {}, "train": False}
     loss, (_, metrics) = dalle.loss_fn(model, params, {}, arrays, **rest, text_weight=1 / 8)
-    text, image = (np.log(np.asarray(jax.nn.softmax(part))) for part in forward()(text_ids, mask, inputs, null))
+    text, image = (np.log(np.asarray(jax.nn.softmax(part))) for part in forward()(text_ids, mask, ids, null))
     pieces = np.array(text_ids)
     pieces[1] = 0
     text_nats = -np.mean([text[b, i, pieces[b, i + 1]] for b in range(3) for i in range(S - 1)])

@@ -143,11 +143,11 @@ def test_logits_loss_and_gradients_match_torch(size):
     loss.backward()
 
     def loss_fn(params):
-        logits = model.apply({"params": params}, text_ids, mask, inputs)
+        logits = model.apply({"params": params}, text_ids, mask, ids)
         return -jnp.take_along_axis(jax.nn.log_softmax(logits), ids[..., None], axis=-1).mean(), logits
 
     params = params_of(arrays(module), size)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), text_ids, mask, inputs)["params"]
+    shapes = jax.eval_shape(model.init, jax.random.key(0), text_ids, mask, ids)["params"]
     assert jax.tree.map(np.shape, params) == jax.tree.map(lambda leaf: leaf.shape, shapes)
     (value, ours), grads = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))(params)
     assert theirs.std() > 0.2

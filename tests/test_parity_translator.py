@@ -114,7 +114,7 @@ def test_translator_matches_torch_encoder_decoder(size):
     assert (model.codebook_size, model.text_len, model.text_vocab_size) == (K, S + 3, V)
 
     def loss_fn(params):
-        logits, seen = model.apply({"params": params}, text_ids, mask, inputs, capture_intermediates=is_encoder)
+        logits, seen = model.apply({"params": params}, text_ids, mask, ids, capture_intermediates=is_encoder)
         return cross_entropy(logits, ids), (logits, seen["intermediates"]["bert"]["__call__"][0])
 
     def is_encoder(module, method):

@@ -288,7 +288,7 @@ def test_it_learns_what_no_bigram_can():
     for _ in range(300):
         params, state, _ = step(params, state, jnp.array(train[rng.integers(0, len(train), 64)]))
     texts_of = batch["text_ids"], batch["text_mask"]
-    logits = model.apply({"params": params}, *texts_of, jnp.array(validation), method="teacher_forced")
+    logits = model.apply({"params": params}, *texts_of, jnp.array(validation))
     nats = float(cross_entropy(logits, jnp.array(validation)).mean())
     others = baselines.baselines([train], [validation], 4)
     assert nats < 0.8 * min(others.values()), (nats, others)

@@ -13,7 +13,6 @@ from PIL import Image
 import t2i_jax
 from t2i_jax import cli, runs
 from t2i_jax.errors import UserError
-from t2i_jax.models.translator import shift_right
 from t2i_jax.pipelines import Clip
 from t2i_jax.pipelines.reranking import likelihood_ratio
 
@@ -33,8 +32,7 @@ def test_the_ratio_by_hand():
     with_caption = jnp.log(jnp.array([[0.125, 0.75, 0.125], [0.25, 0.5, 0.25]]))
 
     class Model:
-        def apply(self, variables, text_ids, text_mask, ids, null, method):
-            assert method == "teacher_forced"
+        def apply(self, variables, text_ids, text_mask, ids, null):
             return jnp.where(null[:, None, None], 0.0, variables["params"] * with_caption)
 
     ids, text = jnp.array([[1, 1], [0, 1], [2, 2]]), jnp.zeros((3, 1), jnp.int32)
@@ -47,7 +45,7 @@ def test_ratios_are_those_of_the_models_own_logits(pipe):
     text_ids, text_mask, _ = pipe._reader.encode_prompts(PROMPTS)
     totals = []
     for null in (False, True):
-        inputs = text_ids, text_mask, shift_right(jnp.asarray(ids), 64), jnp.full(2, null)
+        inputs = text_ids, text_mask, ids, jnp.full(2, null)
         log_p = jax.nn.log_softmax(pipe._model.apply({"params": pipe._params}, *inputs))
         totals.append(np.take_along_axis(np.asarray(log_p), ids[..., None], -1).sum((1, 2)))
     ratios = pipe.likelihood_ratios(PROMPTS, ids)

@@ -10,7 +10,7 @@ from brute import PLAIN, UNFILTERED, K, brute_min_p, brute_top_k, brute_top_p, k
 from flax.core import FrozenDict
 from scipy import stats
 
-from t2i_jax.models.translator import Model, shift_right
+from t2i_jax.models.translator import Model
 from t2i_jax.sampling.decoding import decode, sample_ids, sample_tokens
 
 N = 5
@@ -234,7 +234,7 @@ def test_greedy_equals_the_uncached_rollout():
     forward = jax.jit(model.apply)
     ids = jnp.zeros((CAPTIONS, N), jnp.int32)
     for position in range(N):
-        logits = forward(params, text_ids, mask, shift_right(ids, K))
+        logits = forward(params, text_ids, mask, ids)
         ids = ids.at[:, position].set(logits[:, position].argmax(-1))
     assert len(np.unique(ids, axis=0)) > 3
     np.testing.assert_array_equal(sample_rows(jnp.arange(8), 1.0, **(PLAIN | {"temperature": 0.0})), ids)

@@ -65,7 +65,7 @@ def test_shift_right_puts_bos_in_front():
 
 def test_logits_are_float32_and_have_no_bos():
     text_ids, mask, ids = batch(3)
-    logits = forward()(text_ids, mask, shift_right(ids, K))
+    logits = forward()(text_ids, mask, ids)
     assert logits.shape == (3, N, K)
     assert logits.dtype == jnp.float32
 
@@ -74,14 +74,14 @@ def test_no_position_sees_the_future():
     model, params = model_and_params()
     text_ids, mask, _ = batch(1)
     table = params["gpt2"]["token_embed"]["embedding"]
-    # Inputs are distinct, so that the gradient of a row of the table is that of one position.
-    inputs = jnp.arange(N)[None] + 1
+    # All are distinct, so that the gradient of a row of the table is that of one position.
+    ids = jnp.arange(N)[None] + 1
 
     def logits_of(table, params):
         changed = params | {"gpt2": params["gpt2"] | {"token_embed": {"embedding": table}}}
-        return jnp.square(model.apply({"params": changed}, text_ids, mask, inputs)[0]).sum(-1)
+        return jnp.square(model.apply({"params": changed}, text_ids, mask, ids)[0]).sum(-1)
 
-    influence = jnp.abs(jax.jit(jax.jacobian(logits_of))(table, params)).sum(-1)[:, inputs[0]]
+    influence = jnp.abs(jax.jit(jax.jacobian(logits_of))(table, params)).sum(-1)[:, shift_right(ids, K)[0]]
     seen = np.tril(np.ones((N, N), bool))
     assert (influence[seen] > 1e-3).all()
     assert (influence[~seen] == 0).all()
@@ -89,30 +89,28 @@ def test_no_position_sees_the_future():
 
 def test_padding_of_the_text_has_no_influence():
     text_ids, mask, ids = batch(4)
-    inputs = shift_right(ids, K)
-    logits = forward()(text_ids, mask, inputs)
-    np.testing.assert_allclose(logits, forward()(jnp.where(mask, text_ids, 5), mask, inputs), atol=1e-6)
+    logits = forward()(text_ids, mask, ids)
+    np.testing.assert_allclose(logits, forward()(jnp.where(mask, text_ids, 5), mask, ids), atol=1e-6)
     # What is not padding has one.
-    changed = forward()(jnp.where(mask, (text_ids + 1) % V, text_ids), mask, inputs)
+    changed = forward()(jnp.where(mask, (text_ids + 1) % V, text_ids), mask, ids)
     assert (jnp.abs(changed - logits).max((1, 2)) > 0.05).all()
     # Nor does its length: the first row alone, cut to its real tokens.
     length = int(mask[0].sum())
     assert length < S
-    short = forward()(text_ids[:1, :length], mask[:1, :length], inputs[:1])
+    short = forward()(text_ids[:1, :length], mask[:1, :length], ids[:1])
     np.testing.assert_allclose(logits[:1], short, atol=1e-5)
 
 
 def test_null_rows_ignore_their_text_and_leave_the_others_alone():
     text_ids, mask, ids = batch(4)
-    inputs = shift_right(ids, K)
     null = jnp.array([True, False, True, False])
-    logits = forward()(text_ids, mask, inputs, null)
-    plain = forward()(text_ids, mask, inputs, jnp.zeros(4, bool))
-    np.testing.assert_array_equal(plain, forward()(text_ids, mask, inputs))
+    logits = forward()(text_ids, mask, ids, null)
+    plain = forward()(text_ids, mask, ids, jnp.zeros(4, bool))
+    np.testing.assert_array_equal(plain, forward()(text_ids, mask, ids))
     np.testing.assert_array_equal(logits[~null], plain[~null])
     assert (jnp.abs(logits - plain)[null].max((1, 2)) > 0.05).all()
     # Another text, of another length, even of none: null rows do not notice.
-    other = forward()((text_ids + 3) % V, jnp.zeros_like(mask), inputs, null)
+    other = forward()((text_ids + 3) % V, jnp.zeros_like(mask), ids, null)
     np.testing.assert_array_equal(logits[null], other[null])
 
 
@@ -123,7 +121,7 @@ def test_null_caption_learns_from_null_rows_only():
     @jax.jit
     def grad_of(null, params):
         def loss_fn(params):
-            logits = model.apply({"params": params}, text_ids, mask, shift_right(ids, K), null)
+            logits = model.apply({"params": params}, text_ids, mask, ids, null)
             return -jnp.take_along_axis(jax.nn.log_softmax(logits), ids[..., None], axis=-1).mean()
 
         return jax.grad(loss_fn)(params)
@@ -142,7 +140,6 @@ def test_cached_logits_equal_uncached(size):
     model, params = model_and_params()
     text_ids, mask, ids = batch(size, seed=size)
     assert size == 1 or len(set(mask.sum(1).tolist())) > 1
-    inputs = shift_right(ids, K)
     null = jnp.arange(size) == 3
 
     @jax.jit
@@ -156,9 +153,9 @@ def test_cached_logits_equal_uncached(size):
             return after, logits
 
         assert {leaf.shape[0] for leaf in jax.tree.leaves(cache)} == {size, 4 * size}  # heads
-        return jax.lax.scan(advance, cache, (inputs.T, jnp.arange(N)))[1].swapaxes(0, 1)
+        return jax.lax.scan(advance, cache, (shift_right(ids, K).T, jnp.arange(N)))[1].swapaxes(0, 1)
 
-    uncached = forward()(text_ids, mask, inputs, null)
+    uncached = forward()(text_ids, mask, ids, null)
     np.testing.assert_allclose(decode({"params": params}), uncached, rtol=0, atol=1e-5)
     assert uncached.std() > 0.3
 
@@ -166,16 +163,15 @@ def test_cached_logits_equal_uncached(size):
 def test_dropout_is_on_while_training_only():
     model, params = model_and_params()
     text_ids, mask, ids = batch(2)
-    inputs = shift_right(ids, K)
 
     @jax.jit
     def train(key, params):
-        return model.apply({"params": params}, text_ids, mask, inputs, train=True, rngs={"dropout": key})
+        return model.apply({"params": params}, text_ids, mask, ids, train=True, rngs={"dropout": key})
 
     first, second = (train(jax.random.key(seed), params) for seed in range(2))
     assert jnp.abs(first - second).max() > 1e-2
     # Without `train`, no random stream is asked for.
-    forward()(text_ids, mask, inputs)
+    forward()(text_ids, mask, ids)
 
 
 def test_bfloat16_computes_in_it_and_keeps_float32_outside():
@@ -184,10 +180,9 @@ def test_bfloat16_computes_in_it_and_keeps_float32_outside():
     model = build(dtype="bfloat16")
     shapes = jax.eval_shape(model.init, jax.random.key(0), text_ids, mask, ids)["params"]
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
-    inputs = shift_right(ids, K)
-    logits = jax.jit(model.apply)({"params": params}, text_ids, mask, inputs)
+    logits = jax.jit(model.apply)({"params": params}, text_ids, mask, ids)
     assert logits.dtype == jnp.float32
-    error = jnp.abs(logits - forward()(text_ids, mask, inputs)).max()
+    error = jnp.abs(logits - forward()(text_ids, mask, ids)).max()
     assert 1e-4 < error < 0.3
     assert (logits != logits.astype(jnp.bfloat16)).mean() > 0.9  # not rounded to it
 
@@ -262,13 +257,3 @@ def test_inputs_that_are_too_long_say_so():
         forward()(jnp.tile(text_ids, (1, 2)), jnp.tile(mask, (1, 2)), ids)
     with pytest.raises(ValueError, match="sequence has 14 tokens; the decoder writes 7"):
         forward()(text_ids, mask, jnp.tile(ids, (1, 2)))
-
-
-def test_teacher_forcing_shifts_by_itself():
-    model, params = model_and_params()
-    text_ids, mask, ids = batch(3)
-    null = jnp.array([False, True, False])
-    teacher_forced = jax.jit(functools.partial(model.apply, method="teacher_forced"))
-    logits = teacher_forced({"params": params}, text_ids, mask, ids, null)
-    expected = jax.jit(model.apply)({"params": params}, text_ids, mask, shift_right(ids, K), null)
-    np.testing.assert_array_equal(logits, expected)

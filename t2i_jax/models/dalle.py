@@ -152,29 +152,19 @@ class Model(nn.Module):
         self,
         text_ids: Int[ArrayLike, "B S"],
         text_mask: Bool[ArrayLike, "B S"],
-        decoder_ids: Int[ArrayLike, "B L"],
+        ids: Int[ArrayLike, "B L"],
         null: Bool[ArrayLike, " B"] | None = None,
         *,
         train: bool = False,
     ) -> Float[Array, "B L K"]:
         """Logits of the image positions alone; see `text_and_image`."""
-        return self.text_and_image(text_ids, text_mask, decoder_ids, null, train=train)[1]
-
-    def teacher_forced(
-        self,
-        text_ids: Int[ArrayLike, "B S"],
-        text_mask: Bool[ArrayLike, "B S"],
-        ids: Int[ArrayLike, "B N"],
-        null: Bool[ArrayLike, " B"] | None = None,
-    ) -> Float[Array, "B N K"]:
-        """float32 logits of the image tokens `ids` in [0, K), each from those before it; without dropout."""
-        return self(text_ids, text_mask, shift_right(ids, self.codebook_size), null)
+        return self.text_and_image(text_ids, text_mask, ids, null, train=train)[1]
 
     def text_and_image(
         self,
         text_ids: Int[ArrayLike, "B S"],
         text_mask: Bool[ArrayLike, "B S"],
-        decoder_ids: Int[ArrayLike, "B L"],
+        ids: Int[ArrayLike, "B L"],
         null: Bool[ArrayLike, " B"] | None = None,
         *,
         train: bool = False,
@@ -184,7 +174,7 @@ class Model(nn.Module):
         Args:
           text_ids: in [0, V).
           text_mask: True at word pieces, False at pads.
-          decoder_ids: in [0, K], already shifted (`translator.shift_right`); L at most N.
+          ids: image tokens in [0, K), of which each position is given those before it; L at most N.
           null: True for rows that read the unconditional prompt; None for none.
           train: apply dropout (draws from the random stream "dropout").
 
@@ -192,11 +182,11 @@ class Model(nn.Module):
           float32 logits of text and image: at text position i they say what the word piece at i + 1 is (the last
           text position has none to say), at image position i what the i-th image token is.
         """
-        length = decoder_ids.shape[1]
+        length = ids.shape[1]
         if length > self.num_tokens:
             raise ValueError(f"sequence has {length} image tokens; the model writes {self.num_tokens} (num_tokens)")
         text = self.encode(text_ids, text_mask, null)[0]
-        x = jnp.concatenate([text, self.embed_image(decoder_ids, jnp.arange(length))], 1)
+        x = jnp.concatenate([text, self.embed_image(shift_right(ids, self.codebook_size), jnp.arange(length))], 1)
         x = self.drop(x, deterministic=not train)
         x, _ = self.decoder(x, jnp.asarray(self.masks[..., : x.shape[1], : x.shape[1]]), train=train)
         x, vocab = self.ln_f(x), self.text_vocab_size

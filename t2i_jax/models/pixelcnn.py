@@ -135,16 +135,6 @@ class Model(nn.Module):
         condition = self.condition(*self.encode(text_ids, text_mask, null, train=train))
         return self.logits(self.states(self.embed(ids), condition))
 
-    def teacher_forced(
-        self,
-        text_ids: Int[ArrayLike, "B S"],
-        text_mask: Bool[ArrayLike, "B S"],
-        ids: Int[ArrayLike, "B N"],
-        null: Bool[ArrayLike, " B"] | None = None,
-    ) -> Float[Array, "B N K"]:
-        """float32 logits of the ids `ids` in [0, K), each from those before it; without dropout."""
-        return self(text_ids, text_mask, ids, null)
-
     def encode(
         self,
         text_ids: Int[ArrayLike, "B S"],

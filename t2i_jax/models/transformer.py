@@ -72,7 +72,7 @@ class Model(nn.Module):
         self,
         text_ids: Int[ArrayLike, "B S"],
         text_mask: Bool[ArrayLike, "B S"],
-        decoder_ids: Int[ArrayLike, "B L"],
+        ids: Int[ArrayLike, "B L"],
         null: Bool[ArrayLike, " B"] | None = None,
         *,
         train: bool = False,
@@ -83,22 +83,13 @@ class Model(nn.Module):
           ValueError: a text longer than `text_len`, or more than `num_tokens` image tokens.
         """
         memory, memory_mask = self.encode(text_ids, text_mask, null, train=train)
-        length = decoder_ids.shape[1]
+        length = ids.shape[1]
         if length > self.num_tokens:
             raise ValueError(f"sequence has {length} tokens; the decoder writes {self.num_tokens} (num_tokens)")
-        x = self.embed(self.token_embed, decoder_ids, jnp.asarray(sinusoids(length, self.width)))
+        before = shift_right(ids, self.codebook_size)
+        x = self.embed(self.token_embed, before, jnp.asarray(sinusoids(length, self.width)))
         x = self.drop(x, deterministic=not train)
         return self.logits(self.decoder(x, None, memory, memory_mask, train=train)[0])
-
-    def teacher_forced(
-        self,
-        text_ids: Int[ArrayLike, "B S"],
-        text_mask: Bool[ArrayLike, "B S"],
-        ids: Int[ArrayLike, "B N"],
-        null: Bool[ArrayLike, " B"] | None = None,
-    ) -> Float[Array, "B N K"]:
-        """Logits of the image tokens `ids` in [0, K), each from those before it; see `translator.Model`."""
-        return self(text_ids, text_mask, shift_right(ids, self.codebook_size), null)
 
     def encode(
         self,

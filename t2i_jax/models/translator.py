@@ -81,7 +81,7 @@ class Model(nn.Module):
         self,
         text_ids: Int[ArrayLike, "B S"],
         text_mask: Bool[ArrayLike, "B S"],
-        decoder_ids: Int[ArrayLike, "B L"],
+        ids: Int[ArrayLike, "B L"],
         null: Bool[ArrayLike, " B"] | None = None,
         *,
         features: Float[ArrayLike, "B S _"] | None = None,
@@ -92,26 +92,16 @@ class Model(nn.Module):
         Args:
           text_ids: in [0, V); S at most the encoder's positions.
           text_mask: True at real tokens.
-          decoder_ids: in [0, K], already shifted (`shift_right`); L at most the decoder's positions.
+          ids: image tokens in [0, K), of which the decoder is given those before each; L at most its positions.
           null: True for rows that read the null caption; None for none.
           features: what the encoder makes of the captions, where that is known already; it does not run then.
           train: apply dropout (draws from the random stream "dropout").
 
         Returns:
-          float32 logits; those at position i say what the i-th image token is.
+          float32 logits; those at position i say what image token i is, and do not depend on it or on later ones.
         """
         memory, memory_mask = self.encode(text_ids, text_mask, null, features=features, train=train)
-        return self.head(self.gpt2(decoder_ids, memory, memory_mask, train=train)[0])
-
-    def teacher_forced(
-        self,
-        text_ids: Int[ArrayLike, "B S"],
-        text_mask: Bool[ArrayLike, "B S"],
-        ids: Int[ArrayLike, "B N"],
-        null: Bool[ArrayLike, " B"] | None = None,
-    ) -> Float[Array, "B N K"]:
-        """float32 logits of the image tokens `ids` in [0, K), each from those before it; without dropout."""
-        return self(text_ids, text_mask, shift_right(ids, self.codebook_size), null)
+        return self.head(self.gpt2(shift_right(ids, self.codebook_size), memory, memory_mask, train=train)[0])
 
     def encode(
         self,

@@ -19,7 +19,7 @@ def likelihood_ratio(
     (Ho & Salimans 2022, section 3.2) raises token by token.
 
     Args:
-      model: with `teacher_forced`.
+      model: captions and ids -> logits, each from the ids before it.
       params: its parameters, trained with captions dropped.
       ids: in [0, K).
       text_ids, text_mask: captions.
@@ -27,7 +27,7 @@ def likelihood_ratio(
     count = len(ids)
 
     def negative_log_likelihood(null):
-        logits = model.apply({"params": params}, text_ids, text_mask, ids, null, method="teacher_forced")
+        logits = model.apply({"params": params}, text_ids, text_mask, ids, null)
         return jnp.sum(cross_entropy(logits, ids), -1)
 
     return negative_log_likelihood(jnp.ones(count, bool)) - negative_log_likelihood(jnp.zeros(count, bool))

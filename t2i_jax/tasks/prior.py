@@ -7,16 +7,13 @@ import numpy as np
 
 from t2i_jax.pipelines.prior import Prior
 from t2i_jax.tasks import Phase
-from t2i_jax.tasks.tokens import TokenTask, prediction_loss, project
+from t2i_jax.tasks.tokens import TokenTask, loss_fn, project
 
 
 class Task(TokenTask):
     """Cross entropy of the image tokens, each predicted from those before it."""
 
     pipeline = Prior
-
-    def init(self, key, batch: dict) -> dict:
-        return self.model.init(key, batch["text_ids"], batch["text_mask"], batch["ids"], batch["null"])
 
     def phases(self) -> tuple[Phase, ...]:
         return (Phase(self.loss(loss_fn), self.config.optim),)
@@ -38,25 +35,3 @@ class Task(TokenTask):
 
     def show(self, pipe) -> np.ndarray:
         return super().show(pipe) if pipe.conditional else pipe.sample(16, self.config.seed)
-
-
-def loss_fn(model, params, variables, batch, *, step, rngs, train):
-    """Cross entropy of the image tokens, each predicted from those before it, in nats a token.
-
-    Args:
-      batch: see `TokenTask.transform`.
-
-    Returns:
-      loss, (variables, metrics).
-    """
-    logits = model.apply(
-        {"params": params},
-        batch["text_ids"],
-        batch["text_mask"],
-        batch["ids"],
-        batch["null"],
-        train=train,
-        rngs=rngs,
-    )
-    loss, metrics = prediction_loss(logits, batch["ids"])
-    return loss, (variables, metrics)

@@ -37,14 +37,13 @@ class TokenTask(tasks.Task):
         ids = ShapeDtypeStruct((size, model.num_tokens), jnp.int32)
         return {
             "ids": ids,
-            "decoder_ids": ids,
             "text_ids": ShapeDtypeStruct((size, length), jnp.int32),
             "text_mask": ShapeDtypeStruct((size, length), jnp.bool_),
             "null": ShapeDtypeStruct((size,), jnp.bool_),
         }
 
     def init(self, key, batch: dict) -> dict:
-        return self.model.init(key, batch["text_ids"], batch["text_mask"], batch["decoder_ids"], batch["null"])
+        return self.model.init(key, batch["text_ids"], batch["text_mask"], batch["ids"], batch["null"])
 
     def prepare(self, folder: Path, parents: dict) -> Data:
         """See `Task.prepare`: image tokens by the parent `tokenizer`, made once, and a text tokenizer of captions.
@@ -75,17 +74,14 @@ class TokenTask(tasks.Task):
         """Arrays of one example; of several captions one is drawn.
 
         Returns:
-          `ids` int32 [N] in [0, K), `decoder_ids` int32 [N] in [0, K] (BOS = K, then all ids but the last),
-          `text_ids` int32 [S], `text_mask` bool [S], `null` bool (the caption is dropped, with probability
-          `data.caption_dropout`).
+          `ids` int32 [N] in [0, K), `text_ids` int32 [S], `text_mask` bool [S], and `null` bool: the caption is
+          dropped, with probability `data.caption_dropout`.
         """
         captions = example["captions"]  # drawn only where there is a choice
         caption = captions[rng.integers(len(captions)) if len(captions) > 1 else 0]
         text_ids, text_mask, _ = self.reader.encode([caption])
-        ids = example["ids"]
         return {
-            "ids": ids,
-            "decoder_ids": np.concatenate([[self.config.model.codebook_size], ids[:-1]]).astype(np.int32),
+            "ids": example["ids"],
             "text_ids": text_ids[0],
             "text_mask": text_mask[0],
             "null": rng.random() < self.config.data.caption_dropout,
@@ -115,7 +111,7 @@ class TokenTask(tasks.Task):
 
         def predict(params, batch):
             inputs = (batch[name] for name in ("text_ids", "text_mask", "ids"))
-            return {"logits": self.model.apply({"params": params}, *inputs, method="teacher_forced")}
+            return {"logits": self.model.apply({"params": params}, *inputs)}
 
         score = translation.TranslationEvaluator(
             self.data.splits["validation"],
@@ -158,6 +154,24 @@ class TokenTask(tasks.Task):
 def project(rows: np.ndarray, width: int, key) -> jax.Array:
     """One random projection of rows [M, C] to [M, width], values about as large: rows that are alike stay so."""
     return rows @ jax.random.normal(key, (rows.shape[1], width)) / rows.shape[1] ** 0.5
+
+
+def loss_fn(model, params, variables, batch, *, step, rngs, train):
+    """Cross entropy of the image tokens, each predicted from those before it, in nats a token.
+
+    Args:
+      batch: see `TokenTask.transform`. Where it has `given_ids`, the model is given these in place of `ids`; where
+        it has `text_features`, its encoder does not run.
+
+    Returns:
+      loss, (variables, metrics).
+    """
+    ids = batch.get("given_ids", batch["ids"])
+    features = {"features": batch["text_features"]} if "text_features" in batch else {}
+    inputs = batch["text_ids"], batch["text_mask"], ids, batch["null"]
+    logits = model.apply({"params": params}, *inputs, **features, train=train, rngs=rngs)
+    loss, metrics = prediction_loss(logits, batch["ids"])
+    return loss, (variables, metrics)
 
 
 def prediction_loss(logits, ids) -> tuple[jax.Array, dict]:

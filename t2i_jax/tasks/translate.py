@@ -10,7 +10,7 @@ import numpy as np
 from t2i_jax import files, runs
 from t2i_jax.errors import UserError
 from t2i_jax.tasks import Data, Phase, frozen_text, pretrained
-from t2i_jax.tasks.tokens import TokenTask, prediction_loss, project
+from t2i_jax.tasks.tokens import TokenTask, loss_fn, project
 
 
 class Task(TokenTask):
@@ -28,6 +28,7 @@ class Task(TokenTask):
 
     def batch_spec(self, size: int) -> dict[str, jax.ShapeDtypeStruct]:
         spec = super().batch_spec(size)
+        spec["given_ids"] = spec["ids"]
         if self.encodes_once:
             spec["text_features"] = frozen_text.spec(self.model, size, self.config.data.text_len)
         return spec
@@ -46,11 +47,10 @@ class Task(TokenTask):
         self.released, self.vocabulary = ({}, None) if started else pretrained.load_weights(config)
 
     def transform(self, example: dict, rng: np.random.Generator) -> dict:
-        """As of all token tasks; a fraction `data.code_noise` of the decoder's ids is random (taming's pkeep)."""
+        """As of all token tasks, and `given_ids`, a fraction `data.code_noise` of them random (taming's pkeep)."""
         ids, size = example["ids"], self.config.model.codebook_size
         noisy = np.where(rng.random(len(ids)) < self.config.data.code_noise, rng.integers(0, size, len(ids)), ids)
-        decoder_ids = np.concatenate([[size], noisy[:-1]]).astype(np.int32)
-        return {**super().transform(example, rng), "decoder_ids": decoder_ids}
+        return {**super().transform(example, rng), "given_ids": noisy.astype(np.int32)}
 
     def prepare(self, folder: Path, parents: dict) -> Data:
         """See `TokenTask.prepare`; evaluators read no features: they run the encoder, as sampling does."""
@@ -101,19 +101,3 @@ class Task(TokenTask):
             "position_embed": {"embedding": learned.at[: len(projected)].set(projected)},
         }
         return {**params, "head": {**params["head"], "kernel": codes.T}, "gpt2": {**gpt2, **embeddings}}
-
-
-def loss_fn(model, params, variables, batch, *, step, rngs, train):
-    """Cross entropy of the image tokens under teacher forcing, in nats a token.
-
-    Args:
-      batch: see `transform`; with `text_features` the encoder does not run.
-
-    Returns:
-      loss, (variables, metrics).
-    """
-    inputs = (batch[name] for name in ("text_ids", "text_mask", "decoder_ids", "null"))
-    features = {"features": batch["text_features"]} if "text_features" in batch else {}
-    logits = model.apply({"params": params}, *inputs, **features, train=train, rngs=rngs)
-    loss, metrics = prediction_loss(logits, batch["ids"])
-    return loss, (variables, metrics)

@@ -53,7 +53,11 @@ class Model(nn.Module):
         *,
         train: bool = False,
     ) -> Float[Array, "B N K"]:
-        """float32 logits of every token, from the caption and the tokens `ids` in [0, K], of which K is masked."""
+        """float32 logits of every token where none of them is shown: what evaluations and rankings read."""
+        return self.reveal(text_ids, text_mask, jnp.full_like(ids, self.codebook_size), null, train=train)
+
+    def reveal(self, text_ids, text_mask, ids, null=None, *, train: bool = False):
+        """Logits [B, N, K] of every token, from the caption and `ids` in [0, K], of which K is masked."""
         return self.predict(ids, *self.encode(text_ids, text_mask, null), train=train)
 
     def encode(self, text_ids, text_mask, null=None):
@@ -66,7 +70,3 @@ class Model(nn.Module):
         x = self.token_embed(ids) + self.position_embed(jnp.arange(ids.shape[1]))
         everywhere = jnp.ones((1, 1, 1, ids.shape[1]), bool)
         return self.head(self.ln_out(self.blocks(x, everywhere, memory, memory_mask, train=train)[0]))
-
-    def teacher_forced(self, text_ids, text_mask, ids, null=None):
-        """Logits [B, N, K] of the tokens where none of them is shown: what evaluations and rankings read."""
-        return self(text_ids, text_mask, jnp.full_like(ids, self.codebook_size), null)

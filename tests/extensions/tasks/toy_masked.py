@@ -11,9 +11,6 @@ from t2i_jax.tasks.tokens import TokenTask
 class Task(TokenTask):
     """Cross entropy at masked positions."""
 
-    def init(self, key, batch: dict) -> dict:
-        return self.model.init(key, batch["text_ids"], batch["text_mask"], batch["ids"], batch["null"])
-
     def phases(self) -> tuple[Phase, ...]:
         return (Phase(self.loss(loss_fn), self.config.optim),)
 
@@ -39,7 +36,7 @@ def loss_fn(model, params, variables, batch, *, step, rngs, train):
     ids = batch["ids"]
     masked = draw_masked(rngs["noise"], ids.shape)
     inputs = batch["text_ids"], batch["text_mask"], jnp.where(masked, model.codebook_size, ids), batch["null"]
-    logits = model.apply({"params": params}, *inputs, train=train, rngs=rngs)
+    logits = model.apply({"params": params}, *inputs, train=train, rngs=rngs, method="reveal")
     loss = jnp.sum(losses.cross_entropy(logits, ids) * masked) / masked.sum()
     right = jnp.sum((logits.argmax(-1) == ids) & masked) / masked.sum()
     return loss, (variables, {"loss": loss, "accuracy": right, "masked": masked.mean()})
