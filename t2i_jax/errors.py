@@ -1,4 +1,7 @@
-"""The one exception whose message is meant for the person at the keyboard."""
+"""The one exception whose message is meant for the person at the keyboard, and what such messages are made of."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class UserError(Exception):
@@ -6,3 +9,14 @@ class UserError(Exception):
 
     `train.py` and `t2i` print it to stderr without a traceback and exit with code 2.
     """
+
+
+def one_line(error: Exception) -> str:
+    """What an exception says, in one line of at most 300 characters; its type where it says nothing."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def near_miss(name: str, known: Iterable[str]) -> str:
+    """`did you mean 'x'?`, x the name that is most like one that is unknown; "" where none is like it."""
+    near = get_close_matches(name, list(known), 1)
+    return f"did you mean {near[0]!r}?" if near else ""

@@ -177,6 +177,21 @@ def verify_manifest(
     return manifest
 
 
+def stamped_otherwise(manifest: dict, stamp: dict[str, str]) -> str:
+    """What a manifest says of digests that are others now, in words; "" where all are the same.
+
+    Args:
+      manifest: of a folder.
+      stamp: digests as they are now, by name.
+    """
+    changes = [
+        f"{name} {str(manifest.get(name))[:12]}, now it is {now[:12]}"
+        for name, now in stamp.items()
+        if manifest.get(name) != now
+    ]
+    return f"made of {' and '.join(changes)}" if changes else ""
+
+
 @contextmanager
 def lock(folder: str | Path, *, wait: bool = False) -> Iterator[None]:
     """Hold a folder's `lock`, which the system frees when its owner dies, however it dies.

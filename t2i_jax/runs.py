@@ -73,17 +73,25 @@ def copy_parent(run: Path, folder: Path, name: str) -> None:
     Raises:
       UserError: the parent's scores are corrupt.
     """
-    copied = [CONFIG, WEIGHTS]
-    if (run / SCORES).exists():
-        try:
-            files.read_json(run / SCORES)
-        except files.CorruptError as error:
-            raise UserError(f"{error}; delete it to go on without it") from None
-        copied.append(SCORES)
+    copied = [CONFIG, WEIGHTS, *([SCORES] if read_scores(run) else [])]
     own = parent_folder(folder, name)
     own.mkdir(parents=True, exist_ok=True)
     for file in copied:
         files.write_atomically(own / file, (run / file).read_bytes())
+
+
+def read_scores(folder: Path) -> dict:
+    """The validation scores that training left in a run; empty where it has not come to any.
+
+    Raises:
+      UserError: they are corrupt.
+    """
+    if not (folder / SCORES).exists():
+        return {}
+    try:
+        return files.read_json(folder / SCORES)
+    except files.CorruptError as error:
+        raise UserError(f"{error}; delete it to go on without it") from None
 
 
 def scored_step(folder: Path) -> int | None:

@@ -31,7 +31,7 @@ def refusal(command, *argv):
         ),
         (["--config=configs/nope.py"], "configs/translator.py:digits"),
         (["--config=configs/base.py"], "is no experiment"),
-        (["--confg=configs/patch_vqvae.py"], "did you mean --config?"),
+        (["--confg=configs/patch_vqvae.py"], "did you mean '--config'?"),
         ([], "--config is missing; choose one of"),
         ([VQVAE, "x"], "'x' is no flag"),
     ],

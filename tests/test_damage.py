@@ -155,6 +155,6 @@ def test_damaged_scores_are_named_by_the_evaluation(fault, untouched, tmp_path, 
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(untouched / name, tmp_path / name)
         DAMAGE[fault](tmp_path / name)
-        with pytest.raises(UserError, match=r"scores.json is corrupt .*; delete it to evaluate without it"):
+        with pytest.raises(UserError, match=r"scores.json is corrupt .*; delete it to go on without it"):
             report.read_scores((tmp_path / name).parent, ())
         record_fault(f"{name}: {fault}", "refused")

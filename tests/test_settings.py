@@ -58,7 +58,6 @@ def test_a_config_names_its_sampler_and_what_differs():
     config = {"name": "autoregressive", "temperature": 0.3, "top_k": 5}
     sampler = sampling.make(config)
     assert sampler == Autoregressive(temperature=0.3, top_k=5)
-    assert sampling.complete(config) == {"name": "autoregressive", **dataclasses.asdict(sampler)}
     assert set(sampling.settings()) >= {field.name for field in dataclasses.fields(Autoregressive)}
 
 

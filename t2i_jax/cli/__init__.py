@@ -6,10 +6,9 @@ imported inside the commands, so that `t2i --help` answers at once.
 
 import argparse
 import sys
-from difflib import get_close_matches
 
 from t2i_jax.cli import convert, doctor, evaluate, export, sample, train
-from t2i_jax.errors import UserError
+from t2i_jax.errors import UserError, near_miss
 
 COMMANDS = (train, sample, evaluate, doctor, convert, export)
 OVERRIDES = ("--config.", "--noconfig.")  # of fields of a config
@@ -46,8 +45,8 @@ def parse(argv):
             unknown.append(option)
     if unknown and unknown[0].startswith("-"):
         options = [f"--{name.replace('_', '-')}" for name in vars(args)]
-        near = get_close_matches(unknown[0].partition("=")[0], options, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        near = near_miss(unknown[0].partition("=")[0], options)
+        hint = f"; {near}" if near else ""
         raise UserError(f"unrecognized arguments: {' '.join(unknown)}{hint}; see t2i {args.command} --help")
     if unknown:
         raise UserError(f"{unknown[0]!r} is no flag; options start with --; see t2i {args.command} --help")

@@ -44,7 +44,7 @@ def run(args) -> None:
         tokenizer = text.with_unused(files.read_json(pieces), config.model.text_vocab_size)
     partial = runs.make_folder(out.with_name(out.name + ".partial"))
     try:
-        encoder_decoder.save(partial, converted.whole_model(config), params, tokenizer)
+        encoder_decoder.save(partial, config.model, params, tokenizer)
         partial.rename(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

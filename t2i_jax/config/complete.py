@@ -3,7 +3,6 @@
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
 from typing import Any, get_origin
@@ -12,7 +11,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from t2i_jax import runs, sampling
-from t2i_jax.errors import UserError
+from t2i_jax.errors import UserError, near_miss
 from t2i_jax.loop.optimizer import Optim
 
 LOSS_ARGUMENTS = ("step", "rngs", "train")  # what every loss is called with; its other keywords are `config.loss`
@@ -65,7 +64,7 @@ def model_fields(config: ConfigDict) -> dict[str, Any]:
         else:
             own = fields_of(part).items()
             # What has no default, and the type, the model itself hands to its parts.
-            fields[name] = {key: value for key, value in own if key != "dtype" and not _is_required(value)}
+            fields[name] = {key: value for key, value in own if key != "dtype" and not isinstance(value, Required)}
     return fields
 
 
@@ -90,10 +89,6 @@ class Required:
     """Stands for the default of a field that has none."""
 
     type: type
-
-
-def _is_required(default) -> bool:
-    return isinstance(default, Required)
 
 
 def _options(make: type | partial) -> dict[str, float]:
@@ -121,20 +116,17 @@ def _loss_fields(config: ConfigDict) -> dict[str, Any]:
 def _add(config: ConfigDict, fields: Mapping[str, Any], path: str) -> None:
     for name in config:
         if name not in fields:
-            near = get_close_matches(name, fields, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(fields) or 'none'}"
+            hint = near_miss(name, fields) or f"it has {', '.join(fields) or 'none'}"
             raise UserError(f"{path} has no field {name!r}; {hint}")
     for name, default in fields.items():
-        if isinstance(default, dict) and not default:  # keys of the user's own
+        if isinstance(default, dict):
             if name not in config:
                 config[name] = {}
-        elif isinstance(default, dict):
-            if name not in config:
-                config[name] = {}
-            _add(config[name], default, f"{path}.{name}")
+            if default:  # else its keys are the user's own
+                _add(config[name], default, f"{path}.{name}")
         elif name in config:
             continue
-        elif not _is_required(default):
+        elif not isinstance(default, Required):
             config[name] = default
         elif default.type is object:
             raise UserError(f"{path} lacks {name!r}, which has no default; set it in the config file")

@@ -5,14 +5,13 @@ import importlib
 import re
 import sys
 from contextlib import contextmanager
-from difflib import get_close_matches
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
 from ml_collections import ConfigDict
 
-from t2i_jax.errors import UserError
+from t2i_jax.errors import UserError, near_miss
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -69,9 +68,10 @@ def find_config(name: str) -> tuple[Path, str]:
     else:
         names = list(dict.fromkeys(known.partition(":")[0] for known in known_configs()))
         if first not in names:
-            near = "".join(f" did you mean {match!r}?" for match in get_close_matches(first, names, 1))
+            near = near_miss(first, names)
             raise UserError(
-                f"there is no config {first!r};{near} choose one of {', '.join(names)}, or name a file, PATH.py"
+                f"there is no config {first!r}; {near}{' ' * bool(near)}choose one of {', '.join(names)}, or name a"
+                " file, PATH.py"
             )
         path = packaged_folder() / f"{first}.py"
     variants = variants_of(path)

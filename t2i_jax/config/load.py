@@ -9,7 +9,7 @@ from ml_collections import ConfigDict, config_flags
 from t2i_jax.config.complete import complete
 from t2i_jax.config.find import read_config
 from t2i_jax.config.sizes import fill_sizes
-from t2i_jax.errors import UserError
+from t2i_jax.errors import UserError, one_line
 
 
 def load_config(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
@@ -32,7 +32,7 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
     except (KeyError, AttributeError) as error:  # a field that the config does not have
         raise UserError(_name_near_miss(str(error))) from None
     except (flags.Error, TypeError, ValueError) as error:
-        raise UserError(" ".join(str(error).split())) from None
+        raise UserError(one_line(error)) from None
     if rest:
         raise UserError(f"{rest[0]!r} is no flag; options start with --, as in --config.steps=100")
     return fill_sizes(values.config, typed=values["config"].override_values)

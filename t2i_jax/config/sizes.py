@@ -129,9 +129,8 @@ def _released_sizes(part: str, cls: type, source: str, model: ConfigDict, field:
 
 def _config_beside(source: str) -> Path | None:
     """config.json of released weights, in their folder, beside their file or in the hub's cache; None elsewhere."""
-    path = Path(source)
-    if path.exists():
-        return hub.find(path if path.is_dir() else path.parent, ("config.json",))
+    if Path(source).exists():
+        return hub.find_beside(source, ("config.json",))
     import huggingface_hub  # a third of a second
     from huggingface_hub.errors import HFValidationError
 

@@ -88,7 +88,7 @@ def load(name_or_folder: str | Path) -> tuple[dict, dict]:
       UserError: a file cannot be had or read, or holds another architecture or other sizes than its config says.
     """
     path = weights.find(name_or_folder)
-    content = weights.read_config(name_or_folder, path)
+    content = weights.read_config(name_or_folder)
     fields = fields_of(content, f"config.json of {name_or_folder}")
     return fields, convert(weights.read(path), fields, str(path))
 
@@ -113,9 +113,8 @@ def fields_of(content: Mapping, origin: str) -> dict:
         )
     if text["end_id"] == OLD_END:
         text["end_id"] = None
-    features = content.get("projection_dim", 512)
-    _check_whole(features, "projection_dim", origin)
-    return {"features": features, "vision": vision, "text": text}
+    features = tables.read_sizes({"projection_dim": 512, **content}, {"features": "projection_dim"}, {}, origin)
+    return {**features, "vision": vision, "text": text}
 
 
 def _tower(content, part, names, defaults, origin):
@@ -124,18 +123,11 @@ def _tower(content, part, names, defaults, origin):
         raise UserError(f"{origin} has no {part}, which describes a tower; fetch it again")
     stated, origin = {**defaults, **stated}, f"{part} in {origin}"
     sizes = tables.read_sizes(stated, names, FIXED, origin)
-    for ours, theirs in names.items():
-        _check_whole(sizes[ours], theirs, origin)
     if sizes["width"] % sizes["heads"]:
         raise UserError(
             f"{origin} has width {sizes['width']}, which its {sizes['heads']} heads do not divide; fetch it again"
         )
     return {**sizes, "activation": stated["hidden_act"]}
-
-
-def _check_whole(value, name, origin):
-    if type(value) is not int or value < 1:
-        raise UserError(f"{origin} has {name} {value!r}, which is no whole number from 1 up; name others")
 
 
 def convert(tensors: Mapping[str, np.ndarray], fields: Mapping, origin: str) -> dict:

@@ -42,11 +42,11 @@ def load(folder: str | Path) -> tuple[ConfigDict, dict]:
         pictures do not begin with its last id.
     """
     path = weights.find(folder)
-    origin, content = str(path), weights.read_config(folder, path)
+    origin, content = str(path), weights.read_config(folder)
     config = config_of(content, f"config.json of {folder}")
     check_start(content, f"config.json of {folder}", config.model.codebook_size)
     try:
-        generation = weights.find_beside(folder, path, "generation_config.json")
+        generation = hub.find_beside(folder, ("generation_config.json",))
     except UserError:  # not every checkpoint has one
         generation = None
     if generation:

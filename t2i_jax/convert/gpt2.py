@@ -114,7 +114,7 @@ def load(name_or_folder: str | Path, sizes: Mapping, field: str) -> dict:
     except (KeyError, IndexError, TypeError):
         some = ", ".join(sorted(tensors)[:2]) or "none at all"
         raise UserError(f"{origin} holds no GPT-2 (its tensors: {some}, ...); name the weights of one") from None
-    config = weights.read_config(name_or_folder, path)
+    config = weights.read_config(name_or_folder)
     found["heads"] = read_sizes(config, f"config.json of {name_or_folder}")["heads"]
     tables.check_sizes(found, sizes, origin, "GPT-2", field)
 

@@ -7,7 +7,7 @@ import ml_dtypes  # noqa: F401, by which numpy, and safetensors with it, knows b
 import numpy as np
 import safetensors
 
-from t2i_jax.errors import UserError
+from t2i_jax.errors import UserError, one_line
 
 TIMEOUT = 10  # seconds the hub may take to answer
 
@@ -57,11 +57,17 @@ def find(name_or_folder: str | Path, filenames: Sequence[str] = ("model.safetens
             problem = problem or error
             if not isinstance(error, EntryNotFoundError):
                 break
-    reason = f"{type(problem).__name__}: {' '.join(str(problem).split())[:160]}"
+    reason = f"{type(problem).__name__}: {one_line(problem)}"
     raise UserError(
         f"{name} is no folder here, and its {filenames[0]} could not be fetched ({reason}); download {urls[0]}"
         " where there is a network, put it into a folder, and name that folder instead"
     )
+
+
+def find_beside(name_or_folder: str | Path, filenames: Sequence[str]) -> Path:
+    """As `find`, of a file that lies beside weights where these are named by their own file."""
+    path = Path(name_or_folder)
+    return find(path.parent if path.is_file() else name_or_folder, filenames)
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:

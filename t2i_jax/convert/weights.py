@@ -7,7 +7,7 @@ import msgpack
 import numpy as np
 
 from t2i_jax.convert import hub, pickles
-from t2i_jax.errors import UserError
+from t2i_jax.errors import UserError, one_line
 
 FILES = (
     "model.safetensors",
@@ -48,27 +48,13 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     return readers[suffix](path)
 
 
-def find_beside(name_or_folder: str | Path, weights: Path, filename: str) -> Path:
-    """Where the file lies that belongs to weights.
-
-    Args:
-      name_or_folder: what the weights were found by.
-      weights: their file.
-      filename: such as "config.json".
-
-    Raises:
-      UserError: there is none to be had.
-    """
-    return hub.find(weights.parent if Path(name_or_folder).exists() else name_or_folder, (filename,))
-
-
-def read_config(name_or_folder: str | Path, weights: Path) -> dict:
-    """The `config.json` that belongs to weights: it alone has the number of heads. See `find_beside`.
+def read_config(name_or_folder: str | Path) -> dict:
+    """The `config.json` that belongs to weights: it alone has the number of heads.
 
     Raises:
       UserError: there is none to be had, or it is no JSON object.
     """
-    return read_object(find_beside(name_or_folder, weights, "config.json"))
+    return read_object(hub.find_beside(name_or_folder, ("config.json",)))
 
 
 def read_object(path: Path) -> dict:
@@ -99,7 +85,7 @@ def read_msgpack(path: str | Path) -> dict[str, np.ndarray]:
         tree = msgpack.unpackb(Path(path).read_bytes(), ext_hook=_array)
         tensors = dict(_named(tree["params"] if set(tree) == {"params"} else tree))
     except Exception as error:  # msgpack and numpy raise anything on bytes that are not Flax's
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        reason = f"{type(error).__name__}: {one_line(error)}"
         raise UserError(
             f"{path} is damaged, cut short or no file of Flax weights ({reason}); fetch it again"
         ) from None

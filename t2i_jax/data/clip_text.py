@@ -8,7 +8,7 @@ from jaxtyping import Bool, Int
 from tokenizers import Tokenizer
 
 from t2i_jax.data.text import TextTokenizer
-from t2i_jax.errors import UserError
+from t2i_jax.errors import UserError, one_line
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 
@@ -31,8 +31,7 @@ class TextReader(TextTokenizer):
         try:
             tokenizer = Tokenizer.from_str(Path(path).read_text("utf-8"))
         except Exception as error:  # the library raises bare Exception
-            reason = " ".join(str(error).split())[:160]
-            raise UserError(f"vocabulary {path} cannot be read ({reason}); fetch it again") from None
+            raise UserError(f"vocabulary {path} cannot be read ({one_line(error)}); fetch it again") from None
         start, end = map(tokenizer.token_to_id, (START, END))
         tokenizer.no_padding()
         if None in (start, end) or tokenizer.encode("").ids != [start, end]:

@@ -22,7 +22,7 @@ import grain
 
 from t2i_jax import files
 from t2i_jax.data import skipped
-from t2i_jax.errors import UserError
+from t2i_jax.errors import UserError, one_line
 
 
 def open_builder(
@@ -43,25 +43,25 @@ def open_builder(
     Raises:
       UserError: no such variant or split, a corrupt set, or one that cannot be prepared here.
     """
-    check_variant(builder_cls.name, variant, builder_cls.builder_configs)
-    variant = variant or next(iter(builder_cls.builder_configs), "")
-    name = f"{builder_cls.name}/{variant}" if variant else builder_cls.name
+    name = full_name(builder_cls.name, variant, builder_cls.builder_configs)
 
     def build():
+        _, _, variant = name.partition("/")
         options = {"config": variant} if variant else {}
         return builder_cls(data_dir=absolute(data_dir), file_format="array_record", **options)
 
     return open_split(name, Path(data_dir, name), build, data_dir, split, corrupt)[:2]
 
 
-def check_variant(name: str, variant: str, variants: Iterable[str]) -> None:
-    """Whether a data set has a variant, or the first of its variants ("") is meant.
+def full_name(name: str, variant: str, variants: Iterable[str]) -> str:
+    """`name/variant`, the first of the variants for ""; `name` alone where there are none.
 
     Raises:
-      UserError: it has others.
+      UserError: there is no such variant.
     """
     if variant and variant not in variants:
         raise UserError(f"{name} has no configuration {variant!r}; it has {', '.join(variants) or 'none'}")
+    return "/".join(filter(None, [name, variant or next(iter(variants), "")]))
 
 
 def absolute(data_dir: str) -> str:
@@ -151,8 +151,7 @@ def _prepare(name: str, data_dir: str, folder: Path, build: Callable, way_out: s
         except UserError:
             raise
         except Exception as error:  # what a corrupt file of the set makes of it has many names
-            line = " ".join(str(error).split())[:300]
-            raise UserError(f"data set {name} in {folder} cannot be opened: {line}; {way_out}") from None
+            raise UserError(f"data set {name} in {folder} cannot be opened: {one_line(error)}; {way_out}") from None
         if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
             raise UserError(
                 f"data set {name} in {folder} is prepared as {builder.info.file_format.value}; prepare it as"
@@ -214,5 +213,5 @@ def _read_all(builder, way_out: str) -> None:
             for number in range(len(source)):
                 source[number]
         except Exception as error:  # as in `open_builder`
-            line = " ".join(str(error).split())[:300]
-            raise UserError(f"split {split} in {builder.data_dir} is corrupt ({line}); {way_out}") from None
+            reason = one_line(error)
+            raise UserError(f"split {split} in {builder.data_dir} is corrupt ({reason}); {way_out}") from None

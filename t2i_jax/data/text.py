@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from t2i_jax import files
-from t2i_jax.errors import UserError
+from t2i_jax.errors import UserError, one_line
 
 LOOKED_AT = 10_000  # captions: half a second
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
@@ -63,8 +63,7 @@ def read_vocabulary(path: str | Path, size: int) -> Tokenizer:
         else:
             tokenizer = _of_lines(path.read_text("utf-8").removesuffix("\n").split("\n"))
     except Exception as error:  # the library raises bare Exception
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(f"vocabulary {path} cannot be read ({reason}); name BERT's vocab.txt") from None
+        raise UserError(f"vocabulary {path} cannot be read ({one_line(error)}); name BERT's vocab.txt") from None
     found = tokenizer.get_vocab_size()
     if found != size:
         raise UserError(

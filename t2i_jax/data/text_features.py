@@ -96,12 +96,7 @@ def stale(folder: str | Path, *, encoder: str, captions: str) -> str:
         manifest = files.verify_manifest(folder, once=True)
     except files.CorruptError as error:
         return f"corrupt: {error}"
-    changes = [
-        f"{what} {str(manifest.get(what))[:12]}, now it is {now[:12]}"
-        for what, now in (("encoder", encoder), ("captions", captions))
-        if manifest.get(what) != now
-    ]
-    return f"made of {' and '.join(changes)}" if changes else ""
+    return files.stamped_otherwise(manifest, {"encoder": encoder, "captions": captions})
 
 
 class TextFeatures:

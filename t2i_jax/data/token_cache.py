@@ -76,12 +76,7 @@ def stale(folder: str | Path, *, tokenizer: str, data: str) -> str:
     if not folder.is_dir():
         return MISSING
     manifest = _manifest(folder, lambda: files.read_json(folder / files.MANIFEST))
-    changes = [
-        f"{what} {str(manifest.get(key))[:12]}, now it is {now[:12]}"
-        for key, what, now in (("tokenizer", "tokenizer", tokenizer), ("data", "data", data))
-        if manifest.get(key) != now
-    ]
-    return f"made of {' and '.join(changes)}" if changes else ""
+    return files.stamped_otherwise(manifest, {"tokenizer": tokenizer, "data": data})
 
 
 def _manifest(folder: Path, read) -> dict:

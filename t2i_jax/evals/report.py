@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 
-from t2i_jax import files, runs
+from t2i_jax import runs
 from t2i_jax.errors import UserError
 from t2i_jax.evals import judges
 
@@ -55,25 +55,14 @@ def evaluate_run(translator, run: str | Path, *, seed: int = 0, candidates: int 
 
 
 def read_scores(folder: Path, names: Sequence[str]) -> dict:
-    """The validation scores that training left in a run folder; empty where it has not come to any.
-
-    Args:
-      folder: of the run.
-      names: what must be among them.
+    """See `runs.read_scores`.
 
     Raises:
-      UserError: they are corrupt, or others.
+      UserError: they are corrupt, or lack one of `names`.
     """
-    path = folder / runs.SCORES
-    if not path.exists():
-        return {}
-    try:
-        scores = files.read_json(path)
-    except files.CorruptError as error:
-        raise UserError(f"{error}; delete it to evaluate without it") from None
-    missing = [name for name in names if name not in scores]
-    if missing:
-        raise UserError(f"{path} has no {missing[0]}; delete it to evaluate without it")
+    scores = runs.read_scores(folder)
+    if missing := [name for name in names if scores and name not in scores]:
+        raise UserError(f"{folder / runs.SCORES} has no {missing[0]}; delete it to go on without it")
     return scores
 
 

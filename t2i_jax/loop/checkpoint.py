@@ -23,7 +23,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from t2i_jax import files, runs
-from t2i_jax.errors import UserError
+from t2i_jax.errors import UserError, one_line
 from t2i_jax.loop import arrays, hosts
 from t2i_jax.loop.state import State
 
@@ -131,7 +131,7 @@ class Checkpoints:
             stands = "there is none before it" if last is None else f"that of step {last} stands"
             room = "make room, and " if os.strerror(errno.ENOSPC) in str(error) else ""
             raise UserError(
-                f"the checkpoint of step {step} cannot be saved in {self._folder}: {_first_line(error)}; {stands};"
+                f"the checkpoint of step {step} cannot be saved in {self._folder}: {one_line(error)}; {stands};"
                 f" {room}the same command continues"
             ) from None
         with hosts.agreed():
@@ -189,7 +189,7 @@ class Checkpoints:
                 if sealed != step:
                     raise files.CorruptError(f"{folder} holds step {sealed}")
             except files.CorruptError as error:
-                print(f"warning: checkpoint {step} is not used: {_first_line(error)}", file=sys.stderr)
+                print(f"warning: checkpoint {step} is not used: {one_line(error)}", file=sys.stderr)
                 self._corrupt.add(step)
             else:
                 if self._corrupt:
@@ -225,7 +225,7 @@ def _explained(folder: Path) -> Iterator[None]:
         raise
     except Exception as error:  # memory, disks and networks reach us through Orbax and XLA under many names
         raise UserError(
-            f"{folder} cannot be read just now ({_first_line(error)}); nothing was deleted: free memory or mend the"
+            f"{folder} cannot be read just now ({one_line(error)}); nothing was deleted: free memory or mend the"
             " disk, and the same command continues"
         ) from error
 
@@ -248,7 +248,3 @@ def _read_position(folder: Path) -> dict:
             f"{folder} was saved by {count} host(s), and now there are {jax.process_count()}; use {count}"
         )
     return json.loads(path.read_text())
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

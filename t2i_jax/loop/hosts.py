@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from t2i_jax.errors import UserError
+from t2i_jax.errors import UserError, one_line
 
 
 def start() -> None:
@@ -25,8 +25,7 @@ def start() -> None:
         jax.distributed.initialize(**{name: int(value) for name, value in given.items() if value})
     except (ValueError, RuntimeError) as error:
         raise UserError(
-            f"--multihost: {' '.join(str(error).split())}; set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and"
-            " JAX_PROCESS_ID"
+            f"--multihost: {one_line(error)}; set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
         ) from None
 
 

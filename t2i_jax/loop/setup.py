@@ -66,9 +66,7 @@ class Setup:
     def _create(self, key) -> State:
         batch = {name: jnp.zeros(x.shape, x.dtype) for name, x in self.task.batch_spec(1).items()}
         variables = dict(self.task.init(key, batch))
-        return self._state_of(variables.pop("params"), variables)
-
-    def _state_of(self, params, variables) -> State:
+        params = variables.pop("params")
         return State.create(params, variables, self.phases, self.optimizers, self.config.ema)
 
     def init(self) -> State:

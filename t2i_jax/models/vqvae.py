@@ -104,7 +104,7 @@ class Model(nn.Module):
         Args:
           images: pixels in [0, 1].
           train: move the codebook's EMA statistics and batch statistics (their collections must be mutable); Gumbel
-            noise comes from the random stream "dropout".
+            noise comes from the random stream "noise".
 
         Returns:
           Reconstructions (not clipped), the quantizer's loss, and ids in [0, K), row by row.

@@ -13,7 +13,7 @@ class GumbelQuantizer(nn.Module):
     """One of K codes by Gumbel-softmax over logits of the features (Jang et al. 2017, eq. 2 and section 2.2).
 
     Straight-through: the forward pass picks one code, the backward pass is that of the soft weights. Draws from
-    the random stream "dropout" while training; otherwise it is the likeliest code.
+    the random stream "noise" while training; otherwise it is the likeliest code.
 
     Attributes:
       codebook_size: K.

@@ -34,9 +34,8 @@ class Clip:
           UserError: a file cannot be had or read, or does not fit the others.
         """
         fields, params = clip.load(name_or_folder)
-        beside = Path(name_or_folder).parent if Path(name_or_folder).is_file() else name_or_folder
         text, side = fields["text"], fields["vision"]["image_size"]
-        vocabulary = hub.find(beside, ("tokenizer.json",))
+        vocabulary = hub.find_beside(name_or_folder, ("tokenizer.json",))
         self._reader = TextReader(vocabulary, text["vocab_size"], text["positions"], text["end_id"])
         self._params, model = jax.tree.map(jnp.asarray, params), Model(**FrozenConfigDict(fields))
 

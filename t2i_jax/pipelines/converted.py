@@ -11,10 +11,6 @@ from ml_collections import ConfigDict
 
 from t2i_jax import models, runs
 from t2i_jax.errors import UserError
-from t2i_jax.models.bert import Bert
-from t2i_jax.models.gpt2 import GPT2
-
-SHARED = ("width", "layers", "heads", "mlp_width", "dropout")  # fields of encoder and decoder of a translator
 
 
 def shapes_of(config: dict, *inputs: np.ndarray) -> dict[str, tuple[int, ...]]:
@@ -33,18 +29,6 @@ def shapes_of(config: dict, *inputs: np.ndarray) -> dict[str, tuple[int, ...]]:
     except ValueError as error:  # models say so where their fields do not fit each other
         raise UserError(f"the sizes of the files do not fit a {config['model_name']}: {error}") from None
     return {name: leaf.shape for name, leaf in flatten_dict(params, sep="/").items()}
-
-
-def whole_model(config) -> ConfigDict:
-    """`config.model` of a translator with every size of its encoder and decoder, defaults too."""
-    model = models.build(config)
-    bert = Bert(vocab_size=model.text_vocab_size, **model.encoder)
-    gpt2 = GPT2(vocab_size=model.codebook_size + 1, **model.decoder)
-    parts = {
-        "encoder": {name: getattr(bert, name) for name in (*SHARED, "max_positions")},
-        "decoder": {name: getattr(gpt2, name) for name in (*SHARED, "positions")},
-    }
-    return ConfigDict({**config.model, **parts})
 
 
 def write_run(

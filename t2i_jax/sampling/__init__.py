@@ -45,11 +45,6 @@ def make(config) -> Settings:
     return sampler(**fields)
 
 
-def complete(config) -> dict:
-    """`config.sampling` with every setting, those left to their defaults too."""
-    return {"name": config["name"], **dataclasses.asdict(make(config))}
-
-
 def settings() -> dict[str, dataclasses.Field]:
     """The settings of all samplers, by name; those that share a name share a flag."""
     return {field.name: field for name in names() for field in dataclasses.fields(kind(name))}

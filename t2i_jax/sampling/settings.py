@@ -1,11 +1,10 @@
 """Fields of samplers: default, range and help of a setting in one place. No jax: `t2i --help` reads them."""
 
 import dataclasses
-import difflib
 import math
 from numbers import Integral, Real
 
-from t2i_jax.errors import UserError
+from t2i_jax.errors import UserError, near_miss
 
 
 def setting(
@@ -95,6 +94,5 @@ def check_names(sampler: type[Settings], names) -> None:
     known = [field.name for field in dataclasses.fields(sampler)]
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
+            hint = near_miss(name, known) or f"it has {', '.join(known)}"
             raise UserError(f"the sampler has no setting {name!r}; {hint}")

@@ -1,6 +1,5 @@
 """Objectives, one file each: it exports `Task`, and its name is what `config.task` says."""
 
-import inspect
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
@@ -131,21 +130,8 @@ class Task:
         raise NotImplementedError
 
     def loss(self, loss_fn: Callable) -> Callable:
-        """`loss_fn(model, ...)` with this model and the settings of `config.loss`.
-
-        Raises:
-          UserError: a setting that the loss does not have, or one that it lacks.
-        """
-        settings = dict(self.config.loss)
-        parameters = inspect.signature(loss_fn).parameters
-        given = {"params", "variables", "batch", "model", "step", "rngs", "train"}
-        known = [name for name in parameters if name not in given]
-        if unknown := sorted(settings.keys() - set(known)):
-            raise UserError(f"config.loss has no field {unknown[0]!r}; it has {', '.join(known) or 'none'}")
-        for name in known:
-            if name not in settings and parameters[name].default is inspect.Parameter.empty:
-                raise UserError(f"config.loss.{name} is missing; set it in the config's file")
-        return partial(loss_fn, self.model, **settings)
+        """`loss_fn(model, ...)` with this model and the settings of `config.loss`."""
+        return partial(loss_fn, self.model, **self.config.loss)
 
 
 def find(name: str) -> type[Task]:

@@ -10,7 +10,6 @@ from t2i_jax.convert import bert, gpt2, hub
 from t2i_jax.data import text
 from t2i_jax.errors import UserError
 from t2i_jax.models.translator import Model
-from t2i_jax.pipelines.converted import whole_model
 
 VOCABULARY = ("tokenizer.json", "vocab.txt")
 
@@ -31,7 +30,7 @@ def load_weights(config) -> tuple[dict, Path | None]:
     """
     if not (config.encoder_weights or config.decoder_weights):
         return {}, None
-    loaded, vocabulary, model = {}, None, whole_model(config)
+    loaded, vocabulary, model = {}, None, config.model
     sizes = {
         "encoder": {**model.encoder, "vocab_size": model.text_vocab_size},
         "decoder": dict(model.decoder),
@@ -43,8 +42,7 @@ def load_weights(config) -> tuple[dict, Path | None]:
         try:
             loaded[name] = module.load(source, sizes[half], f"config.model.{half}")
             if half == "encoder":
-                beside = Path(source).parent if Path(source).is_file() else source
-                vocabulary = hub.find(beside, VOCABULARY)
+                vocabulary = hub.find_beside(source, VOCABULARY)
                 text.read_vocabulary(vocabulary, model.text_vocab_size)
         except UserError as error:
             raise UserError(f"{error}; or train from scratch: config.{half}_weights=''") from None

@@ -27,7 +27,7 @@ from pathlib import Path
 import grain
 from ml_collections import ConfigDict
 
-from t2i_jax.errors import UserError
+from t2i_jax.errors import UserError, one_line
 
 
 def open_split(data: Mapping | ConfigDict, split: str) -> tuple[grain.MapDataset, str]:
@@ -82,5 +82,5 @@ def _load(path: Path) -> Callable:
         spec.loader.exec_module(module)
         return module.open
     except Exception as error:  # whatever is wrong in it
-        line = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        line = f"{type(error).__name__}: {one_line(error)}"
         raise UserError(f"config.data.source {path} cannot be loaded ({line}); it has a function `open`") from error

@@ -31,7 +31,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from t2i_jax.data import images, prepared, skipped
-from t2i_jax.errors import UserError
+from t2i_jax.errors import UserError, one_line
 
 SHARD_SIZE = 1024  # pictures a shard, 200 MB before compression
 SITE = "http://images.cocodataset.org"
@@ -144,10 +144,9 @@ def _find(dl_manager, manual: Path) -> dict:
         urllib.request.urlopen(urllib.request.Request(SITE, method="HEAD"), timeout=30).close()
         fetched = dl_manager.download(missing)
     except Exception as error:  # of urllib, requests, TFDS
-        line = " ".join(str(error).split())[:200]
         raise UserError(
-            f"COCO lacks {', '.join(missing)}, and fetching failed ({line}); put {', '.join(missing.values())},"
-            f" zipped or unpacked, into {manual}"
+            f"COCO lacks {', '.join(missing)}, and fetching failed ({one_line(error)}); put"
+            f" {', '.join(missing.values())}, zipped or unpacked, into {manual}"
         ) from None
     return roots | {part: _open_zip(Path(path)) for part, path in fetched.items()}
 

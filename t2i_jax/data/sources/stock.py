@@ -29,10 +29,8 @@ def open(
             f"data set {name!r} is unknown to TFDS, and t2i_jax/data/sources has no such file;"
             " name a file of your own in config.data.source"
         ) from None
-    prepared.check_variant(name, variant, variants)
-    variant = variant or next(iter(variants), "")
-    full_name = f"{name}/{variant}" if variant else name
-    folder = Path(data_dir, name, variant)
+    full_name = prepared.full_name(name, variant, variants)
+    folder = Path(data_dir, full_name)
 
     def build():
         existing = sorted(folder.glob("*/dataset_info.json"))
