@@ -5,12 +5,10 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from tqdm import tqdm
 
-from t2i_jax import files
+from t2i_jax import files, hosts
 from t2i_jax.data import sources, token_cache
 from t2i_jax.data.token_cache import Tokens
 from t2i_jax.errors import UserError
@@ -59,10 +57,8 @@ def encode(config, tokenizer, run: str | Path) -> Encoded:
             f"config.data.data_dir {data.data_dir} does not exist, so nothing says what the tokens in {folder} were"
             " made of; name the folder of the data, or make it to prepare the data again"
         )
-    first = jax.process_index() == 0
-    encoded = _open(config, tokenizer, Path(run), folder) if first else None
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("tokens are encoded")
+    with hosts.agreed():
+        encoded = _open(config, tokenizer, Path(run), folder) if hosts.is_first() else None
     return encoded or _open(config, tokenizer, Path(run), folder)
 
 

@@ -26,7 +26,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from t2i_jax import files
+from t2i_jax import files, hosts
 from t2i_jax.errors import UserError
 
 CONFIG, WEIGHTS, SCORES = "config.json", "model.safetensors", "scores.json"
@@ -53,7 +53,7 @@ def make_folder(folder: str | Path) -> Path:
 
 def write_config(folder: Path, config: ConfigDict) -> None:
     """Keep the config that the run is trained with from here on."""
-    if jax.process_index() == 0:
+    if hosts.is_first():
         files.write_json(folder / CONFIG, json.loads(config.to_json()))
 
 
@@ -146,7 +146,7 @@ def write_weights(folder: str | Path, params, variables, step: int) -> None:
     """
     if jax.process_count() > 1:  # shards of other hosts
         params, variables = multihost_utils.process_allgather((params, variables), tiled=True)
-    if jax.process_index() > 0:
+    if not hosts.is_first():
         return
     tensors = _tensors(params, variables)
     # One entry: safetensors writes several in a random order, and equal weights should be equal files.
@@ -163,7 +163,7 @@ def write_weights(folder: str | Path, params, variables, step: int) -> None:
 
 def write_scores(folder: str | Path, scores: dict) -> None:
     """Write the validation scores, from the first host."""
-    if jax.process_index() == 0:
+    if hosts.is_first():
         files.write_json(Path(folder) / SCORES, scores)
 
 

@@ -246,7 +246,9 @@ def test_a_part_that_is_frozen_has_to_be_there_in_every_phase(data_dir, tmp_path
     task, _ = prepared(data_dir, tmp_path)
     for multiplier in (0.0, 0.5):
         task.config.discriminator_optim.lr_multipliers = {"judge": multiplier}
-        with pytest.raises(UserError, match=r"^config.optim.lr_multipliers.judge names no part of this [^\n]*$"):
+        with pytest.raises(
+            UserError, match=r"^lr_multipliers.judge of phase discriminator names no part of this [^\n]*$"
+        ):
             parallel.make(task)
 
 

@@ -91,9 +91,10 @@ def test_one_phase_may_be_frozen_but_not_all(monkeypatch):
     assert float(metrics["train/loss"]) == pytest.approx(5.5)
 
 
-def test_a_multiplier_of_0_for_what_is_not_there(monkeypatch):
+@pytest.mark.parametrize("multiplier", [0.0, 0.5])
+def test_a_multiplier_for_what_is_not_there(multiplier, monkeypatch):
     with pytest.raises(UserError, match=r"^config.optim.lr_multipliers.bert names no part of this model: weight$"):
-        toys.build(monkeypatch, toys.config(optim={"lr_multipliers": {"bert": 0.0}}), toys.line, params=ZERO)
+        toys.build(monkeypatch, toys.config(optim={"lr_multipliers": {"bert": multiplier}}), toys.line, params=ZERO)
 
 
 def test_average_of_params_by_hand(monkeypatch):

@@ -10,6 +10,11 @@ from flax.core import FrozenDict
 from t2i_jax.models.translator import Model
 
 
+def assert_close(tolerance, expected, found):
+    """Within a part of an array's largest value; that of key biases is 0 but for rounding."""
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * float(jnp.abs(expected).max()) + 1e-7)
+
+
 def test_remat_and_unrolling_change_neither_parameters_nor_gradients():
     """Without dropout, whose masks it does change."""
     fields = {"width": 12, "layers": 3, "heads": 2, "mlp_width": 16, "dropout": 0.0}
@@ -30,8 +35,10 @@ def test_remat_and_unrolling_change_neither_parameters_nor_gradients():
 
         grad = jax.jit(jax.grad(loss)).trace(params)
         found.append((params, grad.lower().compile()(params), str(grad.jaxpr)))
-    for params, grads, _ in found[1:]:
+    for number, (params, grads, _) in enumerate(found):
         jax.tree.map(np.testing.assert_array_equal, found[0][0], params)
-        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=5e-6, atol=5e-6), found[0][1], grads)
+        # Rematerialised they are the same sums, rounded as XLA fuses them; written out, it adds in another order.
+        jax.tree.map(functools.partial(assert_close, 1e-6), found[number % 2][1], grads)
+        jax.tree.map(functools.partial(assert_close, 2e-6), found[0][1], grads)
     computed_again = ["remat" in program or "checkpoint" in program for *_, program in found]
     assert computed_again == [remat != "none" for remat, _ in kinds]

@@ -42,7 +42,7 @@ def run(args) -> None:
     from absl import logging
 
     if args.multihost:
-        from t2i_jax.loop import hosts
+        from t2i_jax import hosts
 
         hosts.start()
     from t2i_jax.loop import train  # jax takes seconds to import; a mistyped flag need not wait for it

@@ -60,11 +60,13 @@ def find_config(name: str) -> tuple[Path, str]:
     if first.endswith(".py"):
         path = Path(first)
         first = str(path)
-        known = ", ".join(known_configs(path.parent) or known_configs())
+        problem = None
         if not path.is_file():
-            raise UserError(f"config {first!r} does not exist; choose one of {known}")
-        if not re.search(r"^def get_config\(", path.read_text(encoding="utf-8"), re.MULTILINE):
-            raise UserError(f"{path} is no experiment: it has no get_config; choose one of {known}")
+            problem = f"config {first!r} does not exist"
+        elif not re.search(r"^def get_config\(", path.read_text(encoding="utf-8"), re.MULTILINE):
+            problem = f"{path} is no experiment: it has no get_config"
+        if problem:
+            raise UserError(f"{problem}; choose one of {', '.join(known_configs(path.parent) or known_configs())}")
     else:
         names = list(dict.fromkeys(known.partition(":")[0] for known in known_configs()))
         if first not in names:

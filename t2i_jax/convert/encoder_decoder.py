@@ -15,7 +15,7 @@ import safetensors.numpy
 from ml_collections import ConfigDict
 
 from t2i_jax import files
-from t2i_jax.convert import bert, gpt2, tables, weights
+from t2i_jax.convert import bert, gpt2, hub, tables, weights
 from t2i_jax.errors import UserError
 
 PROJECTION = {

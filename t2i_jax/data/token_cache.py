@@ -114,8 +114,8 @@ class Tokens:
         for first in range(0, self.count, SHARD_SIZE):
             self._source[first]  # opens the file: so it can be read on when another process replaces the folder
 
-    def dataset(self) -> "grain.MapDataset":
-        """Examples `{"ids": int32 [N], "captions": list of str}`."""
+    def dataset(self):
+        """A `grain.MapDataset` of `{"ids": int32 [N], "captions": list of str}`."""
         import grain
 
         return grain.MapDataset.source(self._source).map(_unpack)

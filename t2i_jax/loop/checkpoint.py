@@ -22,9 +22,9 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from t2i_jax import files, runs
+from t2i_jax import files, hosts, runs
 from t2i_jax.errors import UserError, one_line
-from t2i_jax.loop import arrays, hosts
+from t2i_jax.loop import arrays
 from t2i_jax.loop.state import State
 
 

@@ -114,7 +114,6 @@ def is_finished(folder: str | Path, config: ConfigDict) -> bool:
         step = runs.load_weights(folder / runs.WEIGHTS)[2]
         converted = "converted_from" in files.read_json(folder / runs.CONFIG)
         for name in runs.parents(config):
-            files.read_json(folder / runs.TEXT_TOKENIZER)
             copy = runs.parent_folder(folder, name)
             files.read_json(copy / runs.CONFIG)
             runs.load_weights(copy / runs.WEIGHTS)

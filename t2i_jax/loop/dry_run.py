@@ -25,13 +25,16 @@ def measure(config) -> dict:
     Raises:
       UserError: fields of the model that do not fit each other, or a batch that these devices cannot share.
     """
-    setup.check_batch(config)
-    flops = flops_of(setup.Setup(tasks.make(config)).trace(config.batch_size).jaxpr) / jax.device_count()
-    once = config.copy_and_resolve_references()
-    once.unlock()
-    once.accumulate, once.batch_size = 1, config.batch_size // config.accumulate
-    built = setup.Setup(tasks.make(once))
-    memory, state = built.trace(once.batch_size).lower().compile().memory_analysis(), built.shapes
+    built = setup.Setup(tasks.make(config))
+    traced = built.trace(config.batch_size)
+    flops = flops_of(traced.jaxpr) / jax.device_count()
+    if config.accumulate > 1:
+        once = config.copy_and_resolve_references()
+        once.unlock()
+        once.accumulate, once.batch_size = 1, config.batch_size // config.accumulate
+        built = setup.Setup(tasks.make(once))
+        traced = built.trace(once.batch_size)
+    memory, state = traced.lower().compile().memory_analysis(), built.shapes
     # Summed over micro-batches, of one phase at a time.
     gradients = max(_bytes(split(state.params, phase)[0]) for phase in built.phases)
     return {

@@ -14,6 +14,7 @@ from tensorboardX import summary
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import RecordWriter
 
+from t2i_jax import hosts
 from t2i_jax.errors import UserError
 
 
@@ -27,7 +28,7 @@ class Metrics:
 
     def __init__(self, folder: Path, step: int):
         self._events = None
-        if jax.process_index() == 0:
+        if hosts.is_first():
             self._logs, self._pictures = folder / "logs", folder / "pictures"
             for path in (self._logs, self._pictures):
                 path.mkdir(exist_ok=True)

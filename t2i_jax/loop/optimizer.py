@@ -125,7 +125,7 @@ def make_optimizer(optim, steps: int) -> optax.GradientTransformation:
       steps: updates of the run.
 
     Raises:
-      UserError: see `make_schedule`; at `init`, multipliers for a part that the parameters do not have.
+      UserError: see `make_schedule`.
     """
     optim = _settings(optim)
     schedule = make_schedule(optim, steps)
@@ -155,10 +155,6 @@ def make_optimizer(optim, steps: int) -> optax.GradientTransformation:
     def groups_of(params):
         flat = flatten_dict(params)
         found = {path: deepest(multipliers, path) for path in flat}
-        if unknown := sorted(multipliers.keys() - found.values()):
-            raise UserError(
-                f"config.optim.lr_multipliers.{unknown[0]} names no part of this model: {', '.join(params)}"
-            )
         groups = {path: f"{multipliers.get(part, 1.0):g}" for path, part in found.items()}
         if optim.muon:
             kernels = [path for path, x in flat.items() if path[-1] == "kernel" and x.ndim in (2, 3)]

@@ -5,8 +5,8 @@ from functools import cached_property, partial
 import jax
 import numpy as np
 from einops import rearrange
-from jax.experimental import multihost_utils
 
+from t2i_jax import hosts
 from t2i_jax.errors import UserError
 from t2i_jax.loop.setup import Setup
 from t2i_jax.loop.state import State
@@ -19,12 +19,14 @@ class PmapSetup(Setup):
     """As `Setup`, by pmap.
 
     Raises:
-      UserError: as `Setup`, or a mesh that splits the state.
+      UserError: as `Setup`, a mesh that splits the state, or several hosts.
     """
 
     def __init__(self, task: Task):
         if task.config.mesh.fsdp != 1 or task.config.mesh.tensor != 1:
             raise UserError('config.mesh.fsdp and .tensor need config.parallel = "jit"; pmap holds the whole state')
+        if not hosts.alone():
+            raise UserError('config.parallel = "pmap" is for one host; several need "jit"')
         super().__init__(task)
 
     @cached_property
@@ -34,7 +36,7 @@ class PmapSetup(Setup):
 
     def place(self, state: State) -> State:
         """A copy of the state on each local device, along a new leading axis."""
-        count = jax.local_device_count()
+        count = jax.device_count()
         return jax.tree.map(lambda x: np.broadcast_to(x, (count, *np.shape(x))), state)
 
     def gather(self, state: State) -> State:
@@ -42,14 +44,12 @@ class PmapSetup(Setup):
         return jax.tree.map(lambda x: x[0], state)
 
     def step(self, state: State, batch: dict) -> tuple[State, dict]:
-        batch = jax.tree.map(lambda x: rearrange(x, "(d b) ... -> d b ...", d=jax.local_device_count()), batch)
+        batch = jax.tree.map(lambda x: rearrange(x, "(d b) ... -> d b ...", d=jax.device_count()), batch)
         state, metrics = self._step(state, batch)
         return state, {name: value[0] for name, value in metrics.items()}
 
     def between_steps(self, state: State, batch: dict, number: int) -> State:
-        """From the batch of all hosts."""
         whole = self.gather(state)
-        batch = multihost_utils.process_allgather(batch, tiled=True)
         key = stream(self.config.seed, "between_steps", number)
         params, variables = self._between(whole.params, whole.variables, batch, key)
         return self.place(whole.replace(params=params, variables=variables))

@@ -47,21 +47,20 @@ class Setup:
         except (ValueError, TypeError) as error:  # models say so where their fields do not fit each other
             raise UserError(f"config.model: {str(error).splitlines()[0]}") from error
         self._state_sharding = sharding.infer(shapes, self.mesh, self.config.sharding_rules)
-        self._check_frozen(shapes.params)
-        self.shapes = jax.tree.map(
-            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, self._state_sharding
-        )
+        self._check_multipliers(shapes.params)
+        self.shapes = jax.tree.map(lambda x, place: x.update(sharding=place), shapes, self._state_sharding)
 
-    def _check_frozen(self, params) -> None:
+    def _check_multipliers(self, params) -> None:
         if not any(split(params, phase)[0] for phase in self.phases):
             raise UserError("every parameter is frozen; see config.optim.lr_multipliers")
         paths = ["/".join(path) for path in flatten_dict(params)]
-        multipliers = [item for phase in self.phases for item in phase.optim.get("lr_multipliers", {}).items()]
-        for part, multiplier in multipliers:
-            if multiplier == 0 and not any(f"/{part}/" in f"/{path}/" for path in paths):
-                raise UserError(
-                    f"config.optim.lr_multipliers.{part} names no part of this model: {', '.join(params)}"
-                )
+        for phase in self.phases:
+            for part in phase.optim.get("lr_multipliers", {}):
+                if not any(f"/{part}/" in f"/{path}/" for path in paths):
+                    field = f"config.optim.lr_multipliers.{part}"
+                    if len(self.phases) > 1:
+                        field = f"lr_multipliers.{part} of phase {phase.name}"
+                    raise UserError(f"{field} names no part of this model: {', '.join(params)}")
 
     def _create(self, key) -> State:
         batch = {name: jnp.zeros(x.shape, x.dtype) for name, x in self.task.batch_spec(1).items()}
@@ -106,10 +105,7 @@ class Setup:
     def trace(self, size: int) -> jax.stages.Traced:
         """The step for a batch of `size` examples, not run: `.jaxpr`, and `.lower().compile()`."""
         place = sharding.batch(self.mesh)
-        batch = {
-            name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
-            for name, x in self.task.batch_spec(size).items()
-        }
+        batch = jax.tree.map(lambda x: x.update(sharding=place), self.task.batch_spec(size))
         return self._step.trace(self.shapes, batch)
 
     @cached_property
@@ -137,8 +133,11 @@ def check_batch(config) -> None:
     """Whether the devices can share a batch.
 
     Raises:
-      UserError: they cannot evenly.
+      UserError: they cannot evenly, or there is nothing to share.
     """
+    for name in ("batch_size", "accumulate"):
+        if config[name] < 1:
+            raise UserError(f"config.{name} {config[name]} is below 1; give a whole number >= 1")
     devices = jax.device_count() // max(1, int(config.mesh.tensor))
     if config.batch_size % (devices * config.accumulate):
         raise UserError(

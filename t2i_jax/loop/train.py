@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from t2i_jax import files, runs, tasks
+from t2i_jax import files, hosts, runs, tasks
 from t2i_jax.data import pipeline
 from t2i_jax.errors import UserError
 from t2i_jax.loop import continuing, parallel, setup, sharding
@@ -58,7 +58,7 @@ def _parents_first(config, folder: Path) -> Iterator[tuple]:
 
 def _train_run(task: Task, workdir: Path, accept: bool) -> None:
     config, folder = task.config, runs.make_folder(workdir)
-    with files.lock(folder) if jax.process_index() == 0 else nullcontext():
+    with files.lock(folder) if hosts.is_first() else nullcontext():
         changed = continuing.check_config_change(folder, config, accept=accept)
         if continuing.is_finished(folder, config):
             if changed:
@@ -76,8 +76,10 @@ def _train_run(task: Task, workdir: Path, accept: bool) -> None:
         if checkpoints.latest is None:
             continuing.check_new(folder)
         data = task.prepare(folder, parents)
-        for name, (_, run) in built_on.items():
-            runs.copy_parent(Path(run), folder, name)
+        with hosts.agreed():
+            if hosts.is_first():
+                for name, (_, run) in built_on.items():
+                    runs.copy_parent(Path(run), folder, name)
         batches = pipeline.train_stream(
             data.splits["train"],
             data.transform,
@@ -124,7 +126,7 @@ def _loop(task: Task, folder: Path, checkpoints: Checkpoints, batches) -> None:
             """Whether it came to its end; a signal ends it at once, after a save where there was none."""
             scores, grids, complete = {}, {}, built.gather(state)
             try:
-                with stop.at_once():
+                with stop.at_once() if hosts.alone() else nullcontext():  # several hosts work together
                     for evaluator in evaluators.values():
                         own_scores, own_grids = evaluator(complete.eval_params, complete.variables)
                         scores, grids = scores | own_scores, grids | own_grids
@@ -141,9 +143,9 @@ def _loop(task: Task, folder: Path, checkpoints: Checkpoints, batches) -> None:
             return True
 
         def due(number):
-            return number == config.steps or number % config.eval_every == 0
+            return number >= config.steps or number % config.eval_every == 0
 
-        number, going = first, True
+        number, going, asked = first, True, 0
         if first and due(first) and runs.scored_step(folder) != first:  # stopped between save and scores
             going = evaluate(state, first)
         while going and number < config.steps:
@@ -154,7 +156,8 @@ def _loop(task: Task, folder: Path, checkpoints: Checkpoints, batches) -> None:
             state, values = built.step(state, batch)
             metrics.push(number, values)
             bar.update(config.batch_size)
-            last = number == config.steps or bool(stop.requested)
+            asked = hosts.largest(stop.requested) if number % config.log_every == 0 or hosts.alone() else 0
+            last = number == config.steps or asked > 0
             saved = last or number % config.checkpoint_every == 0
             if saved:
                 save(state)
@@ -163,9 +166,9 @@ def _loop(task: Task, folder: Path, checkpoints: Checkpoints, batches) -> None:
             going = not last
             if due(number):
                 going = evaluate(state, number, saved) and going
-    if stop.requested:
+    if asked := asked or stop.requested:
         print(f"stopped: saved step {number} in {folder}; the same command continues", file=sys.stderr)
-        sys.exit(128 + stop.requested)
+        sys.exit(128 + asked)
 
 
 def check_config(config) -> None:
@@ -174,15 +177,7 @@ def check_config(config) -> None:
     Raises:
       UserError: a number out of its range, or a schedule or batch that cannot be.
     """
-    positive = (
-        "steps",
-        "batch_size",
-        "accumulate",
-        "log_every",
-        "eval_every",
-        "checkpoint_every",
-        "keep_checkpoints",
-    )
+    positive = ("steps", "log_every", "eval_every", "checkpoint_every", "keep_checkpoints")
     for name, least in [("seed", 0), ("codebook_reset_every", 0), *((name, 1) for name in positive)]:
         if config[name] < least:
             raise UserError(f"config.{name} {config[name]} is below {least}; give a whole number >= {least}")
@@ -200,5 +195,5 @@ def progress(config, first: int) -> tqdm:
         desc=config.name,
         unit="items",
         unit_scale=True,
-        disable=jax.process_index() > 0,
+        disable=not hosts.is_first(),
     )

@@ -32,22 +32,22 @@ def convolve(x, kernel, *, stride: int = 1, padding: int = 1, dilation: int = 1)
     )
 
 
-class Weights(nn.Module):
-    """Kernel and bias, as a dense layer has them.
+def weights(module: nn.Module, *shape: int) -> tuple[Array, Array]:
+    """Kernel of this shape and bias of its last axis, parameters of a module, in its `dtype`."""
+    kernel = module.param("kernel", nn.initializers.lecun_normal(), shape)
+    bias = module.param("bias", nn.initializers.zeros_init(), shape[-1:])
+    return kernel.astype(module.dtype), bias.astype(module.dtype)
 
-    Attributes:
-      shape: of the kernel; the last axis is that of the outputs.
-      dtype: in which they are handed out.
-    """
+
+class Weights(nn.Module):
+    """Kernel and bias, as a dense layer has them; see `weights`."""
 
     shape: tuple[int, ...]
     dtype: str
 
     @nn.compact
     def __call__(self) -> tuple[Array, Array]:
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), self.shape)
-        bias = self.param("bias", nn.initializers.zeros_init(), self.shape[-1:])
-        return kernel.astype(self.dtype), bias.astype(self.dtype)
+        return weights(self, *self.shape)
 
 
 class Conv(nn.Module):
@@ -85,10 +85,7 @@ class Same(nn.Module):
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W D"]:
         """By patches: a sum of matrix products, one a tap of the kernel; of few channels one product."""
         channels, (h, w), pad = x.shape[-1], x.shape[1:3], self.side // 2
-        shape = (self.side, self.side, channels, self.features)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
-        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
-        x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
+        x, (kernel, bias) = x.astype(self.dtype), weights(self, self.side, self.side, channels, self.features)
         if not by_patches():
             return convolve(x, kernel, padding=pad) + bias
         padded = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
@@ -109,9 +106,7 @@ class Down(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), (4, 4, x.shape[-1], self.width))
-        bias = self.param("bias", nn.initializers.zeros_init(), (self.width,))
-        x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
+        x, (kernel, bias) = x.astype(self.dtype), weights(self, 4, 4, x.shape[-1], self.width)
         if not by_patches():
             return convolve(x, kernel, stride=2) + bias
         x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
@@ -131,9 +126,7 @@ class Up(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
         """By patches: one matrix product to patches, which overlap and are summed."""
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), (4, 4, x.shape[-1], self.width))
-        bias = self.param("bias", nn.initializers.zeros_init(), (self.width,))
-        x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
+        x, (kernel, bias) = x.astype(self.dtype), weights(self, 4, 4, x.shape[-1], self.width)
         if not by_patches():
             return convolve(x, kernel[::-1, ::-1], padding=2, dilation=2) + bias
         patches = x @ rearrange(kernel, "(i p) (j q) c d -> c (i j p q d)", p=2, q=2)

@@ -44,7 +44,7 @@ def loss_fn(model, params, variables, batch, *, step, rngs, train, text_weight):
         {"params": params},
         batch["text_ids"],
         batch["text_mask"],
-        batch["ids"],
+        batch.get("given_ids", batch["ids"]),
         batch["null"],
         train=train,
         rngs=rngs,

@@ -10,10 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
-from jax.experimental import multihost_utils
 from tqdm import tqdm
 
-from t2i_jax import files
+from t2i_jax import files, hosts
 from t2i_jax.data import text_features
 from t2i_jax.data.text import TextTokenizer
 from t2i_jax.data.token_cache import Tokens
@@ -61,17 +60,16 @@ def load(
     encoder, folder = text_encoder(model), folder / FOLDER
     own = jax.tree.map(fetch, params["bert"])
     stamp = {"encoder": digest_of(encoder, own), "captions": captions}
-    if jax.process_index() == 0 and text_features.stale(folder, **stamp):
-        with files.lock(run, wait=True):
-            reason = text_features.stale(folder, **stamp)  # another process may have been faster
-            if reason and reason != text_features.MISSING:
-                print(f"text features in {folder} are {reason}: encoding captions again", file=sys.stderr)
-            if reason:
-                # Of several processes, only the devices of this one take part.
-                encode = _encoding(encoder, own if jax.process_count() > 1 else params["bert"])
-                text_features.write_features(folder, _rows(reader, tokens), encode, **stamp)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("captions are encoded")
+    with hosts.agreed():
+        if hosts.is_first() and text_features.stale(folder, **stamp):
+            with files.lock(run, wait=True):
+                reason = text_features.stale(folder, **stamp)  # another process may have been faster
+                if reason and reason != text_features.MISSING:
+                    print(f"text features in {folder} are {reason}: encoding captions again", file=sys.stderr)
+                if reason:
+                    # Of several processes, only the devices of this one take part.
+                    encode = _encoding(encoder, params["bert"] if hosts.alone() else own)
+                    text_features.write_features(folder, _rows(reader, tokens), encode, **stamp)
     return text_features.TextFeatures(folder)
 
 

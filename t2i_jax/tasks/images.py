@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import ShapeDtypeStruct
 
-from t2i_jax import tasks
+from t2i_jax import runs, tasks
 from t2i_jax.convert import hub, resnet
 from t2i_jax.errors import UserError
 from t2i_jax.models.backbone import has_resnet, is_frozen
@@ -19,7 +19,7 @@ class ImageTask(tasks.Task):
 
     def check(self, folder: Path) -> None:
         """See `Task.check`; a ResNet's released weights must be at hand, and pmap cannot train one."""
-        if not (folder / "checkpoints").exists():
+        if not runs.checkpoint_steps(folder):
             self.find_weights()
         if self.config.parallel == "pmap" and has_resnet(self.config.model) and not is_frozen(self.config.model):
             raise UserError(

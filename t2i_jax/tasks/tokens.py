@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import ShapeDtypeStruct
 
-from t2i_jax import losses, runs, sampling, tasks
+from t2i_jax import hosts, losses, runs, sampling, tasks
 from t2i_jax.pictures import picture_grid
 from t2i_jax.pipelines.batches import BATCH
 from t2i_jax.pipelines.translator import Translator
@@ -32,11 +32,17 @@ class TokenTask(tasks.Task):
         """See `Task.check`; the sampler's settings are in their ranges, and guidance has what it needs."""
         sampling.check_guidance(sampling.make(self.config.sampling), self.config.data.caption_dropout)
 
+    @staticmethod
+    def started(folder: Path) -> bool:
+        """Whether a run goes on, with the text tokenizer that it began with."""
+        return bool(runs.checkpoint_steps(folder)) and (folder / runs.TEXT_TOKENIZER).exists()
+
     def batch_spec(self, size: int) -> dict[str, ShapeDtypeStruct]:
         model, length = self.config.model, self.config.data.text_len
         ids = ShapeDtypeStruct((size, model.num_tokens), jnp.int32)
         return {
             "ids": ids,
+            **({"given_ids": ids} if "code_noise" in self.config.data else {}),
             "text_ids": ShapeDtypeStruct((size, length), jnp.int32),
             "text_mask": ShapeDtypeStruct((size, length), jnp.bool_),
             "null": ShapeDtypeStruct((size,), jnp.bool_),
@@ -57,15 +63,17 @@ class TokenTask(tasks.Task):
         self.tokenizer, path = parents["tokenizer"], folder / runs.TEXT_TOKENIZER
         self.encoded = encode.encode(self.config, self.tokenizer, runs.parents(self.config)["tokenizer"][1])
         captions = self.encoded.splits["train"].captions
-        if not (runs.checkpoint_steps(folder) and path.exists()):
-            size = self.config.model.text_vocab_size
-            if self.vocabulary is None:
-                pieces = text.build_word_pieces(captions(), size)
-            else:
-                pieces = text.read_vocabulary(self.vocabulary, size)
-            text.write_word_pieces(path, pieces)
+        started = self.started(folder)
+        with hosts.agreed():
+            if hosts.is_first() and not started:
+                size = self.config.model.text_vocab_size
+                if self.vocabulary is None:
+                    pieces = text.build_word_pieces(captions(), size)
+                else:
+                    pieces = text.read_vocabulary(self.vocabulary, size)
+                text.write_word_pieces(path, pieces)
         self.reader = text.CaptionReader(path, self.config.data.text_len)
-        if lost := text.describe_losses(self.reader, captions()):
+        if not started and (lost := text.describe_losses(self.reader, captions())):
             print(f"warning: {lost}", file=sys.stderr)
         self.data = Data({split: tokens.dataset() for split, tokens in self.encoded.splits.items()}, self.transform)
         return self.data
@@ -75,16 +83,21 @@ class TokenTask(tasks.Task):
 
         Returns:
           `ids` int32 [N] in [0, K), `text_ids` int32 [S], `text_mask` bool [S], and `null` bool: the caption is
-          dropped, with probability `data.caption_dropout`.
+          dropped, with probability `data.caption_dropout`. Where `data.code_noise` is a field, also `given_ids`:
+          the ids, a fraction `data.code_noise` of them random (taming's pkeep).
         """
+        arrays, ids, data = {"ids": example["ids"]}, example["ids"], self.config.data
+        if "code_noise" in data:
+            random = rng.random(len(ids)) < data.code_noise, rng.integers(0, self.model.codebook_size, len(ids))
+            arrays["given_ids"] = np.where(*random, ids).astype(np.int32)
         captions = example["captions"]  # drawn only where there is a choice
         caption = captions[rng.integers(len(captions)) if len(captions) > 1 else 0]
         text_ids, text_mask, _ = self.reader.encode([caption])
         return {
-            "ids": example["ids"],
+            **arrays,
             "text_ids": text_ids[0],
             "text_mask": text_mask[0],
-            "null": rng.random() < self.config.data.caption_dropout,
+            "null": rng.random() < data.caption_dropout,
         }
 
     def warm_start(self, params: dict, variables: dict, key) -> tuple[dict, dict]:

@@ -28,7 +28,6 @@ class Task(TokenTask):
 
     def batch_spec(self, size: int) -> dict[str, jax.ShapeDtypeStruct]:
         spec = super().batch_spec(size)
-        spec["given_ids"] = spec["ids"]
         if self.encodes_once:
             spec["text_features"] = frozen_text.spec(self.model, size, self.config.data.text_len)
         return spec
@@ -43,14 +42,7 @@ class Task(TokenTask):
                 f"config.{asked[0]} {config[asked[0]]!r} needs a model of BERT and GPT-2; the model"
                 f" {config.model_name} starts at random: switch it off"
             )
-        started = runs.checkpoint_steps(folder) and (folder / runs.TEXT_TOKENIZER).exists()
-        self.released, self.vocabulary = ({}, None) if started else pretrained.load_weights(config)
-
-    def transform(self, example: dict, rng: np.random.Generator) -> dict:
-        """As of all token tasks, and `given_ids`, a fraction `data.code_noise` of them random (taming's pkeep)."""
-        ids, size = example["ids"], self.config.model.codebook_size
-        noisy = np.where(rng.random(len(ids)) < self.config.data.code_noise, rng.integers(0, size, len(ids)), ids)
-        return {**super().transform(example, rng), "given_ids": noisy.astype(np.int32)}
+        self.released, self.vocabulary = ({}, None) if self.started(folder) else pretrained.load_weights(config)
 
     def prepare(self, folder: Path, parents: dict) -> Data:
         """See `TokenTask.prepare`; evaluators read no features: they run the encoder, as sampling does."""

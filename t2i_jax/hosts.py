@@ -29,6 +29,16 @@ def start() -> None:
         ) from None
 
 
+def alone() -> bool:
+    """Whether there is no other host."""
+    return jax.process_count() == 1
+
+
+def largest(number: int) -> int:
+    """The largest of the hosts' numbers; all of them must ask."""
+    return number if alone() else int(multihost_utils.process_allgather(np.array(number)).max())
+
+
 def is_first() -> bool:
     """Whether this is the host that writes what is written once."""
     return jax.process_index() == 0
