@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 
 
-def deepest(parts: Iterable[str], path: tuple[str, ...]) -> str | None:
+def deepest(parts: Iterable[str], path: str) -> str | None:
     """The one of `parts` that ends deepest in a parameter's path; None where none is a piece of it."""
-    whole = f"/{'/'.join(path)}/"
+    whole = f"/{path}/"
     ends = {part: whole.find(f"/{part}/") + len(part) for part in parts if f"/{part}/" in whole}
     return max(ends, key=ends.get, default=None)
 
@@ -18,4 +18,4 @@ def is_frozen(optim, path: str) -> bool:
       path: of the parameter, such as "gpt2/blocks/mlp/up/kernel".
     """
     multipliers = dict(optim.get("lr_multipliers", {}))
-    return multipliers.get(deepest(multipliers, tuple(path.split("/")))) == 0
+    return multipliers.get(deepest(multipliers, path)) == 0

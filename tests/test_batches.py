@@ -76,7 +76,7 @@ def work(translator: str, tokenizer: str) -> dict:
 
     def predict(params, batch):
         inputs = batch["text_ids"], batch["text_mask"], batch["ids"]
-        return {"logits": pipe._model.apply({"params": params}, *inputs)}
+        return pipe._model.apply({"params": params}, *inputs)
 
     def sample(params, batch, keys):
         condition = batch["text_ids"], batch["text_mask"], np.zeros(len(batch["ids"]), bool)

@@ -13,7 +13,6 @@ COARSE_TO_FINE = (Grid("top", 1, 2, 1, 0, 3), Grid("bottom", 2, 4, 2, 3, 4))
 def test_counts_by_hand():
     assert layout.num_tokens(COARSE_TO_FINE) == 2 + 16
     assert layout.codebook_size(COARSE_TO_FINE) == 7
-    assert layout.prefix_lengths(COARSE_TO_FINE) == {"top": 2, "bottom": 18}
 
 
 def test_valid_ids_are_those_of_the_grid():
@@ -51,15 +50,15 @@ def test_grids_that_do_not_fit_each_other():
 
 
 @pytest.mark.parametrize(
-    ("model", "prefixes", "size"),
+    ("model", "counts", "size"),
     [
-        (patch_vqvae.Model(codebook_size=2048, image_size=32), {"hue": 4, "gain": 8, "shape": 24}, 2048),
+        (patch_vqvae.Model(codebook_size=2048, image_size=32), {"hue": 4, "gain": 4, "shape": 16}, 2048),
         (vqvae.Model(codebook_size=512, image_size=32), {"code": 64}, 512),
         (dvae.Model(), {"code": 1024}, 8192),
     ],
 )
-def test_every_tokenizer_has_a_layout(model, prefixes, size):
-    assert layout.prefix_lengths(model.layout) == prefixes
+def test_every_tokenizer_has_a_layout(model, counts, size):
+    assert {grid.name: grid.num_tokens for grid in model.layout} == counts
     assert layout.num_tokens(model.layout) == model.num_tokens
     assert layout.codebook_size(model.layout) == model.codebook_size == size
     valid = layout.valid_ids(model.layout)

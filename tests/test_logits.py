@@ -7,7 +7,7 @@ import pytest
 from brute import K, brute_min_p, brute_top_k, brute_top_p, keys_of, rows
 
 from t2i_jax.sampling.decoding import sample_ids
-from t2i_jax.sampling.logits import apply_guidance, apply_temperature, keep_min_p, keep_top_k, keep_top_p
+from t2i_jax.sampling.logits import apply_guidance, apply_temperature, keep_min_p, keep_top
 
 
 def test_guidance_by_hand():
@@ -38,12 +38,12 @@ def check_kept(kept, brute):
 
 @pytest.mark.parametrize("k", [0, 1, 2, 5, K - 1, K, K + 40])
 def test_top_k_matches_brute_force(k):
-    check_kept(jax.jit(keep_top_k)(rows(), k), lambda row: brute_top_k(row, k))
+    check_kept(jax.jit(keep_top)(rows(), k=k), lambda row: brute_top_k(row, k))
 
 
 @pytest.mark.parametrize("p", [1e-30, 0.1, 0.33, 0.6, 0.9, 0.999, 1.0])
 def test_top_p_matches_brute_force(p):
-    check_kept(jax.jit(keep_top_p)(rows(), p), lambda row: brute_top_p(row, p if p < 1 else 2))
+    check_kept(jax.jit(keep_top)(rows(), p=p), lambda row: brute_top_p(row, p if p < 1 else 2))
 
 
 @pytest.mark.parametrize("p", [0.0, 1e-30, 0.01, 0.1, 0.33, 0.6, 0.9, 0.999, 1.0])
@@ -86,6 +86,6 @@ def test_filters_before_min_p_stay_out():
 
 def test_top_p_counts_what_top_k_left():
     logits = jnp.log(jnp.array([0.4, 0.3, 0.2, 0.1]))
-    both = keep_top_p(keep_top_k(logits, 2), 0.5)
+    both = keep_top(logits, 2, 0.5)
     assert jnp.isfinite(both).tolist() == [True, False, False, False]
-    assert jnp.isfinite(keep_top_p(logits, 0.5)).tolist() == [True, True, False, False]
+    assert jnp.isfinite(keep_top(logits, p=0.5)).tolist() == [True, True, False, False]

@@ -9,6 +9,7 @@ from torch_files import saved
 
 import t2i_jax
 from t2i_jax import cli, files, runs, tasks
+from t2i_jax.cli.convert import openai_dvae_config
 from t2i_jax.config import complete, fill_sizes, load_config
 from t2i_jax.config.find import read_config
 from t2i_jax.convert import openai_dvae
@@ -101,7 +102,7 @@ def test_a_converted_run_is_opened_and_used(write, tmp_path, capsys, old):
 
 
 def test_its_config_is_that_of_the_config_file(write):
-    config = openai_dvae.config_of(openai_dvae.read(*write(blocks=2)))
+    config = json.loads(openai_dvae_config(openai_dvae.read(*write(blocks=2)), 256).to_json())
     assert config.pop("converted_from") == "openai-dvae"
     expected = json.loads(load_config("dvae:openai").to_json())
     assert expected["model"] | {"codebook_size": K, "width": WIDTH, "code_width": CODE_WIDTH} == config.pop("model")
@@ -111,7 +112,7 @@ def test_its_config_is_that_of_the_config_file(write):
 
 def test_every_tensor_lies_where_it_belongs(write):
     source = openai_dvae.read(*write())
-    config = openai_dvae.config_of(source)
+    config = openai_dvae_config(source, 256)
     shapes = converted.shapes_of(config, np.zeros((1, 256, 256, 3), np.float32))
     params = openai_dvae.convert(source, shapes)
     assert len(params) == len(source) == len(shapes)
@@ -170,7 +171,7 @@ def test_an_unknown_format_is_named(capsys):
 def small(write, tmp_path):
     """A converted run for 32 x 32 pictures, and the config of a translator that names it."""
     source = openai_dvae.read(*write())
-    config = openai_dvae.config_of(source)
+    config = openai_dvae_config(source, 256)
     config["model"]["image_size"] = 32
     shapes = converted.shapes_of(config, np.zeros((1, 32, 32, 3), np.float32))
     run = tmp_path / "tokenizer"

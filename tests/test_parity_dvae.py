@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import unflatten_dict
 
+from t2i_jax.cli.convert import openai_dvae_config
 from t2i_jax.convert import openai_dvae
 from t2i_jax.data.sources import captioned_photos
 from t2i_jax.models.dvae import Model
@@ -48,7 +49,7 @@ def ours(pair, folder, *, old):
     for module, path in zip(pair, paths, strict=True):
         torch.save(module, path, _use_new_zipfile_serialization=not old)
     tensors = openai_dvae.read(*paths)
-    config = openai_dvae.config_of(tensors)
+    config = openai_dvae_config(tensors, 256)
     shapes = converted.shapes_of(config, np.zeros((1, 256, 256, 3), np.float32))
     params = openai_dvae.convert(tensors, shapes)
     assert sum(x.size for x in params.values()) == sum(p.numel() for module in pair for p in module.parameters())

@@ -144,9 +144,9 @@ def test_weights_that_do_not_fit_are_one_line_each(refusal, sources, monkeypatch
     bert, decoder = sources
     way_out = "or train from scratch: config.encoder_weights=''"
     said = refusal(("encoder_weights", decoder))
-    assert "has model_type gpt2; this model computes with bert alone" in said
+    assert "has model_type gpt2; this model computes with bert: name others" in said
     assert said.endswith(way_out)
-    assert "has model_type bert; this model computes with gpt2 alone" in refusal(("decoder_weights", bert))
+    assert "has model_type bert; this model computes with gpt2: name others" in refusal(("decoder_weights", bert))
     assert (
         f"config.model.encoder.layers is 2, but 3 follows from config.encoder_weights ({bert}/config.json)"
         in refusal(("model.encoder.layers", 2))

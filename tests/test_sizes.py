@@ -140,7 +140,7 @@ def test_filling_again_changes_nothing():
 def test_weights_that_cannot_be_are_one_line(sources, tmp_path):
     way_out = "or train from scratch: config.encoder_weights=''"
     for source, said in (
-        (sources[1], "has model_type gpt2; this model computes with bert alone"),
+        (sources[1], "has model_type gpt2; this model computes with bert: name others"),
         (tmp_path, f"folder {tmp_path} holds no config.json"),
         ("no such/na me/at all", "is neither a folder here nor the name of a model"),
     ):

@@ -45,24 +45,41 @@ def _run_openai_dvae(args):
         raise UserError(f"--image-size {side} is no multiple of 8; a token stands for 8 x 8 pixels")
     converted.check_free(Path(args.out))
     tensors = openai_dvae.read(args.encoder, args.decoder)
-    config = openai_dvae.config_of(tensors, side)
+    config = openai_dvae_config(tensors, side)
     shapes = converted.shapes_of(config, np.zeros((1, side, side, 3), np.float32))
     converted.write_run(args.out, config, openai_dvae.convert(tensors, shapes))
     print(args.out)
 
 
+def openai_dvae_config(tensors: dict, side: int):
+    """The config of the run: dvae:openai with the tensors' sizes, for images of `side` pixels."""
+    from t2i_jax.config import load_config
+    from t2i_jax.convert import openai_dvae
+
+    config = load_config("dvae:openai").unlock()
+    config.converted_from = "openai-dvae"
+    config.model.update(openai_dvae.sizes_of(tensors), image_size=side)
+    config.data.image_size = side
+    return config
+
+
 def _run_encoder_decoder(args):
     from t2i_jax import runs
-    from t2i_jax.convert import encoder_decoder
+    from t2i_jax.convert import encoder_decoder, hub
     from t2i_jax.data import text
     from t2i_jax.pipelines import converted
+    from t2i_jax.tasks import pretrained
 
     converted.check_free(Path(args.out))
     config, params = encoder_decoder.load(args.folder)
     if args.tokenizer_run:
         config.model.num_tokens = _num_tokens(args.tokenizer_run, config.model)
-    names = [name for name in ("tokenizer.json", "vocab.txt") if (Path(args.folder) / name).is_file()]
-    pieces = text.read_vocabulary(Path(args.folder) / names[0], config.model.text_vocab_size) if names else None
+    try:
+        vocabulary = hub.find_beside(args.folder, pretrained.VOCABULARY)
+    except UserError:
+        pieces = None
+    else:
+        pieces = text.read_vocabulary(vocabulary, config.model.text_vocab_size)
 
     def add(folder):
         if pieces:

@@ -1,6 +1,5 @@
 """`t2i export`: a run -> weights that other programs read."""
 
-import shutil
 import sys
 from pathlib import Path
 
@@ -42,12 +41,8 @@ def run(args) -> None:
     tokenizer = None
     if pieces.exists():
         tokenizer = text.with_unused(files.read_json(pieces), config.model.text_vocab_size)
-    partial = runs.make_folder(out.with_name(out.name + ".partial"))
-    try:
+    with files.replacing(out) as partial:
         encoder_decoder.save(partial, config.model, params, tokenizer)
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     if "converted_from" not in config:
         print("warning: the null caption and the image tokenizer have no place in this format", file=sys.stderr)
     print(args.out)

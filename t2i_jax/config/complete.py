@@ -4,13 +4,12 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
-from importlib import import_module
 from typing import Any, get_origin
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from t2i_jax import runs, sampling
+from t2i_jax import models, runs, sampling, tasks
 from t2i_jax.errors import UserError, near_miss
 from t2i_jax.loop.optimizer import Optim
 
@@ -42,21 +41,9 @@ def complete(config: ConfigDict) -> ConfigDict:
     return config
 
 
-def model_module(config: ConfigDict):
-    """The file of models/ that a config names.
-
-    Raises:
-      UserError: there is none.
-    """
-    try:
-        return import_module(f"t2i_jax.models.{config.model_name}")
-    except ModuleNotFoundError as error:
-        raise UserError(f"config.model_name {config.model_name!r} names no model: {error}") from None
-
-
 def model_fields(config: ConfigDict) -> dict[str, Any]:
     """Fields of `config.model` with their defaults; those of `PARTS`, which a model file may have, in dicts."""
-    module = model_module(config)
+    module = models.find(config.model_name)
     fields = fields_of(module.Model)
     for name, part in getattr(module, "PARTS", {}).items():
         if isinstance(part, Mapping):  # by the name of a kind
@@ -99,10 +86,7 @@ def _options(make: type | partial) -> dict[str, float]:
 
 
 def _loss_fields(config: ConfigDict) -> dict[str, Any]:
-    try:
-        task = import_module(f"t2i_jax.tasks.{config.task}")
-    except ModuleNotFoundError as error:
-        raise UserError(f"config.task {config.task!r} names no task: {error}") from None
+    task = inspect.getmodule(tasks.find(config.task))
     if not hasattr(task, "loss_fn"):  # several losses, whose settings the task knows
         return dict(config.loss)
     parameters = inspect.signature(task.loss_fn).parameters.values()

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from t2i_jax import models, runs
-from t2i_jax.config.complete import Required, fields_of, model_module
+from t2i_jax.config.complete import Required, fields_of
 from t2i_jax.convert import hub, weights
 from t2i_jax.errors import UserError
 
@@ -55,7 +55,7 @@ def fill_sizes(config: ConfigDict, typed: Collection[str] = (), *, name: str = "
         path = f"parents.{parent}.config."
         inside = [field.removeprefix(path) for field in typed if field.startswith(path)]
         fill_sizes(own, inside, name=f"{name}.{path[:-1]}")
-    defaults = fields_of(model_module(config).Model)
+    defaults = fields_of(models.find(config.model_name).Model)
     for size in _sizes(config, name):
         *outer, field = size.path
         node, dotted = config.model, ".".join(("model", *size.path))
@@ -87,7 +87,7 @@ def _sizes(config: ConfigDict, name: str) -> Iterator[Size]:
         for field, value in _token_sizes(own, origin).items():
             if field in model:
                 yield Size((field,), value, origin)
-    for part, cls in getattr(model_module(config), "PARTS", {}).items():
+    for part, cls in getattr(models.find(config.model_name), "PARTS", {}).items():
         for field, length in POSITIONS.items():
             if field in model[part] and length in model:
                 yield Size((part, field), model[length], f"{name}.model.{length} {model[length]}", least=True)

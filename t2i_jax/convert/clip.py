@@ -7,6 +7,7 @@ import numpy as np
 
 from t2i_jax.convert import tables, weights
 from t2i_jax.errors import UserError
+from t2i_jax.models.clip import Text, Tower, Vision
 
 
 def _norm(ours, theirs):
@@ -51,25 +52,8 @@ SIZES = {
 }
 VISION_SIZES = SIZES | {"image_size": "image_size", "patch_size": "patch_size"}
 TEXT_SIZES = SIZES | {"vocab_size": "vocab_size", "positions": "max_position_embeddings", "end_id": "eos_token_id"}
-VISION_DEFAULTS = {
-    "hidden_size": 768,
-    "num_attention_heads": 12,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "image_size": 224,
-    "patch_size": 32,
-    "hidden_act": "quick_gelu",
-}
-TEXT_DEFAULTS = {
-    "hidden_size": 512,
-    "num_attention_heads": 8,
-    "intermediate_size": 2048,
-    "num_hidden_layers": 12,
-    "vocab_size": 49408,
-    "max_position_embeddings": 77,
-    "eos_token_id": 49407,
-    "hidden_act": "quick_gelu",
-}
+VISION_DEFAULTS = {theirs: getattr(Vision, ours) for ours, theirs in VISION_SIZES.items()}
+TEXT_DEFAULTS = {theirs: getattr(Text, ours) for ours, theirs in TEXT_SIZES.items()}
 FIXED = {"hidden_act": ("quick_gelu", "gelu"), "layer_norm_eps": (1e-5,)}
 OLD_END = 2  # what the first releases call their `eos_token_id`; they end with their largest id
 
@@ -121,7 +105,7 @@ def _tower(content, part, names, defaults, origin):
     stated = content.get(part)
     if not isinstance(stated, Mapping):
         raise UserError(f"{origin} has no {part}, which describes a tower; fetch it again")
-    stated, origin = {**defaults, **stated}, f"{part} in {origin}"
+    stated, origin = {"hidden_act": Tower.activation, **defaults, **stated}, f"{part} in {origin}"
     sizes = tables.read_sizes(stated, names, FIXED, origin)
     if sizes["width"] % sizes["heads"]:
         raise UserError(

@@ -43,15 +43,11 @@ def read(encoder: str | Path, decoder: str | Path) -> dict[str, np.ndarray]:
     return tensors
 
 
-def config_of(tensors: dict[str, np.ndarray], image_size: int = 256) -> dict:
-    """The config of the run, its sizes read off the tensors: with those released, that of configs/dvae.py:openai.
-
-    Args:
-      tensors: see `read`.
-      image_size: H = W of the pictures that the run is for, which the tensors do not say; divisible by 8.
+def sizes_of(tensors: dict[str, np.ndarray]) -> dict[str, int]:
+    """Sizes of a `models.dvae.Model`, read off the tensors that `read` returns; the image's is not among them.
 
     Raises:
-      UserError: the tensors it is read off are missing or of another kind.
+      UserError: the tensors they are read off are missing or of another kind.
     """
     try:
         width = tensors["encoder.blocks.input.w"].shape[0]
@@ -61,62 +57,7 @@ def config_of(tensors: dict[str, np.ndarray], image_size: int = 256) -> dict:
             "the files hold no first convolution of a dVAE; name OpenAI's encoder.pkl and decoder.pkl"
         ) from None
     blocks = sum(name.startswith("encoder.blocks.group_1.") and name.endswith(".conv_1.w") for name in tensors)
-    return {
-        "name": "dvae-openai",
-        "converted_from": "openai-dvae",
-        "task": "dvae",
-        "model_name": "dvae",
-        "model": {
-            "codebook_size": codebook_size,
-            "image_size": image_size,
-            "width": width,
-            "code_width": code_width,
-            "groups": GROUPS,
-            "blocks": blocks,
-            "dtype": "float32",
-        },
-        # What follows says how such a model is trained; a converted one never was here.
-        "seed": 0,
-        "steps": 3_000_000,
-        "batch_size": 512,
-        "accumulate": 1,
-        "parallel": "jit",
-        "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
-        "sharding_rules": [],
-        "optim": {
-            "lr": 1e-4,
-            "warmup": 0,
-            "schedule": "cosine",
-            "b1": 0.9,
-            "b2": 0.999,
-            "weight_decay": 1e-4,
-            "clip": 1.0,
-            "restarts": [],
-            "lr_multipliers": {},
-            "muon": 0.0,
-            "muon_exclude": ["head", "output", "logits", "mu", "logvar", "to_codes", "patches"],
-        },
-        "ema": 0.999,
-        "log_every": 100,
-        "eval_every": 10_000,
-        "checkpoint_every": 10_000,
-        "keep_checkpoints": 2,
-        "codebook_reset_every": 0,
-        "parents": {},
-        "sampling": {},
-        "data": {
-            "name": "coco_captions_2017",
-            "source": "",
-            "data_dir": "data",
-            "train": "train",
-            "validation": "validation",
-            "corrupt": "skip",
-            "image_size": image_size,
-            "channels": 3,
-        },
-        "kmeans_examples": 0,
-        "loss": {"temperature": 0.0625, "temperature_steps": 150_000, "kl_weight": 6.6, "kl_steps": 5000},
-    }
+    return {"codebook_size": codebook_size, "width": width, "code_width": code_width, "blocks": blocks}
 
 
 def convert(tensors: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:

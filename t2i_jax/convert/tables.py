@@ -199,7 +199,8 @@ def read_sizes(config: Mapping, names: Mapping[str, str], fixed: Mapping, origin
     for field, known in fixed.items():
         if config.get(field, known[0]) not in known:
             raise UserError(
-                f"{origin} has {field} {config[field]}; this model computes with {known[0]} alone: name others"
+                f"{origin} has {field} {config[field]}; this model computes with"
+                f" {' or '.join(map(str, known))}: name others"
             )
     missing = [theirs for theirs in names.values() if theirs not in config]
     if missing:

@@ -48,7 +48,7 @@ def open_builder(
     def build():
         _, _, variant = name.partition("/")
         options = {"config": variant} if variant else {}
-        return builder_cls(data_dir=absolute(data_dir), file_format="array_record", **options)
+        return builder_cls(data_dir=os.path.abspath(data_dir), file_format="array_record", **options)
 
     return open_split(name, Path(data_dir, name), build, data_dir, split, corrupt)[:2]
 
@@ -62,11 +62,6 @@ def full_name(name: str, variant: str, variants: Iterable[str]) -> str:
     if variant and variant not in variants:
         raise UserError(f"{name} has no configuration {variant!r}; it has {', '.join(variants) or 'none'}")
     return "/".join(filter(None, [name, variant or next(iter(variants), "")]))
-
-
-def absolute(data_dir: str) -> str:
-    """The folder as TFDS wants it, which would put a relative one elsewhere."""
-    return os.path.abspath(data_dir)
 
 
 def open_split(

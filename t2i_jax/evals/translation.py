@@ -22,8 +22,8 @@ class TranslationEvaluator:
     Args:
       validation: token dataset.
       baselines: of the data, such as `encode.Encoded.baselines`; they stand among the scores.
-      transform: example -> arrays (`tasks.translate.transform`).
-      predict: `(params, batch) -> {"logits": [B, N, K]}` under teacher forcing.
+      transform: example -> arrays (`TokenTask.transform`).
+      predict: `(params, batch) -> logits [B, N, K]` under teacher forcing.
       sample: `(params, batch, keys) -> ids [B, N]`, free running.
       codebook_size: K.
       batch_size: most pictures that `predict` and `sample` are given at a time.
@@ -45,18 +45,21 @@ class TranslationEvaluator:
         drawn: int = 250,
     ):
         self._validation, self._transform, self._sample = validation, transform, sample
-        self._codebook_size, self._temperature = codebook_size, temperature
+        self._codebook_size = codebook_size
         self._drawn = min(drawn, len(validation))
         self._batch_size = min(batch_size, len(validation))
         self._data_ids = np.stack([validation[i]["ids"] for i in range(self._drawn)])
         self._baselines = baselines
 
-        @jax.jit
-        def forced(params, batch, keys):
-            logits = predict(params, batch)["logits"]
+        @partial(jax.jit, static_argnames="draw")
+        def forced(params, batch, keys, *, draw: bool):
+            logits = predict(params, batch)
+            nats = cross_entropy(logits, batch["ids"])
+            if not draw:
+                return nats, None
             draw_ids = partial(sample_ids, temperature=temperature, top_k=0, top_p=1.0, min_p=0.0)
             position_keys = jax.vmap(partial(jax.random.split, num=logits.shape[1]))(keys)
-            return cross_entropy(logits, batch["ids"]), jax.vmap(draw_ids, 1, 1)(position_keys, logits)
+            return nats, jax.vmap(draw_ids, 1, 1)(position_keys, logits)
 
         self._forced = forced
 
@@ -76,7 +79,7 @@ class TranslationEvaluator:
             key_data = keys[np.minimum(np.arange(start, start + size), self._drawn - 1)]
             batch, key_data = split_rows((batch, key_data), params)
             own_keys = jax.random.wrap_key_data(key_data)
-            batch_nats, ids = self._forced(params, batch, own_keys)
+            batch_nats, ids = self._forced(params, batch, own_keys, draw=start < self._drawn)
             nats.append(fetch(batch_nats)[:count])
             if start < self._drawn:
                 forced.append(fetch(ids)[:size])

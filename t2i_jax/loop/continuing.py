@@ -12,7 +12,7 @@ from t2i_jax import files, runs
 from t2i_jax.errors import UserError
 
 
-def check_config_change(folder: Path, config: ConfigDict, *, accept: bool = False) -> bool:
+def check_config_change(folder: Path, config: ConfigDict, *, accept: bool = False) -> None:
     """Compare the config a run is to be trained with to the one it was started with, if it was.
 
     Args:
@@ -20,15 +20,12 @@ def check_config_change(folder: Path, config: ConfigDict, *, accept: bool = Fals
       config: that it is to be trained with.
       accept: print the differences instead of raising.
 
-    Returns:
-      Whether differences were accepted.
-
     Raises:
       UserError: the configs differ, or the run's cannot be read.
     """
     path = folder / runs.CONFIG
     if not (runs.checkpoint_steps(folder) or (folder / runs.WEIGHTS).exists()):
-        return False  # nothing was trained, and so there is nothing to protect
+        return  # nothing was trained, and so there is nothing to protect
     try:
         changes = differences(files.read_json(path), json.loads(config.to_json()))
     except files.CorruptError as error:
@@ -42,7 +39,6 @@ def check_config_change(folder: Path, config: ConfigDict, *, accept: bool = Fals
         )
     for change in changes:
         print(f"warning: accepted config change: {change}", file=sys.stderr)
-    return bool(changes)
 
 
 def check_new(folder: Path) -> None:

@@ -6,13 +6,12 @@ import numpy as np
 from t2i_jax import tasks
 from t2i_jax.loop import setup
 from t2i_jax.loop.flops import flops_of
-from t2i_jax.loop.state import split
 
 GIGA = 1e9
 
 
 def measure(config) -> dict:
-    """Compile a step of one micro-batch and read what it takes.
+    """Compile a step and read what it takes.
 
     Args:
       config: of any task; its weights, data and runs need not be there.
@@ -28,23 +27,12 @@ def measure(config) -> dict:
     built = setup.Setup(tasks.make(config))
     traced = built.trace(config.batch_size)
     flops = flops_of(traced.jaxpr) / jax.device_count()
-    if config.accumulate > 1:
-        once = config.copy_and_resolve_references()
-        once.unlock()
-        once.accumulate, once.batch_size = 1, config.batch_size // config.accumulate
-        built = setup.Setup(tasks.make(once))
-        traced = built.trace(once.batch_size)
     memory, state = traced.lower().compile().memory_analysis(), built.shapes
-    # Summed over micro-batches, of one phase at a time.
-    gradients = max(_bytes(split(state.params, phase)[0]) for phase in built.phases)
     return {
         "parameters": {part: _count(tree) for part, tree in state.params.items()},
         "checkpoint": _bytes(state),
         "state": memory.argument_size_in_bytes,
-        "scratch": memory.temp_size_in_bytes
-        + memory.output_size_in_bytes
-        - memory.alias_size_in_bytes
-        + (gradients if config.accumulate > 1 else 0),
+        "scratch": memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes,
         "flops": flops,
         "devices": jax.device_count(),
     }

@@ -153,14 +153,14 @@ def make_optimizer(optim, steps: int) -> optax.GradientTransformation:
         return optax.chain(clip, adamw(1.0))
 
     def groups_of(params):
-        flat = flatten_dict(params)
+        flat = flatten_dict(params, sep="/")
         found = {path: deepest(multipliers, path) for path in flat}
         groups = {path: f"{multipliers.get(part, 1.0):g}" for path, part in found.items()}
         if optim.muon:
-            kernels = [path for path, x in flat.items() if path[-1] == "kernel" and x.ndim in (2, 3)]
+            kernels = [path for path, x in flat.items() if path.endswith("/kernel") and x.ndim in (2, 3)]
             hidden = [path for path in kernels if not deepest(optim.muon_exclude, path)]
             groups |= {path: f"muon {groups[path]}" for path in hidden}
-        return unflatten_dict(groups)
+        return unflatten_dict(groups, sep="/")
 
     kinds = {1.0, *multipliers.values()}
     groups = {f"{kind:g}": adamw(kind) for kind in kinds}

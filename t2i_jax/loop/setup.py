@@ -15,6 +15,7 @@ from t2i_jax.loop import sharding
 from t2i_jax.loop.optimizer import make_optimizer
 from t2i_jax.loop.state import State, split
 from t2i_jax.loop.step import train_step
+from t2i_jax.lr_multipliers import deepest
 from t2i_jax.random import stream
 from t2i_jax.tasks import Task
 
@@ -53,10 +54,10 @@ class Setup:
     def _check_multipliers(self, params) -> None:
         if not any(split(params, phase)[0] for phase in self.phases):
             raise UserError("every parameter is frozen; see config.optim.lr_multipliers")
-        paths = ["/".join(path) for path in flatten_dict(params)]
+        paths = flatten_dict(params, sep="/")
         for phase in self.phases:
             for part in phase.optim.get("lr_multipliers", {}):
-                if not any(f"/{part}/" in f"/{path}/" for path in paths):
+                if not any(deepest([part], path) for path in paths):
                     field = f"config.optim.lr_multipliers.{part}"
                     if len(self.phases) > 1:
                         field = f"lr_multipliers.{part} of phase {phase.name}"

@@ -55,7 +55,7 @@ def infer(shapes, mesh: Mesh, rules=()):
     """
 
     def rule(path, x):
-        name = "/".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path)
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
         for pattern, axes in rules:
             if re.search(pattern, name) and x.ndim >= len(axes):
                 spec = PartitionSpec(*[None] * (x.ndim - len(axes)), *axes)
@@ -82,18 +82,18 @@ def _check_rule(pattern: str, name: str, shape, spec: PartitionSpec, mesh: Mesh)
                 )
 
 
-def describe_devices() -> tuple[str, str]:
-    """One line on the devices in use, and a warning (or "") where an accelerator is not used."""
+def describe_devices() -> str:
+    """One line on the devices in use, and a second, a warning, where an accelerator is not used."""
     devices = jax.devices()
     line = f"devices: {len(devices)} x {devices[0].device_kind} ({devices[0].platform})"
     if jax.process_count() > 1:
         line += f" on {jax.process_count()} hosts"
     if devices[0].platform != "cpu":
-        return line, ""
+        return line
     if glob.glob("/dev/nvidia[0-9]*"):
         found, extra = "an NVIDIA GPU", "cuda12"
     elif glob.glob("/dev/accel[0-9]*") or os.path.exists("/dev/vfio/0"):
         found, extra = "a TPU", "tpu"
     else:
-        return line, ""
-    return line, f"this machine has {found} that jax does not use; pip install -e '.[{extra}]'"
+        return line
+    return f"{line}\nwarning: this machine has {found} that jax does not use; pip install -e '.[{extra}]'"

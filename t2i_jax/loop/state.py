@@ -58,8 +58,7 @@ def split(params: Mapping, phase: Phase) -> tuple[dict, dict]:
     Raises:
       ValueError: its pattern is found nowhere.
     """
-    flat = {"/".join(path): x for path, x in flatten_dict(params).items()}
-
+    flat = flatten_dict(params, sep="/")
     own = [path for path in flat if re.search(phase.trains, path)]
     if not own:
         raise ValueError(f"phase {phase.name} trains {phase.trains!r}, which is in no path of {', '.join(params)}")

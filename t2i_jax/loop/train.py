@@ -59,15 +59,13 @@ def _parents_first(config, folder: Path) -> Iterator[tuple]:
 def _train_run(task: Task, workdir: Path, accept: bool) -> None:
     config, folder = task.config, runs.make_folder(workdir)
     with files.lock(folder) if hosts.is_first() else nullcontext():
-        changed = continuing.check_config_change(folder, config, accept=accept)
+        continuing.check_config_change(folder, config, accept=accept)
         if continuing.is_finished(folder, config):
-            if changed:
-                runs.write_config(folder, config)
+            runs.write_config(folder, config)
             print(f"{folder} is finished", file=sys.stderr)
             return
         print(f"training {config.name} in {folder}", file=sys.stderr)
-        line, warning = sharding.describe_devices()
-        print(line + (f"\nwarning: {warning}" if warning else ""), file=sys.stderr)
+        print(sharding.describe_devices(), file=sys.stderr)
         built_on = runs.parents(config)
         parents = {name: tasks.open_run(run) for name, (_, run) in built_on.items()}
         checkpoints = Checkpoints(folder, config.keep_checkpoints)

@@ -1,10 +1,23 @@
 """flax.linen modules: arrays in, arrays out. A model file exports `Model`; its file name is its name."""
 
 from importlib import import_module
+from types import ModuleType
 
 from ml_collections import FrozenConfigDict
 
 from t2i_jax.errors import UserError
+
+
+def find(name: str) -> ModuleType:
+    """The file of a model.
+
+    Raises:
+      UserError: there is none.
+    """
+    try:
+        return import_module(f"{__name__}.{name}")
+    except ModuleNotFoundError as error:
+        raise UserError(f"config.model_name {name!r} names no model: {error}") from None
 
 
 def build(config):
@@ -20,8 +33,7 @@ def build(config):
       UserError: there is no such model, or it has no such field.
     """
     try:
-        module = import_module(f"t2i_jax.models.{config.model_name}")
-        return module.Model(**FrozenConfigDict(config.model))
-    except (ImportError, AttributeError, TypeError) as error:
+        return find(config.model_name).Model(**FrozenConfigDict(config.model))
+    except (AttributeError, TypeError) as error:
         line = str(error).splitlines()[0]
         raise UserError(f"config.model does not fit this version's models/{config.model_name}: {line}") from error

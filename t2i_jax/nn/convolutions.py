@@ -36,7 +36,7 @@ def weights(module: nn.Module, *shape: int) -> tuple[Array, Array]:
     """Kernel of this shape and bias of its last axis, parameters of a module, in its `dtype`."""
     kernel = module.param("kernel", nn.initializers.lecun_normal(), shape)
     bias = module.param("bias", nn.initializers.zeros_init(), shape[-1:])
-    return kernel.astype(module.dtype), bias.astype(module.dtype)
+    return jnp.asarray(kernel, module.dtype), jnp.asarray(bias, module.dtype)
 
 
 class Weights(nn.Module):

@@ -6,8 +6,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from t2i_jax.nn.positions import grid_position_features
-
 
 class Grid(NamedTuple):
     """One grid of tokens that share a codebook.
@@ -47,11 +45,6 @@ def codebook_size(layout: Sequence[Grid]) -> int:
     return max(grid.first_id + grid.size for grid in layout)
 
 
-def prefix_lengths(layout: Sequence[Grid]) -> dict[str, int]:
-    """How many tokens come before the end of each grid, by name: the coarse tokens are those of the first grids."""
-    return {grid.name: num_tokens(layout[: number + 1]) for number, grid in enumerate(layout)}
-
-
 def valid_ids(layout: Sequence[Grid]) -> Bool[np.ndarray, "N K"]:
     """Which ids may stand at each position: those of its grid's codebook."""
     ids = np.arange(codebook_size(layout))
@@ -69,7 +62,9 @@ def position_features(layout: Sequence[Grid]) -> Float[np.ndarray, "N F"]:
       ValueError: a grid whose positions do not divide those of the finest.
     """
     if len(layout) == 1 and layout[0].residual_depth == 1:
-        return grid_position_features(layout[0].height, layout[0].width)
+        height, width = layout[0].height, layout[0].width
+        rows, columns = np.divmod(np.arange(height * width), width)
+        return np.concatenate([np.eye(height)[rows], np.eye(width)[columns]], 1)
     height, width = max((grid.height, grid.width) for grid in layout)
     covered = []
     for grid in layout:

@@ -4,12 +4,6 @@ import numpy as np
 from jaxtyping import Float
 
 
-def grid_position_features(height: int, width: int) -> Float[np.ndarray, "N F"]:
-    """Position features of the tokens of a grid, row by row: one-hot row and one-hot column, F = height + width."""
-    rows, columns = np.divmod(np.arange(height * width), width)
-    return np.concatenate([np.eye(height)[rows], np.eye(width)[columns]], 1)
-
-
 def sinusoids(length: int, width: int) -> Float[np.ndarray, "{length} {width}"]:
     """Positions as sines (even channels) and cosines (odd ones) of falling frequency, float32 in [-1, 1].
 

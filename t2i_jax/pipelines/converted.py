@@ -1,6 +1,5 @@
 """Run folders made of weights that were trained elsewhere."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
-from t2i_jax import models, runs
+from t2i_jax import files, models, runs
 from t2i_jax.errors import UserError
 
 
@@ -47,14 +46,10 @@ def write_run(
     """
     folder = Path(folder)
     check_free(folder)
-    partial = runs.make_folder(folder.with_name(folder.name + ".partial"))
-    try:
+    with files.replacing(folder) as partial:
         runs.write_config(partial, ConfigDict(config))
         runs.write_weights(partial, unflatten_dict(params, sep="/"), {}, config["steps"])
         add(partial)
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def check_free(folder: Path) -> None:

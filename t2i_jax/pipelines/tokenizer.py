@@ -1,7 +1,7 @@
 """A run folder of an image tokenizer, opened: pictures <-> ids."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import jax
@@ -38,12 +38,18 @@ class Tokenizer:
         params, variables, self.step, self.digest = runs.read_weights(run, recover)
         self.layout = self._model.layout
         self.codebook_size, self.num_tokens = layout.codebook_size(self.layout), layout.num_tokens(self.layout)
-        self.position_features = layout.position_features(self.layout)
         valid = layout.valid_ids(self.layout)
         self.valid_ids = None if valid.all() else valid
         self._variables = jax.tree.map(jnp.asarray, {"params": params, **variables})
         self._apply = jax.jit(self._model.apply, static_argnames="method")
-        self.codebook = np.asarray(self._apply(self._variables, method="codebook"))
+
+    @cached_property
+    def codebook(self) -> np.ndarray:
+        return np.asarray(self._apply(self._variables, method="codebook"))
+
+    @cached_property
+    def position_features(self) -> np.ndarray:
+        return layout.position_features(self.layout)
 
     def tokenize(self, images: np.ndarray) -> np.ndarray:
         """Ids int32 [B, N] in [0, K) of pictures [B, H, W, 3]: uint8, or floats in [0, 1].

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, ScalarLike
 
 from t2i_jax.nn.stack import unstack
-from t2i_jax.sampling.logits import apply_guidance, apply_temperature, keep_min_p, keep_top_k, keep_top_p
+from t2i_jax.sampling.logits import apply_guidance, apply_temperature, keep_min_p, keep_top
 
 
 def sample_ids(
@@ -25,13 +25,11 @@ def sample_ids(
     Temperature 0 takes the likeliest id, the lowest among equals. The ranges are those of `Autoregressive`.
     """
 
-    def filtered(scaled):
-        return keep_top_p(keep_top_k(scaled, top_k), top_p)
-
     def sampled(logits):
         scaled = apply_temperature(logits, temperature)
         # Only a setting that is on pays for the sorting.
-        scaled = jax.lax.cond((top_k > 0) | (top_p < 1), filtered, lambda scaled: scaled, scaled)
+        kept = partial(keep_top, k=top_k, p=top_p)
+        scaled = jax.lax.cond((top_k > 0) | (top_p < 1), kept, lambda scaled: scaled, scaled)
         return jax.vmap(jax.random.categorical)(keys, keep_min_p(scaled, min_p)).astype(jnp.int32)
 
     def greedy(logits):

@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, ScalarLike
+from jaxtyping import Array, Float, ScalarLike
 
 
 def apply_guidance(
@@ -22,30 +22,25 @@ def apply_temperature(logits: Float[Array, "*B K"], temperature: ScalarLike) -> 
     return (logits - logits.max(-1, keepdims=True)) / jnp.maximum(temperature, tiny).astype(logits.dtype)
 
 
-def keep_top_k(logits: Float[Array, "*B K"], k: ScalarLike) -> Float[Array, "*B K"]:
-    """Keep the k largest logits of each row and set the others to -inf (Fan et al. 2018, section 5).
+def keep_top(logits: Float[Array, "*B K"], k: ScalarLike = 0, p: ScalarLike = 1.0) -> Float[Array, "*B K"]:
+    """Top-k, then top-p of what it leaves: keep the largest logits of each row and set the others to -inf.
 
-    `k` is a whole number >= 0; 0 keeps all, and so does k >= K. Of equal logits the lower id counts as
-    larger, as in argmax, so that exactly k remain.
+    Args:
+      logits: of equal ones the lower id counts as larger, as in argmax.
+      k: keep the k largest (Fan et al. 2018, section 5), a whole number >= 0; 0 keeps all, and so does k >= K.
+      p: keep the fewest of these whose probability among them reaches p (nucleus sampling, Holtzman et al. 2020,
+        section 3.1, equation 2), 0 < p <= 1, at least one; 1 keeps all.
     """
     size = logits.shape[-1]
-    k = jnp.asarray(k)
-    count = jnp.where(k == 0, size, jnp.clip(k, 1, size))
-    return _keep_largest(logits, jnp.sort(logits, descending=True), jnp.full(logits.shape[:-1], count))
-
-
-def keep_top_p(logits: Float[Array, "*B K"], p: ScalarLike) -> Float[Array, "*B K"]:
-    """Keep the smallest set of largest logits whose probability reaches p; set the others to -inf.
-
-    Nucleus sampling (Holtzman et al. 2020, section 3.1, equation 2). 0 < p <= 1; 1 keeps all. Of equal logits
-    the lower id counts as larger; at least one id is always kept.
-    """
-    size = logits.shape[-1]
+    k = jnp.where(jnp.asarray(k) == 0, size, jnp.minimum(k, size))
     ordered = jnp.sort(logits, descending=True)
-    probabilities = jax.nn.softmax(ordered)
+    probabilities = jax.nn.softmax(jnp.where(jnp.arange(size) < k, ordered, -jnp.inf))
     before = jnp.cumsum(probabilities, axis=-1) - probabilities
-    count = jnp.clip((before < p).sum(-1), 1, size)
-    return _keep_largest(logits, ordered, jnp.where(jnp.asarray(p) >= 1, size, count))
+    count = jnp.where(jnp.asarray(p) >= 1, k, jnp.clip((before < p).sum(-1), 1, k))
+    smallest_kept = jnp.take_along_axis(ordered, count[..., None] - 1, axis=-1)
+    larger, equal = logits > smallest_kept, logits == smallest_kept
+    places = count[..., None] - larger.sum(-1, keepdims=True)
+    return jnp.where(larger | (equal & (jnp.cumsum(equal, axis=-1) <= places)), logits, -jnp.inf)
 
 
 def keep_min_p(logits: Float[Array, "*B K"], p: ScalarLike) -> Float[Array, "*B K"]:
@@ -56,15 +51,3 @@ def keep_min_p(logits: Float[Array, "*B K"], p: ScalarLike) -> Float[Array, "*B 
     """
     floor = jnp.log(jnp.asarray(p, logits.dtype))  # -inf for 0
     return jnp.where(logits - logits.max(-1, keepdims=True) >= floor, logits, -jnp.inf)
-
-
-def _keep_largest(
-    logits: Float[Array, "*B K"], ordered: Float[Array, "*B K"], count: Int[Array, "*B"]
-) -> Float[Array, "*B K"]:
-    """Keep `count` >= 1 largest logits of each row, lower ids first among equals; `ordered` is descending."""
-    smallest_kept = jnp.take_along_axis(ordered, count[..., None] - 1, axis=-1)
-    larger = logits > smallest_kept
-    equal = logits == smallest_kept
-    places = count[..., None] - larger.sum(-1, keepdims=True)
-    keep = larger | (equal & (jnp.cumsum(equal, axis=-1) <= places))
-    return jnp.where(keep, logits, -jnp.inf)

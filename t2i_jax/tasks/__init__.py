@@ -51,10 +51,13 @@ class Task:
     Attributes:
       config: of the run.
       model: that `config` names.
+      pipeline: class that opens such a run.
 
     Raises:
       UserError: no such model, or fields that it does not have.
     """
+
+    pipeline: Callable
 
     def __init__(self, config):
         self.config = config
@@ -127,7 +130,7 @@ class Task:
         Raises:
           UserError: it has no weights, or they do not fit this version.
         """
-        raise NotImplementedError
+        return cls.pipeline(run, recover)
 
     def loss(self, loss_fn: Callable) -> Callable:
         """`loss_fn(model, ...)` with this model and the settings of `config.loss`."""

@@ -27,6 +27,8 @@ NEW = 64  # new images shown
 class Task(ImageTask):
     """The negative ELBO of an autoencoder."""
 
+    pipeline = AutoEncoder
+
     def check(self, folder: Path) -> None:
         """See `Task.check`; the loss has a known likelihood and numbers in their ranges."""
         super().check(folder)
@@ -68,10 +70,6 @@ class Task(ImageTask):
             return scores, grids
 
         return {"autoencoding": evaluate}
-
-    @classmethod
-    def open(cls, run, recover=None) -> AutoEncoder:
-        return AutoEncoder(run, recover)
 
 
 def log_likelihood(

@@ -21,6 +21,8 @@ from t2i_jax.tasks.images import ImageTask
 class TokenizerTask(ImageTask):
     """What all image tokenizers share: k-means over training images, scores, how a run is opened."""
 
+    pipeline = Tokenizer
+
     def check(self, folder: Path) -> None:
         """See `Task.check`; `config.kmeans_examples` is at least 0."""
         super().check(folder)
@@ -52,10 +54,6 @@ class TokenizerTask(ImageTask):
             return reconstruction.evaluate(predict_batch, validation, self.data.transform, self.model.codebook_size)
 
         return {"reconstruction": evaluate}
-
-    @classmethod
-    def open(cls, run, recover=None) -> Tokenizer:
-        return Tokenizer(run, recover)
 
 
 class Task(TokenizerTask):

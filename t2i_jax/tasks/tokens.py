@@ -21,7 +21,6 @@ class TokenTask(tasks.Task):
     """A batch is what `transform` makes, stacked: image tokens [B, N] and captions [B, S].
 
     Attributes:
-      pipeline: class that opens such a run.
       vocabulary: file of a released text tokenizer; None makes one of the captions.
     """
 
@@ -124,7 +123,7 @@ class TokenTask(tasks.Task):
 
         def predict(params, batch):
             inputs = (batch[name] for name in ("text_ids", "text_mask", "ids"))
-            return {"logits": self.model.apply({"params": params}, *inputs)}
+            return self.model.apply({"params": params}, *inputs)
 
         score = translation.TranslationEvaluator(
             self.data.splits["validation"],
@@ -158,10 +157,6 @@ class TokenTask(tasks.Task):
         greedy = sampling.kind(self.config.sampling.name)(temperature=0)
         ids = self.sample(greedy, params, batch, jax.random.split(key, len(batch["ids"])))
         return float(np.mean(np.asarray(ids) == batch["ids"]))
-
-    @classmethod
-    def open(cls, run, recover=None):
-        return cls.pipeline(run, recover)
 
 
 def project(rows: np.ndarray, width: int, key) -> jax.Array:

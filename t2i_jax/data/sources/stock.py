@@ -3,6 +3,7 @@
 TensorFlow is needed to prepare them (extra `prepare`), but not to read them.
 """
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def open(
                 f"data set {full_name} is not prepared in {data_dir}, and preparing it needs TensorFlow: pip"
                 f" install '.[prepare]', or copy {folder} from where it was prepared as array_record"
             )
-        return tfds.builder(full_name, data_dir=prepared.absolute(data_dir), file_format="array_record")
+        return tfds.builder(full_name, data_dir=os.path.abspath(data_dir), file_format="array_record")
 
     dataset, fingerprint, info = prepared.open_split(full_name, folder, build, data_dir, split, corrupt)
     return dataset.map(named_classes(full_name, info.features)), fingerprint
