@@ -165,7 +165,7 @@ def test_a_run_with_a_checkpoint_asks_for_no_released_weights(tmp_path):
     config.backbone_weights = str(tmp_path / "pruned")
     with pytest.raises(UserError, match="pruned"):
         tasks.make(config).check(tmp_path)
-    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "5").mkdir(parents=True)
     tasks.make(config).check(tmp_path)
 
 

@@ -174,6 +174,32 @@ def count_rows(monkeypatch):
     return counts
 
 
+class Words:
+    """A split of three captions, two of them different, and what reads them."""
+
+    def captions(self):
+        yield from ("1 2", "3", "1 2")
+
+    def encode(self, texts):
+        ids = np.zeros((len(texts), 4), np.int32)
+        for row, text in enumerate(texts):
+            ids[row, : len(text.split())] = list(map(int, text.split()))
+        return ids, ids > 0, []
+
+
+def test_features_have_the_type_of_the_model(count_rows, tmp_path):
+    model = made().model.copy(dtype="bfloat16")
+    encoder = text_encoder(model)
+    params = {"bert": encoder.init(jax.random.key(0), *Words().encode(["1"])[:2])["params"]}
+    features = frozen_text.load(model, params, Words(), Words(), tmp_path, tmp_path / "tokens", "captions")
+    assert sum(count_rows) == features.count == 2
+    ids, mask, _ = Words().encode(["1 2"])
+    expected, found = encoder.apply({"params": params["bert"]}, ids, mask)[0], features(ids[0], mask[0])
+    spec = frozen_text.spec(model, 1, 4)
+    assert (found.dtype, (1, *found.shape)) == (spec.dtype, spec.shape) == ("bfloat16", (1, 4, WIDTH))
+    np.testing.assert_allclose(found[:2].astype(float), expected[:2].astype(float), rtol=0.02, atol=0.02)
+
+
 @pytest.fixture
 def own_config(smoke_config, smoke_run, tmp_path):
     """Of four steps with a frozen encoder, on a copy of the shared tokenizer with its tokens."""
@@ -189,9 +215,12 @@ def test_a_run_caches_stops_and_ends_as_the_one_that_never_stopped(
     own_config, count_rows, tmp_path, monkeypatch, capsys
 ):
     given, step = [], setup.Setup.step
-    monkeypatch.setattr(
-        setup.Setup, "step", lambda self, state, batch: given.append(batch) or step(self, state, batch)
-    )
+
+    def recorded(self, state, batch):
+        given.append(batch)
+        return step(self, state, batch)
+
+    monkeypatch.setattr(setup.Setup, "step", recorded)
     train.train(own_config, tmp_path / "whole")
     folder = next((tmp_path / "tokenizer" / "tokens").glob("*/text_features"))
     cached = text_features.TextFeatures(folder)

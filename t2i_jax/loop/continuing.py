@@ -109,6 +109,8 @@ def is_finished(folder: str | Path, config: ConfigDict) -> bool:
     try:
         step = runs.load_weights(folder / runs.WEIGHTS)[2]
         converted = "converted_from" in files.read_json(folder / runs.CONFIG)
+        if "text_vocab_size" in config.model and not converted:
+            files.read_json(folder / runs.TEXT_TOKENIZER)
         for name in runs.parents(config):
             copy = runs.parent_folder(folder, name)
             files.read_json(copy / runs.CONFIG)
