@@ -55,7 +55,13 @@ def model_and_params():
 @functools.cache
 def forward():
     model, params = model_and_params()
-    return functools.partial(jax.jit(functools.partial(model.apply, method="text_and_image")), {"params": params})
+    return functools.partial(jax.jit(functools.partial(model.apply, method=text_and_image)), {"params": params})
+
+
+def text_and_image(model, *inputs):
+    """Logits of both, [B, S - 1, V] and [B, L, K]."""
+    text, image = model.states(*inputs)
+    return model.text_logits(text), model.logits(image)
 
 
 def plain_logits(params, text_ids, mask, inputs, null):

@@ -42,8 +42,16 @@ def test_the_loss_gives_the_noisy_ids_and_asks_for_the_true_ones():
     class Model:
         """Believes what it is given, twice as likely as anything else."""
 
-        def apply(self, variables, text_ids, text_mask, ids, null, **_):
-            return jnp.log(1.0 + jax.nn.one_hot(ids, 3))
+        codebook_size = 3
+
+        def apply(self, variables, *inputs, method, **_):
+            return getattr(self, method)(*inputs)
+
+        def states(self, text_ids, text_mask, ids, null):
+            return jax.nn.one_hot(ids, 3)
+
+        def logits(self, states):
+            return jnp.log(1.0 + states)
 
     batch = {"ids": jnp.array([[0, 1, 2]]), "given_ids": jnp.array([[0, 2, 2]]), "null": jnp.array([False])}
     batch |= {"text_ids": jnp.zeros((1, 2), int), "text_mask": jnp.ones((1, 2), bool)}

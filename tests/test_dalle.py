@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dalles import K, N, S, V, batch, build, forward, model_and_params, plain_logits
+from dalles import K, N, S, V, batch, build, forward, model_and_params, plain_logits, text_and_image
 
 from t2i_jax.losses import cross_entropy
 from t2i_jax.models.translator import shift_right
@@ -20,7 +20,7 @@ def test_no_logits_see_the_future():
 
     def logits_of(table):
         changed = params | {"token_embed": {"embedding": table}}
-        text, image = model.apply({"params": changed}, text_ids, mask, ids, method="text_and_image")
+        text, image = model.apply({"params": changed}, text_ids, mask, ids, method=text_and_image)
         return jnp.concatenate([jnp.square(text[0]).sum(-1), jnp.square(image[0]).sum(-1)])
 
     influence = jnp.abs(jax.jit(jax.jacobian(logits_of))(params["token_embed"]["embedding"])).sum(-1)[:, rows]

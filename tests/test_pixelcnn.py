@@ -90,7 +90,7 @@ def influence(model, params):
     grid = jnp.array(np.random.default_rng(1).normal(size=(1, *model.grid, model.width)), jnp.float32)
 
     def states(x):
-        return model.apply({"params": params}, x, condition, method="states")[0]
+        return model.apply({"params": params}, x, condition, method="stacks")[0]
 
     jacobian = jax.jit(jax.jacrev(states))(grid)[:, :, 0]
     count = model.num_tokens

@@ -157,19 +157,7 @@ class Model(nn.Module):
         *,
         train: bool = False,
     ) -> Float[Array, "B L K"]:
-        """Logits of the image positions alone; see `text_and_image`."""
-        return self.text_and_image(text_ids, text_mask, ids, null, train=train)[1]
-
-    def text_and_image(
-        self,
-        text_ids: Int[ArrayLike, "B S"],
-        text_mask: Bool[ArrayLike, "B S"],
-        ids: Int[ArrayLike, "B L"],
-        null: Bool[ArrayLike, " B"] | None = None,
-        *,
-        train: bool = False,
-    ) -> tuple[Float[Array, "B S-1 V"], Float[Array, "B L K"]]:
-        """Logits of every position under teacher forcing.
+        """Logits of every image position under teacher forcing.
 
         Args:
           text_ids: in [0, V).
@@ -179,8 +167,16 @@ class Model(nn.Module):
           train: apply dropout (draws from the random stream "dropout").
 
         Returns:
-          float32 logits of text and image: at text position i they say what the word piece at i + 1 is (the last
-          text position has none to say), at image position i what the i-th image token is.
+          float32 logits; those at image position i say what the i-th image token is.
+        """
+        return self.logits(self.states(text_ids, text_mask, ids, null, train=train)[1])
+
+    def states(
+        self, text_ids, text_mask, ids, null=None, *, train=False
+    ) -> tuple[Float[Array, "B _ D"], Float[Array, "B L D"]]:
+        """What `text_logits` reads at the first S - 1 text positions, and `logits` at all image positions.
+
+        The last text position has no word piece to say. The arguments are those of a call.
         """
         length = ids.shape[1]
         if length > self.num_tokens:
@@ -189,9 +185,16 @@ class Model(nn.Module):
         x = jnp.concatenate([text, self.embed_image(shift_right(ids, self.codebook_size), jnp.arange(length))], 1)
         x = self.drop(x, deterministic=not train)
         x, _ = self.decoder(x, jnp.asarray(self.masks[..., : x.shape[1], : x.shape[1]]), train=train)
-        x, vocab = self.ln_f(x), self.text_vocab_size
-        text_logits = self.unembed(x[:, : self.text_len - 1], self.head[:, :vocab])
-        return text_logits, self.unembed(x[:, self.text_len :], self.head[:, vocab:])
+        x = self.ln_f(x)
+        return x[:, : self.text_len - 1], x[:, self.text_len :]
+
+    def text_logits(self, states: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
+        """float32 logits of text positions; those at position i say what the word piece at i + 1 is."""
+        return float32_product(states, self.head[:, : self.text_vocab_size], self.dtype)
+
+    def logits(self, states: Float[Array, "*B D"]) -> Float[Array, "*B K"]:
+        """float32 logits of image positions."""
+        return float32_product(states, self.head[:, self.text_vocab_size :], self.dtype)
 
     def encode(
         self,
@@ -228,12 +231,9 @@ class Model(nn.Module):
         position = self.text_len + position
         mask = jax.lax.dynamic_slice_in_dim(jnp.asarray(self.masks), position, 1, axis=3)
         x, cache = self.decoder(x, mask, cache=cache, position=position)
-        return self.unembed(self.ln_f(x)[:, 0], self.head[:, self.text_vocab_size :]), cache
+        return self.logits(self.ln_f(x)[:, 0]), cache
 
     def embed_image(self, ids, positions):
         rows, columns = jnp.divmod(positions, self.grid[1])
         tokens = self.token_embed(self.text_vocab_size + jnp.asarray(ids))
         return tokens + self.row_embed(rows) + self.column_embed(columns)
-
-    def unembed(self, states, head):
-        return float32_product(states, head, self.dtype)

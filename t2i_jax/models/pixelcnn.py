@@ -132,8 +132,12 @@ class Model(nn.Module):
         Returns:
           float32 logits; those at position i say what id i is, and do not depend on ids i, i + 1, ...
         """
+        return self.logits(self.states(text_ids, text_mask, ids, null, train=train))
+
+    def states(self, text_ids, text_mask, ids, null=None, *, train=False) -> Float[Array, "B N D"]:
+        """What `logits` reads at every position; the arguments are those of a call."""
         condition = self.condition(*self.encode(text_ids, text_mask, null, train=train))
-        return self.logits(self.states(self.embed(ids), condition))
+        return self.stacks(self.embed(ids), condition)
 
     def encode(
         self,
@@ -161,7 +165,7 @@ class Model(nn.Module):
         """The ids' vectors, laid out as the grid."""
         return rearrange(self.token_embed(ids), "B (h w) D -> B h w D", h=self.grid[0])
 
-    def states(self, x: Float[Array, "B h w D"], condition: Float[Array, "B h w D"]) -> Float[Array, "B N D"]:
+    def stacks(self, x: Float[Array, "B h w D"], condition: Float[Array, "B h w D"]) -> Float[Array, "B N D"]:
         """The horizontal stack's last features: each position's are made of the `x` before it."""
         vertical = horizontal = x
         for block in self.blocks:
@@ -193,7 +197,7 @@ class Model(nn.Module):
         # What position 0 writes is overwritten before anyone may read it.
         ids = jnp.where(position == 0, 0, ids)
         grid = jax.lax.dynamic_update_slice_in_dim(grid, ids[:, None], jnp.maximum(position - 1, 0), axis=1)
-        states = self.states(self.embed(grid), condition)
+        states = self.stacks(self.embed(grid), condition)
         here = jax.lax.dynamic_index_in_dim(states, position, axis=1, keepdims=False)
         return self.logits(here), (grid, condition)
 

@@ -65,9 +65,6 @@ class Model(nn.Module):
     def embed(self, table, ids, positions):
         return table(ids) * self.width**0.5 + positions.astype(self.dtype)
 
-    def logits(self, x):
-        return float32_product(x, self.token_embed.embedding[: self.codebook_size].T, self.dtype)
-
     def __call__(
         self,
         text_ids: Int[ArrayLike, "B S"],
@@ -82,6 +79,10 @@ class Model(nn.Module):
         Raises:
           ValueError: a text longer than `text_len`, or more than `num_tokens` image tokens.
         """
+        return self.logits(self.states(text_ids, text_mask, ids, null, train=train))
+
+    def states(self, text_ids, text_mask, ids, null=None, *, train=False) -> Float[Array, "B L D"]:
+        """What `logits` reads at every position; the arguments are those of a call."""
         memory, memory_mask = self.encode(text_ids, text_mask, null, train=train)
         length = ids.shape[1]
         if length > self.num_tokens:
@@ -89,7 +90,11 @@ class Model(nn.Module):
         before = shift_right(ids, self.codebook_size)
         x = self.embed(self.token_embed, before, jnp.asarray(sinusoids(length, self.width)))
         x = self.drop(x, deterministic=not train)
-        return self.logits(self.decoder(x, None, memory, memory_mask, train=train)[0])
+        return self.decoder(x, None, memory, memory_mask, train=train)[0]
+
+    def logits(self, states: Float[Array, "*B D"]) -> Float[Array, "*B K"]:
+        """float32 logits of each position by itself."""
+        return float32_product(states, self.token_embed.embedding[: self.codebook_size].T, self.dtype)
 
     def encode(
         self,

@@ -100,8 +100,16 @@ class Model(nn.Module):
         Returns:
           float32 logits; those at position i say what image token i is, and do not depend on it or on later ones.
         """
+        return self.logits(self.states(text_ids, text_mask, ids, null, features=features, train=train))
+
+    def states(self, text_ids, text_mask, ids, null=None, *, features=None, train=False) -> Float[Array, "B L D"]:
+        """What `logits` reads at every position; the arguments are those of a call."""
         memory, memory_mask = self.encode(text_ids, text_mask, null, features=features, train=train)
-        return self.head(self.gpt2(shift_right(ids, self.codebook_size), memory, memory_mask, train=train)[0])
+        return self.gpt2(shift_right(ids, self.codebook_size), memory, memory_mask, train=train)[0]
+
+    def logits(self, states: Float[Array, "*B D"]) -> Float[Array, "*B K"]:
+        """float32 logits of each position by itself."""
+        return self.head(states)
 
     def encode(
         self,
@@ -136,4 +144,4 @@ class Model(nn.Module):
           cache: from `init_cache`, with all earlier positions written.
         """
         states, cache = self.gpt2(ids[:, None], cache=cache, position=position)
-        return self.head(states[:, 0]), cache
+        return self.logits(states[:, 0]), cache

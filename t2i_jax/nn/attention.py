@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float, Int, ScalarLike
+from jaxtyping import Array, Bool, Float, Int, Key, ScalarLike
 
+from t2i_jax.nn.blocks import in_blocks
 from t2i_jax.nn.dense import normal_init
 
 
@@ -38,29 +39,37 @@ def attend(
     memory: KeyValue,
     mask: Bool[Array, "#B 1 #Q N"],
     heads: int,
-    dropout: Callable[[Array], Array] | None = None,
+    dropout: Callable | None = None,
+    key: Key[Array, ""] | None = None,
 ) -> Float[Array, "B Q D"]:
     """Scaled dot-product attention, heads joined again (Vaswani et al. 2017, section 3.2.1, equation 1).
 
-    Scores and softmax are float32 whatever the inputs are.
+    Scores and softmax are float32 whatever the inputs are. Where the scores of all queries would be large, those of
+    a block of queries are held at a time (Rabe & Staats 2021, "Self-attention Does Not Need O(n^2) Memory").
 
     Args:
       query: of the sequence.
       memory: keys and values.
       mask: True where a query may look. One that may look nowhere gets the mean of all values, never NaN.
       heads: R / B.
-      dropout: applied to the weights, if given.
+      dropout: `(weights, rng=key) -> weights`.
+      key: what it draws from; without one there is no dropout.
     """
-    if dropout is None and jax.default_backend() != "cpu":
-        query, key, value = (rearrange(x, "(B heads) N d -> B N heads d", heads=heads) for x in (query, *memory))
-        out = jax.nn.dot_product_attention(query, key, value, mask=mask)
+    if key is None and jax.default_backend() != "cpu":
+        query, keys, values = (rearrange(x, "(B heads) N d -> B N heads d", heads=heads) for x in (query, *memory))
+        out = jax.nn.dot_product_attention(query, keys, values, mask=mask)
         return rearrange(out, "B Q heads d -> B Q (heads d)")
-    scores = jnp.einsum("rqd,rkd->rqk", query, memory.key, preferred_element_type=jnp.float32)
-    scores = rearrange(scores, "(B heads) Q N -> B heads Q N", heads=heads) * query.shape[-1] ** -0.5
-    weights = jax.nn.softmax(jnp.where(mask, scores, jnp.finfo(jnp.float32).min))
-    weights = (dropout(weights) if dropout else weights).astype(memory.value.dtype)
-    out = jnp.einsum("rqk,rkd->rqd", rearrange(weights, "B heads Q N -> (B heads) Q N"), memory.value)
-    return rearrange(out, "(B heads) Q d -> B Q (heads d)", heads=heads)
+
+    def read(query, mask, key):
+        scores = jnp.einsum("rqd,rkd->rqk", query, memory.key, preferred_element_type=jnp.float32)
+        scores = rearrange(scores, "(B heads) Q N -> B heads Q N", heads=heads) * query.shape[-1] ** -0.5
+        weights = jax.nn.softmax(jnp.where(mask[:, None], scores, jnp.finfo(jnp.float32).min))
+        weights = (weights if key is None else dropout(weights, rng=key)).astype(memory.value.dtype)
+        out = jnp.einsum("rqk,rkd->rqd", rearrange(weights, "B heads Q N -> (B heads) Q N"), memory.value)
+        return rearrange(out, "(B heads) Q d -> B Q (heads d)", heads=heads)
+
+    rows, keys, _ = memory.key.shape
+    return in_blocks(read, (query, mask[:, 0]), rows * keys, key)
 
 
 class Attention(nn.Module):
@@ -108,7 +117,8 @@ class Attention(nn.Module):
     ) -> Float[Array, "B Q D"]:
         """Attend to projected keys and values where `mask` is True."""
         query = self.split(self.query(x))
-        return self.out(attend(query, memory, mask, self.heads, self.drop if self.dropout else None))
+        key = self.drop.make_rng("dropout") if self.dropout else None
+        return self.out(attend(query, memory, mask, self.heads, self.drop, key))
 
 
 def write(cache: KeyValue, new: KeyValue, position: Int[ScalarLike, ""]) -> KeyValue:

@@ -1,9 +1,10 @@
 """Write captions and image tokens as one sequence: the loss of both."""
 
+from functools import partial
+
 import jax.numpy as jnp
 import numpy as np
 
-from t2i_jax import losses
 from t2i_jax.tasks import Phase
 from t2i_jax.tasks.tokens import TokenTask, prediction_loss, project
 
@@ -40,7 +41,7 @@ def loss_fn(model, params, variables, batch, *, step, rngs, train, text_weight):
       loss, (variables, metrics), among which `text_nats` and `image_nats` are nats a token of each kind. Pads count
       as word pieces, all of id 0; a row without its caption has nothing else.
     """
-    text_logits, logits = model.apply(
+    text_states, image_states = model.apply(
         {"params": params},
         batch["text_ids"],
         batch["text_mask"],
@@ -48,10 +49,12 @@ def loss_fn(model, params, variables, batch, *, step, rngs, train, text_weight):
         batch["null"],
         train=train,
         rngs=rngs,
-        method="text_and_image",
+        method="states",
     )
     there = batch["text_mask"] & ~batch["null"][:, None]
-    text_nats = jnp.mean(losses.cross_entropy(text_logits, jnp.where(there, batch["text_ids"], 0)[:, 1:]))
-    image_nats, metrics = prediction_loss(logits, batch["ids"])
+    pieces = jnp.where(there, batch["text_ids"], 0)[:, 1:]
+    text_head, head = (partial(model.apply, {"params": params}, method=name) for name in ("text_logits", "logits"))
+    text_nats, _ = prediction_loss(text_head, text_states, pieces, model.text_vocab_size)
+    image_nats, metrics = prediction_loss(head, image_states, batch["ids"], model.codebook_size)
     loss = text_weight * text_nats + (1 - text_weight) * image_nats
     return loss, (variables, {**metrics, "loss": loss, "text_nats": text_nats, "image_nats": image_nats})

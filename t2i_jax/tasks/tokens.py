@@ -11,6 +11,7 @@ import numpy as np
 from jax import ShapeDtypeStruct
 
 from t2i_jax import hosts, losses, runs, sampling, tasks
+from t2i_jax.nn.blocks import in_blocks
 from t2i_jax.pictures import picture_grid
 from t2i_jax.pipelines.batches import BATCH
 from t2i_jax.pipelines.translator import Translator
@@ -177,12 +178,28 @@ def loss_fn(model, params, variables, batch, *, step, rngs, train):
     ids = batch.get("given_ids", batch["ids"])
     features = {"features": batch["text_features"]} if "text_features" in batch else {}
     inputs = batch["text_ids"], batch["text_mask"], ids, batch["null"]
-    logits = model.apply({"params": params}, *inputs, **features, train=train, rngs=rngs)
-    loss, metrics = prediction_loss(logits, batch["ids"])
+    states = model.apply({"params": params}, *inputs, **features, train=train, rngs=rngs, method="states")
+    head = partial(model.apply, {"params": params}, method="logits")
+    loss, metrics = prediction_loss(head, states, batch["ids"], model.codebook_size)
     return loss, (variables, metrics)
 
 
-def prediction_loss(logits, ids) -> tuple[jax.Array, dict]:
-    """Cross entropy of ids [B, N] in nats a token, and the share that is the likeliest, from logits [B, N, K]."""
-    loss = jnp.mean(losses.cross_entropy(logits, ids))
-    return loss, {"loss": loss, "accuracy": jnp.mean(jnp.argmax(logits, -1) == ids)}
+def prediction_loss(head: Callable, states, ids, count: int) -> tuple[jax.Array, dict]:
+    """Cross entropy of ids [B, N] in nats a token, and the share that is the likeliest.
+
+    Where logits [B, N, K] would be large, those of a block of positions are held at a time.
+
+    Args:
+      head: states [B, n, D] to logits [B, n, K].
+      states: [B, N, D].
+      ids: in [0, K).
+      count: K.
+    """
+
+    def predict(states, ids, key):
+        logits = head(states)
+        return losses.cross_entropy(logits, ids), jnp.argmax(logits, -1) == ids
+
+    nats, right = in_blocks(predict, (states, ids), len(ids) * count)
+    loss = jnp.mean(nats)
+    return loss, {"loss": loss, "accuracy": jnp.mean(right)}
