@@ -25,7 +25,9 @@ grid: not measured over its 2,000 steps; docs/decoder-only.md compares 386 steps
 
 coco (BERT-base, GPT-2, OpenAI's dVAE), coco_report (the recipe of the report, the student report of the README):
 not measured; neither the weights nor the captions could be had. Before the rebuild coco's step had not finished
-compiling on one H100 after three minutes (2026-11-26); its layers are scanned since.
+compiling on one H100 after three minutes (2026-11-26); its layers are scanned since. Compiled for CPU in float32 a
+step of coco needs 16.0 GB beside 2.8 GB of state (2026-11-27; 35.4 GB with scores and logits as a whole); with 48
+layers in each half it needs 28.5 GB beside 10.0 (was 47.8).
 
 How each choice was made is in docs/recipe-digits.md. The smoke variant only shows that everything runs.
 """
