@@ -17,6 +17,30 @@ from t2i_jax.pipelines.translator import Translator
 from t2i_jax.tasks import Data
 
 
+def prediction_loss(logits, ids) -> tuple[jax.Array, dict]:
+    """Cross entropy of ids [B, N] in nats a token, and the share that is the likeliest, from logits [B, N, K]."""
+    loss = jnp.mean(losses.cross_entropy(logits, ids))
+    return loss, {"loss": loss, "accuracy": jnp.mean(jnp.argmax(logits, -1) == ids)}
+
+
+def loss_fn(model, params, variables, batch, *, step, rngs, train):
+    """Cross entropy of the image tokens, each predicted from those before it, in nats a token.
+
+    Args:
+      batch: see `TokenTask.transform`. Where it has `given_ids`, the model is given these in place of `ids`; where
+        it has `text_features`, its encoder does not run.
+
+    Returns:
+      loss, (variables, metrics).
+    """
+    ids = batch.get("given_ids", batch["ids"])
+    features = {"features": batch["text_features"]} if "text_features" in batch else {}
+    inputs = batch["text_ids"], batch["text_mask"], ids, batch["null"]
+    logits = model.apply({"params": params}, *inputs, **features, train=train, rngs=rngs)
+    loss, metrics = prediction_loss(logits, batch["ids"])
+    return loss, (variables, metrics)
+
+
 class TokenTask(tasks.Task):
     """A batch is what `transform` makes, stacked: image tokens [B, N] and captions [B, S].
 
@@ -25,6 +49,7 @@ class TokenTask(tasks.Task):
     """
 
     pipeline = Translator
+    loss_fn = staticmethod(loss_fn)
     vocabulary: Path | None = None
 
     def check(self, folder: Path) -> None:
@@ -125,13 +150,12 @@ class TokenTask(tasks.Task):
             inputs = (batch[name] for name in ("text_ids", "text_mask", "ids"))
             return self.model.apply({"params": params}, *inputs)
 
-        score = translation.TranslationEvaluator(
+        score = translation.evaluator(
             self.data.splits["validation"],
             self.encoded.baselines,
             self.data.transform,
             predict=predict,
             sample=partial(self.sample, sampler),
-            codebook_size=self.model.codebook_size,
             batch_size=BATCH,  # logits of 8,192 codes at 1,024 positions: 2 GB
             temperature=sampler.temperature,
         )
@@ -162,27 +186,3 @@ class TokenTask(tasks.Task):
 def project(rows: np.ndarray, width: int, key) -> jax.Array:
     """One random projection of rows [M, C] to [M, width], values about as large: rows that are alike stay so."""
     return rows @ jax.random.normal(key, (rows.shape[1], width)) / rows.shape[1] ** 0.5
-
-
-def loss_fn(model, params, variables, batch, *, step, rngs, train):
-    """Cross entropy of the image tokens, each predicted from those before it, in nats a token.
-
-    Args:
-      batch: see `TokenTask.transform`. Where it has `given_ids`, the model is given these in place of `ids`; where
-        it has `text_features`, its encoder does not run.
-
-    Returns:
-      loss, (variables, metrics).
-    """
-    ids = batch.get("given_ids", batch["ids"])
-    features = {"features": batch["text_features"]} if "text_features" in batch else {}
-    inputs = batch["text_ids"], batch["text_mask"], ids, batch["null"]
-    logits = model.apply({"params": params}, *inputs, **features, train=train, rngs=rngs)
-    loss, metrics = prediction_loss(logits, batch["ids"])
-    return loss, (variables, metrics)
-
-
-def prediction_loss(logits, ids) -> tuple[jax.Array, dict]:
-    """Cross entropy of ids [B, N] in nats a token, and the share that is the likeliest, from logits [B, N, K]."""
-    loss = jnp.mean(losses.cross_entropy(logits, ids))
-    return loss, {"loss": loss, "accuracy": jnp.mean(jnp.argmax(logits, -1) == ids)}
