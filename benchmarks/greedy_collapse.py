@@ -147,7 +147,7 @@ def judge(folder: Path, prompts, real: np.ndarray, detector) -> tuple[dict, dict
     for name, ids in drawn.items():
         images = np.uint8(pipe.tokenizer.detokenize(ids) * 255 + 0.5)
         found[name] = {
-            **tokens.statistics(ids, pipe.config.model.codebook_size),
+            **tokens.statistics(ids),
             "faithful": faithfulness.score(prompts, images[:, None], detector)["overall"],
         }
         shown[name] = images[:: len(images) // 6][:6]

@@ -43,10 +43,7 @@ def smoke():
     return config
 
 
-VARIANTS = {"digits": digits, "smoke": smoke}
-
-
 def get_config(variant: str = "digits"):
-    config = VARIANTS[variant]()
+    config = globals()[variant]()
     config.name = f"dalle-{variant}"
     return config

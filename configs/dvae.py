@@ -71,10 +71,7 @@ def smoke():
     return config
 
 
-VARIANTS = {"digits": digits, "openai": openai, "smoke": smoke}
-
-
 def get_config(variant: str = "digits"):
-    config = VARIANTS[variant]()
+    config = globals()[variant]()
     config.name = f"dvae-{variant}"
     return config

@@ -51,10 +51,7 @@ def smoke():
     return config
 
 
-VARIANTS = {"digits": digits, "digits_long": digits_long, "photos": photos, "smoke": smoke}
-
-
 def get_config(variant: str = "digits"):
-    config = VARIANTS[variant]()
+    config = globals()[variant]()
     config.name = f"patch_vqvae-{variant}"
     return config

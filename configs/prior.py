@@ -60,10 +60,7 @@ def smoke():
     return config
 
 
-VARIANTS = {"digits": digits, "mnist": mnist, "cifar10": cifar10, "smoke": smoke}
-
-
 def get_config(variant: str = "digits"):
-    config = VARIANTS[variant]()
+    config = globals()[variant]()
     config.name = f"prior-{variant}"
     return config

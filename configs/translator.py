@@ -147,19 +147,7 @@ def smoke():
     return config
 
 
-VARIANTS = {
-    "digits": digits,
-    "digits_long": digits_long,
-    "transformer": transformer,
-    "grid": grid,
-    "photos": photos,
-    "coco": coco,
-    "coco_report": coco_report,
-    "smoke": smoke,
-}
-
-
 def get_config(variant: str = "digits"):
-    config = VARIANTS[variant]()
+    config = globals()[variant]()
     config.name = f"translator-{variant}"
     return config

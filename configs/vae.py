@@ -71,17 +71,7 @@ def smoke():
     return config
 
 
-VARIANTS = {
-    "digits": digits,
-    "mnist": mnist,
-    "mnist_ae": mnist_ae,
-    "cifar10": cifar10,
-    "cifar10_resnet": cifar10_resnet,
-    "smoke": smoke,
-}
-
-
 def get_config(variant: str = "digits"):
-    config = VARIANTS[variant]()
+    config = globals()[variant]()
     config.name = f"vae-{variant}"
     return config

@@ -77,17 +77,7 @@ def smoke():
     return config
 
 
-VARIANTS = {
-    "digits": digits,
-    "mnist": mnist,
-    "cifar10": cifar10,
-    "coco": coco,
-    "photos": photos,
-    "smoke": smoke,
-}
-
-
 def get_config(variant: str = "digits"):
-    config = VARIANTS[variant]()
+    config = globals()[variant]()
     config.name = f"vqvae-{variant}"
     return config

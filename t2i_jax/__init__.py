@@ -9,6 +9,7 @@ def load(run):
 
     Returns:
       `t2i_jax.pipelines.Translator` for a translator's run (captions -> pictures),
+      `t2i_jax.pipelines.Prior` for a prior's (captions, or nothing with `sample`, -> pictures),
       `t2i_jax.pipelines.Tokenizer` for an image tokenizer's (`tokenize`, `detokenize`), or
       `t2i_jax.pipelines.AutoEncoder` for an autoencoder's (`encode`, `decode`, `sample`, `interpolate`).
 

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,9 +58,8 @@ def encode(config, tokenizer, run: str | Path) -> Encoded:
             f"config.data.data_dir {data.data_dir} does not exist, so nothing says what the tokens in {folder} were"
             " made of; name the folder of the data, or make it to prepare the data again"
         )
-    with hosts.agreed():
-        encoded = _open(config, tokenizer, Path(run), folder) if hosts.is_first() else None
-    return encoded or _open(config, tokenizer, Path(run), folder)
+    open_ = partial(_open, config, tokenizer, Path(run), folder)
+    return hosts.on_first(open_) or open_()
 
 
 def _folder_name(data) -> str:

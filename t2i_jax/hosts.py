@@ -1,8 +1,9 @@
 """What the hosts of a run do together."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import jax
 import numpy as np
@@ -63,3 +64,13 @@ def agreed() -> Iterator[None]:
         raise error
     if failed.size:
         raise UserError(f"host {failed[0]} of {jax.process_count()} failed; it says why")
+
+
+def on_first(do: Callable[[], Any]) -> Any:
+    """What `do` returns on the first host, and None on the others; where it fails there, it raises on all.
+
+    Raises:
+      UserError: see `agreed`.
+    """
+    with agreed():
+        return do() if is_first() else None

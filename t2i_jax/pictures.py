@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+from einops import rearrange
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
@@ -84,13 +85,18 @@ def picture_grid(
     num, height, width, _ = images.shape
     columns = min(columns, num)
     rows = math.ceil(num / columns)
-    grid = np.empty((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), np.uint8)
-    grid[:] = paper
-    for number, image in enumerate(images):
-        row, column = divmod(number, columns)
-        top, left = row * (height + gap), column * (width + gap)
-        grid[top : top + height, left : left + width] = image
-    return grid
+    places = np.empty((rows * columns, height + gap, width + gap, 3), np.uint8)
+    places[:] = paper
+    places[:num, :height, :width] = images
+    grid = rearrange(places, "(row column) h w c -> (row h) (column w) c", row=rows)
+    return grid[: len(grid) - gap, : grid.shape[1] - gap]
+
+
+def pair_grid(
+    originals: Float[np.ndarray, "n H W C"], restored: Float[np.ndarray, "n H W C"]
+) -> UInt8[np.ndarray, "two_H columns_W 3"]:
+    """Pictures with pixels in [0, 1] in one row, over what became of them."""
+    return picture_grid(to_uint8(np.concatenate([originals, restored])), columns=len(originals))
 
 
 def _enlarged(images: UInt8[np.ndarray, "*n H W C"]) -> UInt8[np.ndarray, "*n h w C"]:

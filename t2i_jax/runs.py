@@ -1,12 +1,13 @@
 """Run folders: a config, weights with a checksum, and what else is needed to use them.
 
-config.json          the config the run was started with
+config.json          the config the run is trained with
 model.safetensors    weights to sample with, as of the last checkpoint
 scores.json          the last validation scores
-text_tokenizer.json  (translators) captions -> ids
+text_tokenizer.json  captions -> ids, of a run that reads captions
 parents/NAME/        a copy of each run that this one builds on: the first three of its files
+tokens/              in an image tokenizer's run, what it made of data sets, and a frozen text encoder of captions
 checkpoints/         training state; logs/ and pictures/ for people, never read here
-lock                 held while training
+lock, lock.owner     held while training or making tokens, and by which process
 
 Every file that is read carries a digest: JSON and weights in themselves, checkpoints in a manifest.
 """
@@ -150,7 +151,7 @@ def write_weights(folder: str | Path, params, variables, step: int) -> None:
         return
     tensors = _tensors(params, variables)
     # One entry: safetensors writes several in a random order, and equal weights should be equal files.
-    metadata = {"t2i": json.dumps({"step": step, "sha256": _digest(tensors, step)})}
+    metadata = {"t2i": json.dumps({"step": step, "sha256": digest_of(tensors, f"step {step}")})}
     path = Path(folder) / WEIGHTS
     try:
         files.write_atomically(path, safetensors.numpy.save(tensors, metadata))
@@ -196,7 +197,7 @@ def read_weights(folder: str | Path, recover: Callable | None = None) -> tuple[d
         params, variables, step = found
         print(f"warning: {error}; using the checkpoint of step {step}", file=sys.stderr)
     params, variables = jax.tree.map(np.asarray, (params, variables))
-    return params, variables, step, _digest(_tensors(params, variables), step)
+    return params, variables, step, digest_of(_tensors(params, variables), f"step {step}")
 
 
 def load_weights(path: Path) -> tuple[dict, dict, int, str]:
@@ -214,7 +215,7 @@ def load_weights(path: Path) -> tuple[dict, dict, int, str]:
         step, expected = metadata["step"], metadata["sha256"]
     except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise files.CorruptError(f"{path} is corrupt ({error})") from None
-    if _digest(tensors, step) != expected:
+    if digest_of(tensors, f"step {step}") != expected:
         raise files.CorruptError(f"{path} is corrupt (its checksum does not fit)")
     tree = unflatten_dict(tensors, sep="/")
     return tree.get("params", {}), tree.get("variables", {}), step, expected
@@ -233,10 +234,10 @@ def _tensors(params, variables) -> dict:
     return {name: np.ascontiguousarray(value) for name, value in tree.items()}
 
 
-def _digest(tensors: dict, step: int) -> str:
-    digest = hashlib.sha256(f"step {step}".encode())
-    for name in sorted(tensors):
-        value = tensors[name]
+def digest_of(tensors: dict[str, np.ndarray], about: str) -> str:
+    """sha256 of arrays by name, and of what else is said about them."""
+    digest = hashlib.sha256(about.encode())
+    for name, value in sorted(tensors.items()):
         digest.update(f"{name} {value.dtype} {value.shape}".encode())
         digest.update(value.tobytes())
     return digest.hexdigest()

@@ -120,6 +120,7 @@ def score(model, params, images, **options):
     predict = jax.jit(functools.partial(autoencode.predict, model, likelihood="gaussian", sigma=0.1))
     return autoencoding.evaluate(
         lambda batch, number: predict(params, {}, batch, jax.random.key(number)),
+        params,
         dataset,
         transform,
         **options,

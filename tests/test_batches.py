@@ -52,7 +52,7 @@ def on_all_devices(params):
 def work(translator: str, tokenizer: str) -> dict:
     """What a translator does with its parameters replicated over all devices, and the shards that it computed."""
     import t2i_jax
-    from t2i_jax.evals.translation import TranslationEvaluator
+    from t2i_jax.evals.translation import evaluator
     from t2i_jax.pipelines import Translator
 
     alone, shards = t2i_jax.load(translator), {}
@@ -86,11 +86,11 @@ def work(translator: str, tokenizer: str) -> dict:
 
     import grain
 
-    evaluator = TranslationEvaluator(
+    evaluate = evaluator(
         grain.MapDataset.source(split), {"unigram_nats": 3.0, "bigram_nats": 2.0}, transform,
-        predict=predict, sample=sample, codebook_size=64, batch_size=4, temperature=1.0,
+        predict=predict, sample=sample, batch_size=4, temperature=1.0,
     )  # fmt: skip
-    scores = evaluator(params)
+    scores = evaluate(params)
     return {"images": images.tolist(), "ids": ids.tolist(), "ratios": ratios.tolist(), "scores": scores} | {
         "shards": shards
     }

@@ -164,16 +164,17 @@ def test_a_code_that_is_dead_for_20000_steps_stays_finite_and_can_come_back():
 def test_kmeans_recovers_clusters():
     middles = 50 * normal(8, 4)
     features = jnp.repeat(middles, 40, 0)
-    centres, share = fit(features, 8, jax.random.key(0))
+    centres, share, ids = fit(features, 8, jax.random.key(0))
     order = brute_force(middles, np.asarray(centres))
     assert sorted(order) == list(range(8))
     np.testing.assert_allclose(centres[order], middles, rtol=1e-5)
     np.testing.assert_allclose(share, 1 / 8)
+    np.testing.assert_array_equal(ids, brute_force(features, np.asarray(centres)))
 
 
 def test_kmeans_share_is_what_each_centre_owns():
     features = jnp.repeat(floats([[0.0], [10.0]]), jnp.array([30, 10]), 0)
-    centres, share = fit(features, 2, jax.random.key(0))
+    centres, share, _ = fit(features, 2, jax.random.key(0))
     order = np.argsort(np.asarray(centres)[:, 0])
     np.testing.assert_allclose(centres[order], [[0], [10]], atol=1e-6)
     np.testing.assert_allclose(share[order], [0.75, 0.25])
@@ -183,7 +184,7 @@ def test_kmeans_leaves_no_centre_empty_where_half_of_the_features_are_equal():
     features = jnp.concatenate([jnp.zeros((2000, 4)), normal(2000, 4)])
     empty_at_start = 128 - used_codes(features, fit(features, 128, jax.random.key(0), 0)[0])
     assert empty_at_start > 40
-    centres, share = fit(features, 128, jax.random.key(0))
+    centres, share, _ = fit(features, 128, jax.random.key(0))
     assert used_codes(features, centres) == 128
     assert share.min() >= 0.1 / 128
 

@@ -145,7 +145,7 @@ OUTSIDE = """
 from configs import sibling, vae
 
 def get_config(variant="small"):
-    config = VARIANTS[variant]()
+    config = globals()[variant]()
     config.name = variant
     return config
 
@@ -153,8 +153,6 @@ def small():
     config = vae.get_config("smoke")
     config.model.latent = sibling.LATENT
     return config
-
-VARIANTS = {"small": small}
 """
 
 

@@ -161,5 +161,5 @@ def test_settings_that_do_not_fit_say_so(changes, message):
 
 def test_pictures_that_are_too_long_say_so():
     text_ids, mask, ids = batch(1)
-    with pytest.raises(ValueError, match="sequence has 30 image tokens; the model writes 15"):
+    with pytest.raises(ValueError, match="picture has 30 tokens; the model writes 15"):
         forward()(text_ids, mask, jnp.tile(ids, (1, 2)))

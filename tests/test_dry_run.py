@@ -66,3 +66,15 @@ def test_from_the_command_line(capsys):
     ]:
         assert cli.main(["doctor", *argv]) == 2
         assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("loss.likelihood", "laplace", "config.loss.likelihood 'laplace' is unknown; choose bernoulli, gaussian"),
+        ("parallel", "pjit", "config.parallel 'pjit' is unknown; choose jit, pmap"),
+    ],
+)
+def test_a_bad_config_is_one_line(field, value, said, capsys):
+    assert cli.main(["doctor", "--config", "vae:smoke", "--dry-run", f"--config.{field}={value}"]) == 2
+    assert capsys.readouterr().err == f"t2i: {said}\n"

@@ -37,8 +37,8 @@ def tiny(saved):
 
 
 def logits(config, params):
-    (text_ids, mask), (_, inputs) = texts(), pictures()
-    return jax.jit(models.build(config).apply)({"params": params}, text_ids, mask, inputs)
+    (text_ids, mask), (ids, _) = texts(), pictures()
+    return jax.jit(models.build(config).apply)({"params": params}, text_ids, mask, ids)
 
 
 def reference_logits(reference):

@@ -15,7 +15,7 @@ from t2i_jax.losses import cross_entropy
 from t2i_jax.models.pixelcnn import Model
 from t2i_jax.sampling.autoregressive import Autoregressive
 from t2i_jax.sampling.decoding import decode
-from t2i_jax.tasks import prior
+from t2i_jax.tasks import tokens
 
 V, S = 11, 5
 GRIDS = {  # with just as many layers as reach across
@@ -182,7 +182,7 @@ def test_every_position_knows_its_place_whatever_is_read():
         ({"num_tokens": 13}, "grid 3 x 4 does not hold num_tokens 13"),
         ({"kernel": 4}, "kernel 4 has no middle"),
         ({"layers": 2}, "2 layers of kernel 3 reach 2 tokens far, not across a grid of 3 x 4"),
-        ({"text_len": 6}, "text_len 6 is above the encoder's 5 positions"),
+        ({"encoder": {"max_positions": S - 1}}, "text has 5 tokens; the encoder reads 4"),
     ],
 )
 def test_what_does_not_fit_says_so(changes, said):
@@ -278,7 +278,7 @@ def test_it_learns_what_no_bigram_can():
     def step(params, state, ids):
         def loss_fn(params):
             rows = {name: value[: len(ids)] for name, value in batch.items()} | {"ids": ids}
-            return prior.loss_fn(model, params, {}, rows, step=0, rngs={}, train=True)[0]
+            return tokens.loss_fn(model, params, {}, rows, step=0, rngs={}, train=True)[0]
 
         loss, gradient = jax.value_and_grad(loss_fn)(params)
         change, state = optimizer.update(gradient, state)

@@ -73,7 +73,7 @@ def test_unigram_and_bigram_equal_slow_ones(size, pictures):
 def test_a_picture_s_first_token_does_not_see_the_picture_before():
     """Pictures start with code 0 always, and end with a random one."""
     ids = np.stack([np.zeros(400, np.int32), random_ids(400, 1, 8, 0)[:, 0]], 1)
-    entropy_of_last = tokens.statistics(ids[:, 1:], 8)["entropy"]
+    entropy_of_last = tokens.statistics(ids[:, 1:])["entropy"]
     assert baselines(ids, ids, 8)["bigram_nats"] == pytest.approx(entropy_of_last / 2, abs=0.02)
 
 
@@ -89,7 +89,7 @@ def test_bigram_beats_unigram_and_approaches_the_entropy_of_a_chain():
 
 
 def test_statistics_by_hand():
-    statistics = tokens.statistics(np.array([[0, 0, 0, 1], [2, 1, 2, 2]]), 4)
+    statistics = tokens.statistics(np.array([[0, 0, 0, 1], [2, 1, 2, 2]]))
     assert statistics["entropy"] == pytest.approx(-(2 * 3 / 8 * math.log(3 / 8) + 1 / 4 * math.log(1 / 4)))
     assert statistics["longest_run"] == (3 + 2) / 2
     assert statistics["distinct"] == 2
@@ -100,7 +100,7 @@ def test_statistics_by_hand():
     [([5], 1, 1), ([5, 5, 5], 3, 1), ([1, 2, 3], 1, 3), ([1, 2, 2, 2, 1], 3, 2), ([7, 1, 1], 2, 2)],
 )
 def test_runs_at_the_ends(row, longest, distinct):
-    statistics = tokens.statistics(np.array([row]), 8)
+    statistics = tokens.statistics(np.array([row]))
     assert (statistics["longest_run"], statistics["distinct"]) == (longest, distinct)
 
 

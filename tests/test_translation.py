@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from t2i_jax.evals import tokens
-from t2i_jax.evals.translation import TranslationEvaluator
+from t2i_jax.evals.translation import evaluator
 
 PICTURES, N, K = 11, 6, 5
 BASELINES = {"unigram_nats": 3.0, "bigram_nats": 2.0}
@@ -19,7 +19,7 @@ def ids():
 
 
 def predict(params, batch):
-    return {"logits": params[batch["ids"]]}
+    return params[batch["ids"]]
 
 
 def sample(params, batch, keys):
@@ -33,11 +33,11 @@ def scores_of(ids, params, batch_size, drawn):
         sizes.add((len(keys), len(batch["ids"])))
         return sample(params, batch, keys)
 
-    evaluator = TranslationEvaluator(
+    evaluate = evaluator(
         grain.MapDataset.source(rows), BASELINES, lambda example, rng: example,
-        predict=predict, sample=sample_batch, codebook_size=K, batch_size=batch_size, temperature=1.0, drawn=drawn,
+        predict=predict, sample=sample_batch, batch_size=batch_size, temperature=1.0, drawn=drawn,
     )  # fmt: skip
-    return evaluator(params), sizes
+    return evaluate(params), sizes
 
 
 @pytest.mark.parametrize("drawn", [4, 7, 250])
@@ -46,7 +46,7 @@ def test_scores_do_not_depend_on_the_batch(ids, drawn):
     whole, sizes = scores_of(ids, params, 100, drawn)
     assert sizes == {(PICTURES, PICTURES)}
     assert BASELINES.items() <= whole.items()
-    assert whole["data/distinct"] == tokens.statistics(ids[:drawn], K)["distinct"]
+    assert whole["data/distinct"] == tokens.statistics(ids[:drawn])["distinct"]
     for size in (1, 3, 4):
         scores, sizes = scores_of(ids, params, size, drawn)
         assert sizes == {(size, size)}
@@ -56,5 +56,5 @@ def test_scores_do_not_depend_on_the_batch(ids, drawn):
     assert whole["nats"] == pytest.approx(nats, rel=1e-6)
     keys = jax.random.split(jax.random.key(0), min(drawn, PICTURES))
     free = sample(params, {"ids": jnp.array(ids[: len(keys)])}, keys)
-    expected = tokens.statistics(np.asarray(free), K)
+    expected = tokens.statistics(np.asarray(free))
     assert {name: whole[f"free_running/{name}"] for name in expected} == pytest.approx(expected)

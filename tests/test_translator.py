@@ -238,22 +238,14 @@ def test_a_model_is_hashable_and_equal_to_its_twin():
     assert hash(build()) == hash(build())
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"text_len": S + 1}, "text_len 7 is above the encoder's 6 positions"),
-        ({"num_tokens": N + 1}, "num_tokens 8 is above the decoder's 7 positions"),
-        ({"encoder": {"width": 25}}, "width 25 is not divisible by 3 heads"),
-    ],
-)
-def test_settings_that_do_not_fit_say_so(changes, message):
-    with pytest.raises(ValueError, match=message):
-        jax.eval_shape(build(**changes).init, jax.random.key(0), *batch(1))
+def test_settings_that_do_not_fit_say_so():
+    with pytest.raises(ValueError, match="width 25 is not divisible by 3 heads"):
+        jax.eval_shape(build(encoder={"width": 25}).init, jax.random.key(0), *batch(1))
 
 
 def test_inputs_that_are_too_long_say_so():
     text_ids, mask, ids = batch(1)
-    with pytest.raises(ValueError, match="text has 12 tokens; the encoder reads 6"):
+    with pytest.raises(ValueError, match=r"text has 12 tokens; the encoder reads 6 .*, or raise max_positions"):
         forward()(jnp.tile(text_ids, (1, 2)), jnp.tile(mask, (1, 2)), ids)
     with pytest.raises(ValueError, match="sequence has 14 tokens; the decoder writes 7"):
         forward()(text_ids, mask, jnp.tile(ids, (1, 2)))

@@ -10,7 +10,11 @@ from t2i_jax.errors import UserError
 
 
 def load_translator(run):
-    """The translator of a run; anything else reads no prompt."""
+    """What draws pictures of prompts: the `Translator` or `Prior` of a run.
+
+    Raises:
+      UserError: the run holds anything else, which reads no prompt.
+    """
     pipe = t2i_jax.load(run)
     if callable(pipe):
         return pipe
@@ -28,7 +32,12 @@ def load_translator(run):
 def load_unconditional(run, given):
     """A run that draws pictures without a prompt, by `.sample(n, seed, **settings)`.
 
-    `given` are settings by name; one that `.sample` does not take has nothing to act on.
+    Args:
+      run: its folder.
+      given: names of settings that `.sample` is to be called with.
+
+    Raises:
+      UserError: it draws none, or only of prompts, or `.sample` takes no such setting.
     """
     pipe = t2i_jax.load(run)
     if not hasattr(pipe, "sample"):
@@ -48,17 +57,20 @@ def load_unconditional(run, given):
 
 
 def check_run(run):
+    """Raises UserError where `run` is no folder."""
     if not Path(run).is_dir():
         raise UserError(f"--run {run} is no folder; name one that train.py wrote (its --workdir)")
 
 
 def check_grid_path(out):
+    """Raises UserError where a PNG cannot be written as `out`."""
     if out.suffix.lower() != ".png":
         raise UserError(f"--out {out} does not end in .png; a grid is written as PNG")
     check_file(out)
 
 
 def check_file(out):
+    """Raises UserError where a file cannot be written as `out`."""
     if out.is_dir():
         raise UserError(f"--out {out} is a folder; name a file")
     if out.exists() and not os.access(out, os.W_OK):
@@ -67,6 +79,7 @@ def check_file(out):
 
 
 def check_folder(out, names):
+    """Raises UserError where `out` cannot be written into, or holds pictures of other names than `names`."""
     _check_writable(out, out)
     if not out.is_dir():
         return

@@ -86,10 +86,10 @@ def _options(make: type | partial) -> dict[str, float]:
 
 
 def _loss_fields(config: ConfigDict) -> dict[str, Any]:
-    task = inspect.getmodule(tasks.find(config.task))
-    if not hasattr(task, "loss_fn"):  # several losses, whose settings the task knows
+    loss_fn = tasks.find(config.task).loss_fn
+    if loss_fn is None:  # several losses, whose settings the task knows
         return dict(config.loss)
-    parameters = inspect.signature(task.loss_fn).parameters.values()
+    parameters = inspect.signature(loss_fn).parameters.values()
     return {
         parameter.name: Required(object) if parameter.default is parameter.empty else parameter.default
         for parameter in parameters

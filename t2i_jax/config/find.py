@@ -23,7 +23,9 @@ def packaged_folder() -> Path:
 
 
 def variants_of(path: Path) -> list[str]:
-    """Keys of the dict VARIANTS of a config file, read without running it; [] where it has none.
+    """Names of a config file's variants, read without running it; [] where `get_config` takes none.
+
+    They are its functions without parameters, but for those whose names begin with "_".
 
     Raises:
       UserError: the file is no Python.
@@ -32,10 +34,10 @@ def variants_of(path: Path) -> list[str]:
         body = ast.parse(path.read_text(encoding="utf-8")).body
     except (SyntaxError, ValueError) as error:
         raise UserError(f"{path} is no Python file: {error}") from None
-    for node in body:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "VARIANTS":
-            return [key.value for key in getattr(node.value, "keys", []) if isinstance(key, ast.Constant)]
-    return []
+    functions = {node.name: node.args.args for node in body if isinstance(node, ast.FunctionDef)}
+    if not functions.get("get_config"):
+        return []
+    return [name for name, parameters in functions.items() if not (parameters or name.startswith("_"))]
 
 
 def known_configs(folder: str | Path | None = None) -> list[str]:

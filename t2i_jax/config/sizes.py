@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterator
 from importlib import import_module
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -112,7 +111,7 @@ def _token_sizes(tokenizer: ConfigDict, origin: str) -> dict[str, Any]:
 def _released_sizes(part: str, cls: type, source: str, model: ConfigDict, field: str) -> Iterator[Size]:
     """Sizes of a part by the config.json of released weights; none where that would have to be fetched."""
     try:
-        path = _config_beside(source)
+        path = hub.find_beside(source, ("config.json",), hub.find_here)
         if path is None:
             return
         format_ = import_module(f"t2i_jax.convert.{cls.__module__.rpartition('.')[2]}")
@@ -125,17 +124,3 @@ def _released_sizes(part: str, cls: type, source: str, model: ConfigDict, field:
             yield Size((part, size), value, origin)
     if part == "encoder" and "text_vocab_size" in model:
         yield Size(("text_vocab_size",), found["vocab_size"], origin)
-
-
-def _config_beside(source: str) -> Path | None:
-    """config.json of released weights, in their folder, beside their file or in the hub's cache; None elsewhere."""
-    if Path(source).exists():
-        return hub.find_beside(source, ("config.json",))
-    import huggingface_hub  # a third of a second
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        cached = huggingface_hub.try_to_load_from_cache(source, "config.json")
-    except HFValidationError:
-        return Path(hub.find(source, ("config.json",)))  # says what is wrong
-    return Path(cached) if isinstance(cached, str) else None

@@ -6,28 +6,24 @@ from pathlib import Path
 import numpy as np
 
 from t2i_jax.convert import tables, weights
+from t2i_jax.convert.tables import dense, norm
 from t2i_jax.errors import UserError
 
 TOP = {
     "word_embed/embedding": ("V D", "embeddings.word_embeddings.weight"),
     "position_embed/embedding": ("P D", "embeddings.position_embeddings.weight"),
     "type_embed/embedding": ("T D", "embeddings.token_type_embeddings.weight"),
-    "ln_embed/scale": ("D", "embeddings.LayerNorm.weight"),
-    "ln_embed/bias": ("D", "embeddings.LayerNorm.bias"),
+    **norm("ln_embed", "embeddings.LayerNorm"),
 }
 LAYER = {
-    **{f"attn/{part}/kernel": ("D D", f"attention.self.{part}.weight T") for part in ("query", "key", "value")},
-    **{f"attn/{part}/bias": ("D", f"attention.self.{part}.bias") for part in ("query", "key", "value")},
-    "attn/out/kernel": ("D D", "attention.output.dense.weight T"),
-    "attn/out/bias": ("D", "attention.output.dense.bias"),
-    "ln_attn/scale": ("D", "attention.output.LayerNorm.weight"),
-    "ln_attn/bias": ("D", "attention.output.LayerNorm.bias"),
-    "mlp/up/kernel": ("D M", "intermediate.dense.weight T"),
-    "mlp/up/bias": ("M", "intermediate.dense.bias"),
-    "mlp/down/kernel": ("M D", "output.dense.weight T"),
-    "mlp/down/bias": ("D", "output.dense.bias"),
-    "ln_mlp/scale": ("D", "output.LayerNorm.weight"),
-    "ln_mlp/bias": ("D", "output.LayerNorm.bias"),
+    **dense("attn/query", "attention.self.query"),
+    **dense("attn/key", "attention.self.key"),
+    **dense("attn/value", "attention.self.value"),
+    **dense("attn/out", "attention.output.dense"),
+    **norm("ln_attn", "attention.output.LayerNorm"),
+    **dense("mlp/up", "intermediate.dense", out="M"),
+    **dense("mlp/down", "output.dense", into="M"),
+    **norm("ln_mlp", "output.LayerNorm"),
 }
 INSIDE = "encoder.layer"
 IGNORED = (r"(pooler|cls|classifier|qa_outputs)\..*", r"embeddings\.(position|token_type)_ids")
@@ -104,8 +100,7 @@ def load(name_or_folder: str | Path, sizes: Mapping, field: str) -> dict:
         }
         positions = len(tensors["embeddings.position_embeddings.weight"])
     except (KeyError, IndexError, TypeError):
-        some = ", ".join(sorted(tensors)[:2]) or "none at all"
-        raise UserError(f"{origin} holds no BERT (its tensors: {some}, ...); name the weights of one") from None
+        raise tables.holds_no("BERT", tensors, origin) from None
     config = weights.read_config(name_or_folder)
     found["heads"] = read_sizes(config, f"config.json of {name_or_folder}")["heads"]
     tables.check_sizes(found, sizes, origin, "BERT", field)

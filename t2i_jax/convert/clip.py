@@ -6,25 +6,19 @@ from pathlib import Path
 import numpy as np
 
 from t2i_jax.convert import tables, weights
+from t2i_jax.convert.tables import dense, norm
 from t2i_jax.errors import UserError
 from t2i_jax.models.clip import Text, Tower, Vision
 
-
-def _norm(ours, theirs):
-    return {f"{ours}/scale": ("D", f"{theirs}.weight"), f"{ours}/bias": ("D", f"{theirs}.bias")}
-
-
 LAYER = {
-    **_norm("ln_attn", "layer_norm1"),
-    **{f"attn/{part}/kernel": ("D D", f"self_attn.{part[0]}_proj.weight T") for part in ("query", "key", "value")},
-    **{f"attn/{part}/bias": ("D", f"self_attn.{part[0]}_proj.bias") for part in ("query", "key", "value")},
-    "attn/out/kernel": ("D D", "self_attn.out_proj.weight T"),
-    "attn/out/bias": ("D", "self_attn.out_proj.bias"),
-    **_norm("ln_mlp", "layer_norm2"),
-    "mlp/up/kernel": ("D M", "mlp.fc1.weight T"),
-    "mlp/up/bias": ("M", "mlp.fc1.bias"),
-    "mlp/down/kernel": ("M D", "mlp.fc2.weight T"),
-    "mlp/down/bias": ("D", "mlp.fc2.bias"),
+    **norm("ln_attn", "layer_norm1"),
+    **dense("attn/query", "self_attn.q_proj"),
+    **dense("attn/key", "self_attn.k_proj"),
+    **dense("attn/value", "self_attn.v_proj"),
+    **dense("attn/out", "self_attn.out_proj"),
+    **norm("ln_mlp", "layer_norm2"),
+    **dense("mlp/up", "mlp.fc1", out="M"),
+    **dense("mlp/down", "mlp.fc2", into="M"),
 }
 INSIDE = "encoder.layers"
 PATCHES, TOKENS = "vision_model.embeddings.patch_embedding.weight", "text_model.embeddings.token_embedding.weight"
@@ -33,13 +27,13 @@ VISION = {
     "class_embed": ("D", "embeddings.class_embedding"),
     "patch_embed/kernel": ("C D", "embeddings.patch_embedding.weight T"),
     "position_embed": ("P D", "embeddings.position_embedding.weight"),
-    **_norm("ln_embed", "pre_layrnorm"),
-    **_norm("ln_out", "post_layernorm"),
+    **norm("ln_embed", "pre_layrnorm"),
+    **norm("ln_out", "post_layernorm"),
 }
 TEXT = {
     "token_embed/embedding": ("V D", "embeddings.token_embedding.weight"),
     "position_embed/embedding": ("P D", "embeddings.position_embedding.weight"),
-    **_norm("ln_out", "final_layer_norm"),
+    **norm("ln_out", "final_layer_norm"),
 }
 IGNORED = ("logit_scale", r"(vision|text)_model\.embeddings\.position_ids")  # a temperature; 0, 1, 2, ...
 
@@ -126,8 +120,7 @@ def convert(tensors: Mapping[str, np.ndarray], fields: Mapping, origin: str) -> 
       UserError: tensors are missing, left over, or of another shape.
     """
     if not {PATCHES, TOKENS} <= tensors.keys():
-        some = ", ".join(sorted(tensors)[:2]) or "none at all"
-        raise UserError(f"{origin} holds no CLIP (its tensors: {some}, ...); name the weights of one")
+        raise tables.holds_no("CLIP", tensors, origin)
     vision, text = fields["vision"], fields["text"]
     patches = tensors[PATCHES]
     found = {"channels": patches.shape[1:2], "patch": patches.shape[2:]}

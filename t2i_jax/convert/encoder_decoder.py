@@ -102,7 +102,10 @@ def config_of(content: Mapping, origin: str) -> ConfigDict:
     encoder["dropout"] = parts[0].get("hidden_dropout_prob", 0.1)
     decoder["dropout"] = parts[1].get("resid_pdrop", 0.1)
     if parts[1].get("cross_attention_hidden_size") is not None:
-        raise UserError(f"{origin} has a decoder that projects no encoder states (cross_attention_hidden_size)")
+        raise UserError(
+            f"{origin} has a decoder that projects no encoder states (cross_attention_hidden_size);"
+            " convert a checkpoint whose halves are equally wide, or joined by enc_to_dec_proj"
+        )
     return ConfigDict(
         {
             "name": "translator-encoder-decoder",

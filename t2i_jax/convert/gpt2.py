@@ -1,45 +1,34 @@
 """GPT-2 as released (`GPT2Model`, `GPT2LMHeadModel` of transformers) -> models/gpt2.py."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from t2i_jax.convert import tables, weights
-from t2i_jax.errors import UserError
+from t2i_jax.convert.tables import norm
 
-DENSE = {
-    "attn/query": ("D", "D", "attn.c_attn", " 0/3"),
-    "attn/key": ("D", "D", "attn.c_attn", " 1/3"),
-    "attn/value": ("D", "D", "attn.c_attn", " 2/3"),
-    "attn/out": ("D", "D", "attn.c_proj", ""),
-    "mlp/up": ("D", "M", "mlp.c_fc", ""),
-    "mlp/down": ("M", "D", "mlp.c_proj", ""),
-}
-CROSS_DENSE = {
-    "cross_attn/query": ("D", "D", "crossattention.q_attn", ""),
-    "cross_attn/key": ("D", "D", "crossattention.c_attn", " 0/2"),
-    "cross_attn/value": ("D", "D", "crossattention.c_attn", " 1/2"),
-    "cross_attn/out": ("D", "D", "crossattention.c_proj", ""),
-}
-
-
-def _rows(dense, norms):
-    rows = {}
-    for ours, (into, out, theirs, part) in dense.items():
-        # Their "Conv1D" has its kernel as ours: from the input's axis to the output's.
-        rows[f"{ours}/kernel"] = (f"{into} {out}", f"{theirs}.weight{part}")
-        rows[f"{ours}/bias"] = (out, f"{theirs}.bias{part}")
-    for ours, theirs in norms.items():
-        rows[f"{ours}/scale"] = ("D", f"{theirs}.weight")
-        rows[f"{ours}/bias"] = ("D", f"{theirs}.bias")
-    return rows
-
-
+conv1d = partial(tables.dense, turned=False)  # its kernel is as ours: from the input's axis to the output's
 TOKENS = {"token_embed/embedding": ("V D", "wte.weight")}
-TOP = {"position_embed/embedding": ("P D", "wpe.weight")} | _rows({}, {"ln_f": "ln_f"})
-BLOCK = _rows(DENSE, {"ln_attn": "ln_1", "ln_mlp": "ln_2"})
-CROSS = _rows(CROSS_DENSE, {"ln_cross_attn": "ln_cross_attn"})
+TOP = {"position_embed/embedding": ("P D", "wpe.weight"), **norm("ln_f", "ln_f")}
+BLOCK = {
+    **norm("ln_attn", "ln_1"),
+    **conv1d("attn/query", "attn.c_attn", part=" 0/3"),
+    **conv1d("attn/key", "attn.c_attn", part=" 1/3"),
+    **conv1d("attn/value", "attn.c_attn", part=" 2/3"),
+    **conv1d("attn/out", "attn.c_proj"),
+    **norm("ln_mlp", "ln_2"),
+    **conv1d("mlp/up", "mlp.c_fc", out="M"),
+    **conv1d("mlp/down", "mlp.c_proj", into="M"),
+}
+CROSS = {
+    **norm("ln_cross_attn", "ln_cross_attn"),
+    **conv1d("cross_attn/query", "crossattention.q_attn"),
+    **conv1d("cross_attn/key", "crossattention.c_attn", part=" 0/2"),
+    **conv1d("cross_attn/value", "crossattention.c_attn", part=" 1/2"),
+    **conv1d("cross_attn/out", "crossattention.c_proj"),
+}
 INSIDE = "h"
 BUFFERS = r"h\.\d+\.(attn|crossattention)\.(bias|masked_bias)"  # of causal masks
 SIZES = {  # our fields -> those of config.json
@@ -112,8 +101,7 @@ def load(name_or_folder: str | Path, sizes: Mapping, field: str) -> dict:
         }
         positions = len(tensors["wpe.weight"])
     except (KeyError, IndexError, TypeError):
-        some = ", ".join(sorted(tensors)[:2]) or "none at all"
-        raise UserError(f"{origin} holds no GPT-2 (its tensors: {some}, ...); name the weights of one") from None
+        raise tables.holds_no("GPT-2", tensors, origin) from None
     config = weights.read_config(name_or_folder)
     found["heads"] = read_sizes(config, f"config.json of {name_or_folder}")["heads"]
     tables.check_sizes(found, sizes, origin, "GPT-2", field)
@@ -137,8 +125,5 @@ def load(name_or_folder: str | Path, sizes: Mapping, field: str) -> dict:
 
 def interpolated(rows: np.ndarray, count: int) -> np.ndarray:
     """So many rows, linearly between those given, first to first and last to last; as many as given stay as is."""
-    places = np.linspace(0, len(rows) - 1, count)
-    before = np.minimum(places.astype(int), max(len(rows) - 2, 0))
-    share = (places - before)[:, None].astype(np.float32)
-    after = np.minimum(before + 1, len(rows) - 1)
-    return (1 - share) * rows[before] + share * rows[after]
+    places, given = np.linspace(0, len(rows) - 1, count), np.arange(len(rows))
+    return np.stack([np.interp(places, given, column) for column in rows.T], 1).astype(np.float32)

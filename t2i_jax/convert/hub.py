@@ -1,6 +1,6 @@
 """Files of released models: from a folder, from the hub's cache on this machine, or downloaded."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import ml_dtypes  # noqa: F401, by which numpy, and safetensors with it, knows bfloat16
@@ -25,29 +25,13 @@ def find(name_or_folder: str | Path, filenames: Sequence[str] = ("model.safetens
       UserError: the folder holds no such file, or the hub cannot be reached or has no such file; it says which
         file to fetch and where to put it.
     """
+    if found := find_here(name_or_folder, filenames):
+        return found
     import huggingface_hub  # a third of a second
-    from huggingface_hub.errors import EntryNotFoundError, HFValidationError
+    from huggingface_hub.errors import EntryNotFoundError
 
-    name, path = str(name_or_folder), Path(name_or_folder)
-    if path.is_dir():
-        found = [path / filename for filename in filenames if (path / filename).is_file()]
-        if not found:
-            names = " or ".join(filenames)
-            raise UserError(f"folder {path} holds no {names}; put the file there, or name another folder")
-        return found[0]
-    if path.is_file():
-        return path
-    try:
-        urls = [huggingface_hub.hf_hub_url(name, filename) for filename in filenames]
-    except HFValidationError:
-        raise UserError(
-            f"{name} is neither a folder here nor the name of a model on huggingface.co; name one of the two"
-        ) from None
-    for filename in filenames:
-        cached = huggingface_hub.try_to_load_from_cache(name, filename)
-        if isinstance(cached, str):
-            return Path(cached)
-    problem = None
+    name, problem = str(name_or_folder), None
+    urls = [huggingface_hub.hf_hub_url(name, filename) for filename in filenames]
     for filename, url in zip(filenames, urls, strict=True):
         try:
             # Asked once beforehand: without a network, the download itself would try again for minutes.
@@ -64,10 +48,33 @@ def find(name_or_folder: str | Path, filenames: Sequence[str] = ("model.safetens
     )
 
 
-def find_beside(name_or_folder: str | Path, filenames: Sequence[str]) -> Path:
-    """As `find`, of a file that lies beside weights where these are named by their own file."""
+def find_here(name_or_folder: str | Path, filenames: Sequence[str]) -> Path | None:
+    """As `find`, where nothing would have to be fetched; None elsewhere."""
     path = Path(name_or_folder)
-    return find(path.parent if path.is_file() else name_or_folder, filenames)
+    if path.is_dir():
+        found = [path / filename for filename in filenames if (path / filename).is_file()]
+        if not found:
+            names = " or ".join(filenames)
+            raise UserError(f"folder {path} holds no {names}; put the file there, or name another folder")
+        return found[0]
+    if path.is_file():
+        return path
+    import huggingface_hub  # a third of a second
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        cached = (huggingface_hub.try_to_load_from_cache(str(name_or_folder), filename) for filename in filenames)
+        return next((Path(file) for file in cached if isinstance(file, str)), None)
+    except HFValidationError:
+        raise UserError(
+            f"{path} is neither a folder here nor the name of a model on huggingface.co; name one of the two"
+        ) from None
+
+
+def find_beside(name_or_folder: str | Path, filenames: Sequence[str], look: Callable = find) -> Path | None:
+    """As `find` or `find_here`, of a file that lies beside weights where these are named by their own file."""
+    path = Path(name_or_folder)
+    return look(path.parent if path.is_file() else name_or_folder, filenames)
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:

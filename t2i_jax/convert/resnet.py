@@ -91,8 +91,7 @@ def _layers(names) -> list[int]:
 def _check_architecture(tensors: dict, wanted: list[int], origin: str) -> None:
     layers = _layers(tensors)
     if not layers or not any(STEM in name for name in tensors):
-        some = ", ".join(sorted(tensors)[:2]) or "none at all"
-        raise UserError(f"{origin} holds no ResNet (its tensors: {some}, ...); name the weights of one")
+        raise tables.holds_no("ResNet", tensors, origin)
     if not any(f".{CONVS['expand']}." in name for name in tensors):
         raise UserError(
             f"{origin} holds a ResNet of two convolutions a block (ResNet-18 or 34); this model has three: name the"

@@ -2,7 +2,7 @@
 
 A table maps a parameter's name, "/" between its parts, to a `Row`. Its shape is written in letters: D width, M that
 of the MLP, V vocabulary, P positions, T segments, E the encoder's width; or in numbers. Layers have a row each,
-`layers/0/...`, `layers/1/...`; params have them stacked along a first axis, as `nn.stack` computes with them.
+`layers_0/...`, `layers_1/...`; params have them stacked along a first axis, as `nn.stack` computes with them.
 """
 
 import re
@@ -13,9 +13,10 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from t2i_jax.errors import UserError
+from t2i_jax.nn.stack import unstack
 
 SHOWN = 4  # differences that an error lists
-STACKED = re.compile(r"(.*\blayers)/(\d+)/(.*)")
+STACKED = re.compile(r"(.*\blayers)_(\d+)/(.*)")
 
 
 class Row(NamedTuple):
@@ -34,6 +35,24 @@ class Row(NamedTuple):
 Table = dict[str, Row]
 
 
+def dense(ours: str, theirs: str, into: str = "D", out: str = "D", part: str = "", turned: bool = True) -> dict:
+    """Shapes and sources of a dense layer.
+
+    Args:
+      ours, theirs: its names.
+      into, out: letters of its axes.
+      part: such as " 1/3"; see `Row`.
+      turned: their kernel has torch's axes.
+    """
+    kernel = f"{theirs}.weight{' T' if turned else part}"
+    return {f"{ours}/kernel": (f"{into} {out}", kernel), f"{ours}/bias": (out, f"{theirs}.bias{part}")}
+
+
+def norm(ours: str, theirs: str) -> dict:
+    """Shapes and sources of a layer norm."""
+    return {f"{ours}/scale": ("D", f"{theirs}.weight"), f"{ours}/bias": ("D", f"{theirs}.bias")}
+
+
 def layered(top: Mapping, layer: Mapping, inside: str, layers: int, ours: str, theirs: str, stack: str) -> Table:
     """A whole table from one of what stands once and one of what every layer has.
 
@@ -46,7 +65,7 @@ def layered(top: Mapping, layer: Mapping, inside: str, layers: int, ours: str, t
     """
     rows = {ours + name: Row(shape, theirs + source) for name, (shape, source) in top.items()}
     return rows | {
-        f"{ours}{stack}/layers/{i}/{name}": Row(shape, f"{theirs}{inside}.{i}.{source}")
+        f"{ours}{stack}/layers_{i}/{name}": Row(shape, f"{theirs}{inside}.{i}.{source}")
         for i in range(layers)
         for name, (shape, source) in layer.items()
     }
@@ -77,12 +96,13 @@ def _transpose(tensor: np.ndarray) -> np.ndarray:
     return np.moveaxis(tensor, (1, 0), (-2, -1))
 
 
-def _transpose_back(array: np.ndarray) -> np.ndarray:
+def transpose_back(array: np.ndarray) -> np.ndarray:
+    """The reverse: our axes -> torch's."""
     return np.moveaxis(array, (-2, -1), (1, 0))
 
 
 def stack_layers(flat: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """`layers/0/x`, `layers/1/x`, ... -> `layers/x` with a first axis for the layers; all else stays."""
+    """`layers_0/x`, `layers_1/x`, ... -> `layers/x` with a first axis for the layers; all else stays."""
     stacked, found = {}, {}
     for name, array in flat.items():
         if match := STACKED.fullmatch(name):
@@ -90,16 +110,6 @@ def stack_layers(flat: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         else:
             stacked[name] = array
     return stacked | {name: np.stack([arrays[i] for i in sorted(arrays)]) for name, arrays in found.items()}
-
-
-def unstack_layers(flat: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The reverse of `stack_layers`."""
-    split = {}
-    for name, array in flat.items():
-        before, inside, after = name.partition("/layers/")
-        parts = {f"{before}{inside}{i}/{after}": array[i] for i in range(len(array))} if inside else {name: array}
-        split |= parts
-    return split
 
 
 def fill(
@@ -140,7 +150,7 @@ def fill(
             continue
         expected = (*shape[:-1], shape[-1] * source.parts) if shape else shape
         if source.transposed:
-            expected = _transpose_back(np.empty(expected, bool)).shape
+            expected = transpose_back(np.empty(expected, bool)).shape
         tensor = tensors[source.name]
         if tensor.shape != expected:
             differences.append(f"{source.name} has shape {tensor.shape}, not {expected}")
@@ -156,10 +166,10 @@ def fill(
 
 def spread(params: Mapping, table: Table) -> dict[str, np.ndarray]:
     """The tensors that `fill` makes these params of."""
-    flat, parts = unstack_layers(flatten_dict(params, sep="/")), {}
+    flat, parts = flatten_dict(unstack(params), sep="/"), {}
     for name, row in table.items():
         source, array = _parse(row.source), np.asarray(flat[name])
-        parts.setdefault(source.name, {})[source.part] = _transpose_back(array) if source.transposed else array
+        parts.setdefault(source.name, {})[source.part] = transpose_back(array) if source.transposed else array
     return {
         name: np.ascontiguousarray(np.concatenate([own[i] for i in sorted(own)], -1) if len(own) > 1 else own[0])
         for name, own in parts.items()
@@ -170,6 +180,12 @@ def layers_in(tensors: Iterable[str], inside: str) -> int:
     """How many layers tensors name."""
     found = (re.match(rf"{re.escape(inside)}\.(\d+)\.", name) for name in tensors)
     return 1 + max((int(match[1]) for match in found if match), default=-1)
+
+
+def holds_no(kind: str, tensors: Iterable[str], origin: str) -> UserError:
+    """The error for a file whose tensors are of another kind of model."""
+    some = ", ".join(sorted(tensors)[:2]) or "none at all"
+    return UserError(f"{origin} holds no {kind} (its tensors: {some}, ...); name the weights of one")
 
 
 def check_sizes(found: Mapping, asked: Mapping, origin: str, kind: str, field: str) -> None:

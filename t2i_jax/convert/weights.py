@@ -7,6 +7,7 @@ import msgpack
 import numpy as np
 
 from t2i_jax.convert import hub, pickles
+from t2i_jax.convert.tables import transpose_back
 from t2i_jax.errors import UserError, one_line
 
 FILES = (
@@ -101,15 +102,11 @@ def _array(kind, payload):
     return np.frombuffer(content, dtype.decode()).reshape(shape)
 
 
-def _turned(kernel):
-    return np.moveaxis(kernel, (-1, -2), (0, 1))
-
-
 def _named(tree, prefix=""):
     for key, value in tree.items():
         if isinstance(value, dict):
             yield from _named(value, f"{prefix}{key}.")
         elif isinstance(value, np.ndarray):
-            yield prefix + LEAVES.get(key, key), _turned(value) if key == "kernel" else value
+            yield prefix + LEAVES.get(key, key), transpose_back(value) if key == "kernel" else value
         else:
             raise ValueError(f"it holds a {type(value).__name__} as {prefix[:80]}{key}")

@@ -1,10 +1,7 @@
 """Texts -> byte-pair ids, as CLIP reads them."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import Bool, Int
 from tokenizers import Tokenizer
 
 from t2i_jax.data.text import TextTokenizer
@@ -14,7 +11,7 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 
 
 class TextReader(TextTokenizer):
-    """Texts -> ids of one length, between a start and an end."""
+    """Texts -> ids in [0, V), between a start and an end; more ends fill them up. Every word has ids: bytes."""
 
     def __init__(self, path: str | Path, vocab_size: int, positions: int, end_id: int | None):
         """Read a released `tokenizer.json`.
@@ -44,17 +41,4 @@ class TextReader(TextTokenizer):
                 f" {vocab_size - 1}, ended by {expected}: name the vocabulary that belongs to the weights"
             )
         tokenizer.no_truncation()
-        self._tokenizer, self._end, self.text_len = tokenizer, end, positions
-
-    def encode(self, texts: Sequence[str]) -> tuple[Int[np.ndarray, "B S"], Bool[np.ndarray, "B S"], list[str]]:
-        """See `TextTokenizer.encode`; ids int32 in [0, V), behind a text ends alone. Every word has ids: bytes."""
-        ids = np.full((len(texts), self.text_len), self._end, np.int32)
-        pieces = [text.ids for text in self._tokenizer.encode_batch(list(texts))]
-        for row, kept in zip(ids, pieces, strict=True):
-            row[: min(len(kept), self.text_len - 1)] = kept[: self.text_len - 1]  # behind it stands an end already
-        lengths = np.array([min(len(kept), self.text_len) for kept in pieces], np.int32)
-        return ids, np.arange(self.text_len) < lengths[:, None], []
-
-    def lengths(self, texts: Sequence[str]) -> list[int]:
-        """See `TextTokenizer.lengths`."""
-        return [len(pieces.ids) for pieces in self._tokenizer.encode_batch(list(texts))]
+        super().__init__(tokenizer, positions, pad=end)

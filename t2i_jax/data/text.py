@@ -1,7 +1,6 @@
 """Texts -> ids: what every text tokenizer answers, and WordPiece as the tokenizer of a run folder."""
 
 import json
-from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import islice
@@ -106,29 +105,50 @@ def write_word_pieces(path: str | Path, tokenizer: Tokenizer) -> None:
     files.write_json(path, json.loads(tokenizer.to_str()))
 
 
-class TextTokenizer(ABC):
+class TextTokenizer:
     """What a text tokenizer answers, whatever its vocabulary was made of.
 
     Attributes:
       text_len: S, ids a text, those that the tokenizer adds at both ends included.
     """
 
-    text_len: int
+    def __init__(self, tokenizer: Tokenizer, text_len: int, *, pad: int = 0, unknown: str | None = None):
+        """
+        Args:
+          tokenizer: of texts, without padding and truncation.
+          text_len: S.
+          pad: the id behind the end of a text.
+          unknown: the piece that stands for words without an id of their own; None where there are none.
+        """
+        self._tokenizer, self.text_len, self._pad, self._unknown = tokenizer, text_len, pad, unknown
 
-    @abstractmethod
     def encode(self, texts: Sequence[str]) -> tuple[Int[np.ndarray, "B S"], Bool[np.ndarray, "B S"], list[str]]:
-        """Ids, a mask (True where an id of the text stands), and the words that have no id of their own.
+        """int32 ids, a mask (True where an id of the text stands), and the words that have no id of their own.
 
         Longer texts lose their end, but for the id that the tokenizer adds there.
         """
+        ids = np.full((len(texts), self.text_len), self._pad, np.int32)
+        mask, unknown = np.zeros(ids.shape, bool), []
+        for row, text in enumerate(texts):
+            pieces = self._tokenizer.encode(text)
+            kept = pieces.ids
+            if len(kept) > self.text_len:
+                kept = [*kept[: self.text_len - 1], kept[-1]]
+            ids[row, : len(kept)], mask[row, : len(kept)] = kept, True
+            unknown += [
+                text[slice(*span)]
+                for piece, span in zip(pieces.tokens, pieces.offsets, strict=True)
+                if piece == self._unknown
+            ]
+        return ids, mask, unknown
 
-    @abstractmethod
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """Ids of each text before anything of it is lost.
 
         Raises:
           TypeError: a text is no string, or holds what is no UTF-8.
         """
+        return [len(self._tokenizer.encode(text).ids) for text in texts]
 
     def encode_prompts(self, prompts: Iterable[str]) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """`encode` of prompts, of which nothing may be lost.
@@ -179,32 +199,11 @@ class CaptionReader(TextTokenizer):
           UserError: the file is missing, corrupt, or no such file.
         """
         try:
-            self._tokenizer = Tokenizer.from_str(json.dumps(files.read_json(path)))
+            tokenizer = Tokenizer.from_str(json.dumps(files.read_json(path)))
         except files.CorruptError as error:
             raise UserError(
                 f"text tokenizer {error}; delete it, and the run's train.py command writes it anew"
             ) from None
         except Exception as error:  # the library raises bare Exception
             raise UserError(f"text tokenizer {path} cannot be read: {error}") from None
-        self.text_len, self._unknown = text_len, getattr(self._tokenizer.model, "unk_token", None)
-
-    def encode(self, texts: Sequence[str]) -> tuple[Int[np.ndarray, "B S"], Bool[np.ndarray, "B S"], list[str]]:
-        """See `TextTokenizer.encode`; ids are int32."""
-        ids = np.zeros((len(texts), self.text_len), np.int32)
-        mask, unknown = np.zeros(ids.shape, bool), []
-        for row, text in enumerate(texts):
-            pieces = self._tokenizer.encode(text)
-            kept = pieces.ids
-            if len(kept) > self.text_len:
-                kept = [*kept[: self.text_len - 1], kept[-1]]
-            ids[row, : len(kept)], mask[row, : len(kept)] = kept, True
-            unknown += [
-                text[slice(*span)]
-                for piece, span in zip(pieces.tokens, pieces.offsets, strict=True)
-                if piece == self._unknown
-            ]
-        return ids, mask, unknown
-
-    def lengths(self, texts: Sequence[str]) -> list[int]:
-        """See `TextTokenizer.lengths`."""
-        return [len(self._tokenizer.encode(text).ids) for text in texts]
+        super().__init__(tokenizer, text_len, unknown=getattr(tokenizer.model, "unk_token", None))

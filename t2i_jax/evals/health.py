@@ -10,7 +10,7 @@ from t2i_jax import losses
 from t2i_jax.data import pipeline, sources
 from t2i_jax.errors import UserError
 from t2i_jax.evals.reconstruction import codebook_health
-from t2i_jax.pictures import picture_grid, to_uint8
+from t2i_jax.pictures import pair_grid
 
 THRESHOLDS = {"usage": 0.5, "psnr": 20.0, "ssim": 0.7}
 """Least values of a tokenizer that a translator can be built on. Collapsed codebooks use 2 to 4% of their codes,
@@ -53,7 +53,7 @@ def examine(
         ids.append(tokenizer.tokenize(images))
         restored = tokenizer.detokenize(ids[-1])
         decibels.append(np.asarray(losses.psnr(restored, images)))
-        similarities.append(np.asarray(losses.ssim(restored, images)))
+        similarities.append(losses.ssim(restored, images))
         pairs = zip(decibels[-1], images, restored, strict=True)
         worst = sorted([*worst, *pairs], key=lambda pair: pair[0])[:WORST]
     ids, decibels = np.concatenate(ids), np.concatenate(decibels)
@@ -69,8 +69,8 @@ def examine(
         "ssim": float(np.mean(np.concatenate(similarities))),
     }
     results["fit"] = not failing(results)
-    rows = np.stack([image for place in (1, 2) for image in (pair[place] for pair in worst)])
-    return format_report(results), results, picture_grid(to_uint8(rows), columns=len(worst))
+    _, originals, restored = map(np.stack, zip(*worst, strict=True))
+    return format_report(results), results, pair_grid(originals, restored)
 
 
 def _pixels(example, rng, *, side):

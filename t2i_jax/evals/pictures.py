@@ -6,6 +6,7 @@ import numpy as np
 
 from t2i_jax.evals import tokens
 from t2i_jax.pictures import to_uint8
+from t2i_jax.pipelines.reranking import best
 
 PICTURES = 4  # a prompt
 
@@ -22,9 +23,25 @@ def sample(pipe, captions: Sequence[str], seed: int, candidates: int = 1) -> np.
     repeated = [caption for caption in captions for _ in range(candidates)]
     ids = pipe.draw_ids(repeated, np.arange(len(repeated)), seed, pipe.sampling)
     if candidates > 1:
-        ratios = pipe.likelihood_ratios(repeated, ids).reshape(-1, candidates)
-        ids = ids.reshape(*ratios.shape, -1)[np.arange(len(captions)), ratios.argmax(1)]
+        ids = best(ids, pipe.likelihood_ratios(repeated, ids), candidates, 1)
     return to_uint8(pipe.tokenizer.detokenize(ids))
+
+
+def beside(pipe, captions: Sequence[str], real: np.ndarray, seed: int, candidates: int) -> dict[str, np.ndarray]:
+    """What is judged: "generated" by `sample`, "reconstructed", "real"; "uniform" ids where `pipe.beside_uniform`.
+
+    Args:
+      captions: of the P n pictures `real`, uint8 [P, n, H, W, C]; all that is returned has this shape.
+      seed, candidates: see `sample`.
+    """
+    pictures = {
+        "generated": sample(pipe, captions, seed, candidates).reshape(real.shape),
+        "reconstructed": reconstruct(pipe.tokenizer, real),
+        "real": real,
+    }
+    if pipe.beside_uniform:
+        pictures["uniform"] = sample_uniform(pipe.tokenizer, len(captions), seed).reshape(real.shape)
+    return pictures
 
 
 def sample_uniform(tokenizer, count: int, seed: int) -> np.ndarray:

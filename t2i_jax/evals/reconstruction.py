@@ -7,7 +7,36 @@ import numpy as np
 
 from t2i_jax import losses
 from t2i_jax.data import pipeline
-from t2i_jax.pictures import picture_grid, to_uint8
+from t2i_jax.evals.tokens import entropy
+from t2i_jax.pictures import pair_grid
+from t2i_jax.pipelines.batches import fetch, split_rows
+
+SHOWN = 16  # pictures in a grid
+
+
+def predict_split(
+    predict: Callable, params, dataset: grain.MapDataset, transform: Callable, batch_size: int = 250
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """What a model makes of every picture of a split.
+
+    Args:
+      predict: `(batch, its number) -> arrays` [B, ...], `image` in [0, 1] among them; compiled for one batch size.
+      params: that it reads; rows are split over their devices.
+      dataset, transform: the split, see `pipeline.one_pass`.
+      batch_size: pictures at a time.
+
+    Returns:
+      The arrays of all pictures, with `psnr` (dB) in place of `image`; and a grid of the first 16 pictures over
+      their reconstructions.
+    """
+    rows, grid = [], None
+    for number, (batch, count) in enumerate(pipeline.one_pass(dataset, transform, batch_size)):
+        found = {name: fetch(value)[:count] for name, value in predict(split_rows(batch, params), number).items()}
+        images, originals = found.pop("image"), batch["image"][:count]
+        rows.append({**found, "psnr": np.asarray(losses.psnr(images, originals))})
+        if grid is None:
+            grid = pair_grid(originals[:SHOWN], images[:SHOWN])
+    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}, grid
 
 
 def codebook_health(ids: np.ndarray, codebook_size: int) -> dict:
@@ -21,37 +50,22 @@ def codebook_health(ids: np.ndarray, codebook_size: int) -> dict:
       `usage`, the share of codes that occur, and `perplexity`, exp of their entropy in nats: 1 when one code
       does all the work, K when all are used alike.
     """
-    shares = np.bincount(ids.reshape(-1), minlength=codebook_size) / ids.size
-    used = shares[shares > 0]
-    return {"usage": len(used) / codebook_size, "perplexity": float(np.exp(-np.sum(used * np.log(used))))}
+    return {"usage": len(np.unique(ids)) / codebook_size, "perplexity": float(np.exp(entropy(ids)))}
 
 
 def evaluate(
-    predict: Callable,
-    dataset: grain.MapDataset,
-    transform: Callable,
-    codebook_size: int,
-    batch_size: int = 250,
+    predict: Callable, params, dataset: grain.MapDataset, transform: Callable, codebook_size: int
 ) -> tuple[dict, dict]:
     """Score a tokenizer on every picture of a split.
 
     Args:
-      predict: `batch -> {"image": [B, H, W, 3] in [0, 1], "ids": [B, N]}`, compiled for one batch size.
-      dataset, transform: the split, see `pipeline.one_pass`.
+      predict: as of `predict_split`; its arrays are `image` and `ids` [B, N].
+      params, dataset, transform: see `predict_split`.
       codebook_size: K.
-      batch_size: pictures at a time.
 
     Returns:
-      Scores `psnr` (mean over pictures, dB), `usage`, `perplexity`; and a grid of the first 16 pictures over
-      their reconstructions.
+      Scores `psnr` (mean over pictures, dB), `usage`, `perplexity`; and the grid of `predict_split`.
     """
-    decibels, ids, grid = [], [], None
-    for batch, count in pipeline.one_pass(dataset, transform, batch_size):
-        predicted = predict(batch)
-        decibels.append(np.asarray(losses.psnr(predicted["image"], batch["image"]))[:count])
-        ids.append(np.asarray(predicted["ids"])[:count])
-        if grid is None:
-            rows = np.concatenate([batch["image"][:16], np.asarray(predicted["image"])[:16]])
-            grid = picture_grid(to_uint8(rows), columns=min(16, len(rows) // 2))
-    scores = {"psnr": float(np.mean(np.concatenate(decibels)))}
-    return scores | codebook_health(np.concatenate(ids), codebook_size), {"reconstructions": grid}
+    whole, grid = predict_split(predict, params, dataset, transform)
+    scores = {"psnr": float(np.mean(whole["psnr"])), **codebook_health(whole["ids"], codebook_size)}
+    return scores, {"reconstructions": grid}

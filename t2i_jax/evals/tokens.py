@@ -4,6 +4,7 @@ Letters: P pictures, N tokens a picture, K codebook size. All entropies in nats.
 """
 
 from collections.abc import Iterable
+from itertools import groupby
 
 import numpy as np
 
@@ -62,29 +63,27 @@ def uniform_ids(count: int, num_tokens: int, codebook_size: int, seed: int) -> n
     return np.random.default_rng(seed).integers(0, codebook_size, (count, num_tokens), np.int32)
 
 
-def statistics(ids: np.ndarray, codebook_size: int) -> dict:
+def entropy(ids: np.ndarray) -> float:
+    """Entropy in nats of how often each code occurs among ids of any shape."""
+    shares = np.unique(ids, return_counts=True)[1] / ids.size
+    return float(-np.sum(shares * np.log(shares)))
+
+
+def statistics(ids: np.ndarray) -> dict:
     """How varied sequences are; a collapsed sampler shows here first.
 
     Args:
-      ids: codes [P, N] in [0, K).
-      codebook_size: K.
+      ids: codes [P, N].
 
     Returns:
       `entropy` of the codes over all pictures, `longest_run` of one code and number of `distinct` codes,
       both means over pictures.
     """
-    shares = np.bincount(ids.reshape(-1), minlength=codebook_size) / ids.size
-    used = shares[shares > 0]
     return {
-        "entropy": float(-np.sum(used * np.log(used))),
-        "longest_run": float(np.mean([_longest_run(row) for row in ids])),
+        "entropy": entropy(ids),
+        "longest_run": float(np.mean([max(len(list(run)) for _, run in groupby(row)) for row in ids])),
         "distinct": float(np.mean([len(np.unique(row)) for row in ids])),
     }
-
-
-def _longest_run(row: np.ndarray) -> int:
-    borders = np.flatnonzero(np.diff(row)) + 1
-    return int(np.diff(np.concatenate([[0], borders, [len(row)]])).max())
 
 
 def _pairs(ids: np.ndarray, codebook_size: int) -> np.ndarray:

@@ -112,9 +112,7 @@ class Checkpoints:
             with hosts.agreed():
                 arrays.write(partial / "state", state)
                 _position_file(partial).write_text(json.dumps(stream.get_state(), indent=1))
-            with hosts.agreed():
-                if hosts.is_first():
-                    arrays.finish(partial / "state")
+            hosts.on_first(lambda: arrays.finish(partial / "state"))
             with hosts.agreed():
                 arrays.check_equal(partial / "state", state)
                 _check_position(partial, stream)
@@ -134,9 +132,7 @@ class Checkpoints:
                 f"the checkpoint of step {step} cannot be saved in {self._folder}: {one_line(error)}; {stands};"
                 f" {room}the same command continues"
             ) from None
-        with hosts.agreed():
-            if hosts.is_first():
-                self._retire(step)
+        hosts.on_first(lambda: self._retire(step))
 
     def restore(self, state: State, stream: grain.DatasetIterator) -> tuple[State, grain.DatasetIterator]:
         """The newest state whose checksums fit, and the iterator at its position.
@@ -176,9 +172,8 @@ class Checkpoints:
 
     def _newest(self) -> int:
         """The newest step whose checksums fit; the first host reads, and names and remembers corrupt ones."""
-        with hosts.agreed():
-            step = self._newest_complete() if hosts.is_first() else 0
-        return int(multihost_utils.broadcast_one_to_all(np.int32(step)))
+        step = hosts.on_first(self._newest_complete)
+        return int(multihost_utils.broadcast_one_to_all(np.int32(step or 0)))
 
     def _newest_complete(self) -> int:
         for step in self.steps:

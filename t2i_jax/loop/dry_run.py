@@ -1,10 +1,9 @@
 """What a config would cost, without data and without a step: parameters, memory, arithmetic, checkpoints."""
 
 import jax
-import numpy as np
 
 from t2i_jax import tasks
-from t2i_jax.loop import setup
+from t2i_jax.loop import parallel, setup
 from t2i_jax.loop.flops import flops_of
 
 GIGA = 1e9
@@ -22,15 +21,17 @@ def measure(config) -> dict:
       products and convolutions of a step, all micro-batches, on each device) and `devices`.
 
     Raises:
-      UserError: fields of the model that do not fit each other, or a batch that these devices cannot share.
+      UserError: an unknown `config.parallel`, fields of the model that do not fit each other, or a batch that these
+        devices cannot share.
     """
+    parallel.kind(config)
     built = setup.Setup(tasks.make(config))
     traced = built.trace(config.batch_size)
     flops = flops_of(traced.jaxpr) / jax.device_count()
     memory, state = traced.lower().compile().memory_analysis(), built.shapes
     return {
-        "parameters": {part: _count(tree) for part, tree in state.params.items()},
-        "checkpoint": _bytes(state),
+        "parameters": {part: sum(x.size for x in jax.tree.leaves(tree)) for part, tree in state.params.items()},
+        "checkpoint": sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)),
         "state": memory.argument_size_in_bytes,
         "scratch": memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes,
         "flops": flops,
@@ -52,11 +53,3 @@ def report(config) -> str:
         "a checkpoint": f"{found['checkpoint'] / GIGA:.2f} GB, of which {config.keep_checkpoints} are kept",
     }
     return "\n".join(f"{name:<14}{line}" for name, line in lines.items())
-
-
-def _count(tree) -> int:
-    return int(sum(np.prod(leaf.shape, dtype=np.int64) for leaf in jax.tree.leaves(tree)))
-
-
-def _bytes(tree) -> int:
-    return int(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)))

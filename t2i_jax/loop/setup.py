@@ -100,7 +100,15 @@ class Setup:
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(place, x), batch)
 
     def step(self, state: State, batch: dict) -> tuple[State, dict]:
-        """One step; `batch` is this host's part, and the state given is gone afterwards."""
+        """One step.
+
+        Args:
+          state: of `place` or of `step`; it is gone afterwards.
+          batch: this host's part, on the host.
+
+        Returns:
+          The state after it, and its metrics; see `step.train_step`. Neither is waited for.
+        """
         return self._step(state, self.split_batch(batch))
 
     def trace(self, size: int) -> jax.stages.Traced:
@@ -115,11 +123,11 @@ class Setup:
 
     def between_steps(self, state: State, batch: dict, number: int) -> State:
         """The state after the task's work between steps, before step `number`."""
-        key = stream(self.config.seed, "between_steps", number)
-        parts = self._between(state.params, state.variables, self.split_batch(batch), key)
+        key, whole = stream(self.config.seed, "between_steps", number), self.gather(state)
+        parts = self._between(whole.params, whole.variables, self.split_batch(batch), key)
         place = self._state_sharding
         params, variables = jax.device_put(parts, (place.params, place.variables))
-        return state.replace(params=params, variables=variables)
+        return self.place(whole.replace(params=params, variables=variables))
 
     def place(self, state: State) -> State:
         """A state of `init`, `start` or a checkpoint as `step` reads it."""

@@ -74,11 +74,11 @@ def _check_rule(pattern: str, name: str, shape, spec: PartitionSpec, mesh: Mesh)
     for size, axes in zip(shape, spec, strict=True):
         for axis in (axes,) if isinstance(axes, str) else axes or ():
             if axis not in mesh.shape:
-                raise UserError(f"config.sharding_rules {pattern!r} names {axis!r}; the mesh has {', '.join(AXES)}")
+                raise UserError(f"config.sharding_rules {pattern!r} names {axis!r}; choose {', '.join(AXES)}")
             if size % mesh.shape[axis]:
                 raise UserError(
                     f"config.sharding_rules {pattern!r}: {name} {shape} cannot be split by {axis}"
-                    f" {mesh.shape[axis]}"
+                    f" {mesh.shape[axis]}; give this axis None, or change config.mesh.{axis}"
                 )
 
 

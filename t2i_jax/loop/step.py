@@ -60,7 +60,13 @@ def train_step(
 
 
 def _gradients(phase, trained, others, variables, batch, step, keys, accumulate, axis_name):
-    """Variables, gradients and metrics of one phase, means over `accumulate` micro-batches."""
+    """Variables, gradients and metrics of one phase, means over `accumulate` micro-batches and pmapped devices.
+
+    Args:
+      trained, others: params that the phase trains, and those that it only reads.
+      keys: random keys by stream; each device and each micro-batch folds in its number.
+      batch: see `train_step`; its rows are divisible by `accumulate`.
+    """
     if axis_name:
         keys = {name: jax.random.fold_in(key, jax.lax.axis_index(axis_name)) for name, key in keys.items()}
 

@@ -1,5 +1,7 @@
 """A ResNet as the encoder of a picture model: pixels -> a feature map."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -19,6 +21,19 @@ def is_frozen(fields) -> bool:
     One that starts at random has nothing to keep, and is trained whatever `backbone.frozen` says.
     """
     return has_resnet(fields) and fields.pretrained and Backbone(**fields.backbone).frozen
+
+
+def encoder_of(model, convolutions: Callable[[], nn.Module]) -> nn.Module:
+    """What turns a model's pictures into features, as its `encoder` says: `convolutions()`, or a ResNet.
+
+    Raises:
+      ValueError: `encoder` is neither "conv" nor "resnet".
+    """
+    if model.encoder == "conv":
+        return convolutions()
+    if has_resnet(model):
+        return Backbone(**{**model.backbone, "frozen": is_frozen(model)}, dtype=model.dtype)
+    raise ValueError(f"encoder {model.encoder!r} is unknown; choose conv or resnet")
 
 
 class Backbone(nn.Module):

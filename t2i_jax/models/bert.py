@@ -5,9 +5,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
-from t2i_jax.nn.dense import normal_init
+from t2i_jax.models.parts import embedding, stack
 from t2i_jax.nn.norms import layer_norm
-from t2i_jax.nn.stack import FEW, Stack
+from t2i_jax.nn.positions import check_length
+from t2i_jax.nn.stack import FEW
 
 EPSILON = 1e-12
 
@@ -37,27 +38,12 @@ class Bert(nn.Module):
     unroll: int = FEW
 
     def setup(self):
-        def embed(rows):
-            return nn.Embed(rows, self.width, embedding_init=normal_init(self.width), dtype=self.dtype)
-
-        self.word_embed = embed(self.vocab_size)
-        self.position_embed = embed(self.max_positions)
-        self.type_embed = embed(2)
+        self.word_embed = embedding(self, self.vocab_size)
+        self.position_embed = embedding(self, self.max_positions)
+        self.type_embed = embedding(self, 2)
         self.ln_embed = layer_norm(EPSILON, self.dtype)
         self.drop = nn.Dropout(self.dropout)
-        self.encoder = Stack(
-            self.layers,
-            self.width,
-            self.heads,
-            self.mlp_width,
-            "gelu",
-            norm="post",
-            epsilon=EPSILON,
-            dropout=self.dropout,
-            remat=self.remat,
-            unroll=self.unroll,
-            dtype=self.dtype,
-        )
+        self.encoder = stack(self, self.layers, "gelu", norm="post", epsilon=EPSILON)
 
     def __call__(
         self,
@@ -82,8 +68,7 @@ class Bert(nn.Module):
           ValueError: the text is longer than `max_positions`.
         """
         length = ids.shape[1]
-        if length > self.max_positions:
-            raise ValueError(f"text has {length} tokens; the encoder reads {self.max_positions} (max_positions)")
+        check_length("text", length, "the encoder reads", self.max_positions, "max_positions")
         types = jnp.zeros_like(ids) if types is None else types
         x = self.word_embed(ids) + self.position_embed(jnp.arange(length)) + self.type_embed(types)
         x = self.drop(self.ln_embed(x), deterministic=not train)

@@ -14,9 +14,11 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 from ml_collections import FrozenConfigDict
 
+from t2i_jax.models.parts import embedding, stack
 from t2i_jax.nn.dense import Head, normal_init
 from t2i_jax.nn.norms import layer_norm
-from t2i_jax.nn.stack import FEW, Stack
+from t2i_jax.nn.positions import check_length
+from t2i_jax.nn.stack import FEW
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of the pixels CLIP was trained on: red, green, blue
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)
@@ -62,16 +64,7 @@ class Tower(nn.Module):
     unroll: int = FEW
 
     def setup(self):
-        self.encoder = Stack(
-            self.layers,
-            self.width,
-            self.heads,
-            self.mlp_width,
-            self.activation,
-            epsilon=EPSILON,
-            unroll=self.unroll,
-            dtype=self.dtype,
-        )
+        self.encoder = stack(self, self.layers, self.activation, epsilon=EPSILON)
         self.ln_out = layer_norm(EPSILON, self.dtype)
         self.project = Head(self.features, dtype=self.dtype)
 
@@ -133,14 +126,11 @@ class Text(Tower):
 
     def setup(self):
         super().setup()
-        init = normal_init(self.width)
-        self.token_embed = nn.Embed(self.vocab_size, self.width, embedding_init=init, dtype=self.dtype)
-        self.position_embed = nn.Embed(self.positions, self.width, embedding_init=init, dtype=self.dtype)
+        self.token_embed, self.position_embed = embedding(self, self.vocab_size), embedding(self, self.positions)
 
     def __call__(self, ids: Int[Array, "B S"]) -> Float[Array, "B F"]:
         length = ids.shape[1]
-        if length > self.positions:
-            raise ValueError(f"text has {length} tokens; the tower reads {self.positions} (positions)")
+        check_length("text", length, "the tower reads", self.positions, "positions")
         x, _ = self.encoder(self.token_embed(ids) + self.position_embed(jnp.arange(length)))
         end = jnp.argmax(ids if self.end_id is None else ids == self.end_id, axis=1)
         return self.normalised(x[jnp.arange(len(ids)), end])

@@ -9,10 +9,12 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
+from t2i_jax.models.parts import embedding, stack
 from t2i_jax.models.translator import shift_right
 from t2i_jax.nn.dense import float32_product, normal_init
 from t2i_jax.nn.norms import layer_norm
-from t2i_jax.nn.stack import FEW, Cache, Stack
+from t2i_jax.nn.positions import check_length
+from t2i_jax.nn.stack import FEW, Cache
 
 EPSILON = 1e-5
 
@@ -123,27 +125,13 @@ class Model(nn.Module):
             raise ValueError(f"grid {height} x {width} does not hold num_tokens {self.num_tokens}; change either")
         masks = [attention_mask(kind, self.text_len, self.grid, self.kernel) for kind in self.attention]
         self.masks = np.stack(masks)[:, None, None]  # [L, 1, 1, S + N, S + N]
-
-        def embed(rows):
-            return nn.Embed(rows, self.width, embedding_init=normal_init(self.width), dtype=self.dtype)
-
-        self.token_embed = embed(self.text_vocab_size + self.codebook_size + 1)
-        self.text_embed, self.row_embed, self.column_embed = embed(self.text_len), embed(height), embed(width)
+        rows = (self.text_vocab_size + self.codebook_size + 1, self.text_len, height, width)
+        tables = (embedding(self, count) for count in rows)
+        self.token_embed, self.text_embed, self.row_embed, self.column_embed = tables
         self.pads = self.param("pads", normal_init(self.width), (self.text_len, self.width))
         self.drop = nn.Dropout(self.dropout)
-        self.decoder = Stack(
-            len(self.attention),
-            self.width,
-            self.heads,
-            self.mlp_width,
-            "gelu_tanh",
-            epsilon=EPSILON,
-            dropout=self.dropout,
-            out_scale=(2 * len(self.attention)) ** -0.5,
-            remat=self.remat,
-            unroll=self.unroll,
-            dtype=self.dtype,
-        )
+        layers = len(self.attention)
+        self.decoder = stack(self, layers, "gelu_tanh", epsilon=EPSILON, out_scale=(2 * layers) ** -0.5)
         self.ln_f = layer_norm(EPSILON, self.dtype)
         vocabularies = (self.width, self.text_vocab_size + self.codebook_size)
         self.head = self.param("head", normal_init(self.width), vocabularies)
@@ -179,8 +167,7 @@ class Model(nn.Module):
         The last text position has no word piece to say. The arguments are those of a call.
         """
         length = ids.shape[1]
-        if length > self.num_tokens:
-            raise ValueError(f"sequence has {length} image tokens; the model writes {self.num_tokens} (num_tokens)")
+        check_length("picture", length, "the model writes", self.num_tokens, "num_tokens")
         text = self.encode(text_ids, text_mask, null)[0]
         x = jnp.concatenate([text, self.embed_image(shift_right(ids, self.codebook_size), jnp.arange(length))], 1)
         x = self.drop(x, deterministic=not train)
@@ -204,7 +191,9 @@ class Model(nn.Module):
     ) -> tuple[Float[Array, "B S D"], Bool[Array, "B S"]]:
         """The input of the text positions, and where it is read: everywhere, pads too."""
         if text_ids.shape[1] != self.text_len:
-            raise ValueError(f"text has {text_ids.shape[1]} tokens; the model reads {self.text_len} (text_len)")
+            raise ValueError(
+                f"text has {text_ids.shape[1]} tokens; the model reads {self.text_len} (text_len): make them equal"
+            )
         there = jnp.asarray(text_mask)
         if null is not None:
             there = there & ~jnp.asarray(null)[:, None]

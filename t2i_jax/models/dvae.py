@@ -14,7 +14,7 @@ from einops import rearrange, repeat
 from flax import linen as nn
 from jaxtyping import Array, Float, Int, Key
 
-from t2i_jax.nn import layout
+from t2i_jax.models.image_tokenizer import ImageTokenizer
 from t2i_jax.nn.convolutions import Same
 from t2i_jax.nn.layout import Grid
 
@@ -31,7 +31,7 @@ def unmap_pixels(images: Float[Array, "*B"]) -> Float[Array, "*B"]:
     return jnp.clip((images - EDGE) / (1 - 2 * EDGE), 0.0, 1.0)
 
 
-class Model(nn.Module):
+class Model(ImageTokenizer):
     """dVAE; the defaults are the released one: 32 x 32 tokens of 8,192 for 256 x 256 pixels.
 
     Attributes:
@@ -55,10 +55,10 @@ class Model(nn.Module):
     def setup(self):
         if self.image_size % self.patch:
             raise ValueError(
-                f"image_size {self.image_size} is not divisible by {self.patch} (groups {self.groups})"
+                f"image_size {self.image_size} is not divisible by {self.patch}; change it or groups {self.groups}"
             )
         if self.width % 4:  # a block's hidden width is a quarter of its own
-            raise ValueError(f"width {self.width} is not divisible by 4")
+            raise ValueError(f"width {self.width} is not divisible by 4; give a multiple of 4")
         parts = {"width": self.width, "groups": self.groups, "blocks": self.blocks, "dtype": self.dtype}
         self.encoder = Encoder(self.codebook_size, **parts)
         # As small as OpenAI's: with codes of standard deviation 1 the relaxation's noise drowns every picture, and
@@ -78,11 +78,6 @@ class Model(nn.Module):
         """One grid of h x w tokens."""
         side = self.image_size // self.patch
         return (Grid("code", side, side, 1, 0, self.codebook_size),)
-
-    @property
-    def num_tokens(self) -> int:
-        """N, tokens an image."""
-        return layout.num_tokens(self.layout)
 
     def __call__(
         self,

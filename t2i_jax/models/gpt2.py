@@ -5,9 +5,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
-from t2i_jax.nn.dense import normal_init
+from t2i_jax.models.parts import embedding, stack
 from t2i_jax.nn.norms import layer_norm
-from t2i_jax.nn.stack import FEW, Cache, Stack
+from t2i_jax.nn.positions import check_length
+from t2i_jax.nn.stack import FEW, Cache
 
 EPSILON = 1e-5
 
@@ -40,26 +41,11 @@ class GPT2(nn.Module):
     unroll: int = FEW
 
     def setup(self):
-        def embed(rows):
-            return nn.Embed(rows, self.width, embedding_init=normal_init(self.width), dtype=self.dtype)
-
-        self.token_embed = embed(self.vocab_size)
-        self.position_embed = embed(self.positions)
+        self.token_embed = embedding(self, self.vocab_size)
+        self.position_embed = embedding(self, self.positions)
         self.drop = nn.Dropout(self.dropout)
-        self.decoder = Stack(
-            self.layers,
-            self.width,
-            self.heads,
-            self.mlp_width,
-            "gelu_tanh",
-            epsilon=EPSILON,
-            cross=True,
-            dropout=self.dropout,
-            out_scale=(2 * self.layers) ** -0.5,
-            remat=self.remat,
-            unroll=self.unroll,
-            dtype=self.dtype,
-        )
+        scale = (2 * self.layers) ** -0.5
+        self.decoder = stack(self, self.layers, "gelu_tanh", epsilon=EPSILON, cross=True, out_scale=scale)
         self.ln_f = layer_norm(EPSILON, self.dtype)
 
     def __call__(
@@ -108,5 +94,4 @@ class GPT2(nn.Module):
         return self.decoder.init_cache(len(memory), length, memory, memory_mask)
 
     def check_length(self, length):
-        if length > self.positions:
-            raise ValueError(f"sequence has {length} tokens; the decoder writes {self.positions} (positions)")
+        check_length("sequence", length, "the decoder writes", self.positions, "positions")

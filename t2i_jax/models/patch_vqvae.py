@@ -22,7 +22,8 @@ from flax.core import FrozenDict
 from jaxtyping import Array, Float, Int
 from ml_collections import FrozenConfigDict
 
-from t2i_jax.nn import layout, quantizers
+from t2i_jax.models.image_tokenizer import VQTokenizer
+from t2i_jax.nn import quantizers
 from t2i_jax.nn.layout import Grid
 
 BLACK = 1e-6  # length of a mean colour, in pixel units, up to which it has no hue
@@ -31,7 +32,7 @@ BLACK = 1e-6  # length of a mean colour, in pixel units, up to which it has no h
 PARTS = {"quantizer_options": quantizers.KINDS}  # whose fields `Model` takes
 
 
-class Model(nn.Module):
+class Model(VQTokenizer):
     """Patch VQ-VAE with hue, gain and shape apart.
 
     Attributes:
@@ -63,19 +64,22 @@ class Model(nn.Module):
 
     def setup(self):
         if self.image_size % self.block:
-            raise ValueError(f"image_size {self.image_size} is not divisible by block {self.block}")
+            raise ValueError(f"image_size {self.image_size} is not divisible by block {self.block}; change either")
         if self.block % self.patch:
-            raise ValueError(f"block {self.block} is not divisible by patch {self.patch}")
+            raise ValueError(f"block {self.block} is not divisible by patch {self.patch}; change either")
         if min(grid.size for grid in self.layout) < 1:
             raise ValueError(
                 f"codebook_size {self.codebook_size}, less hues {self.hues} and gains {self.gains}, leaves no shape"
+                " or no hue or gain; give each of the three at least one"
             )
         shapes = self.layout[-1].size
         if shapes % self.residual_depth:
-            raise ValueError(f"{shapes} shapes are not divisible by residual_depth {self.residual_depth}")
-        kind, options = self.quantizer, self.quantizer_options.get(self.quantizer, {})
+            raise ValueError(
+                f"{shapes} shapes are not divisible by residual_depth {self.residual_depth}; change it, or"
+                " codebook_size"
+            )
         for name, _, _, depth, _, size in self.layout:
-            setattr(self, name, quantizers.make(kind, size, self.widths[name], depth, **options))
+            setattr(self, name, self.make_quantizer(size, self.widths[name], depth))
         self.decoder = [PatchBlock(self.width, self.dtype) for _ in range(self.decoder_layers)]
 
     @property
@@ -93,11 +97,6 @@ class Model(nn.Module):
     def widths(self) -> dict[str, int]:
         """Width of each codebook's features."""
         return {"hue": 3, "gain": (self.block // self.patch) ** 2, "shape": self.patch**2}
-
-    @property
-    def num_tokens(self) -> int:
-        """N, tokens an image."""
-        return layout.num_tokens(self.layout)
 
     def __call__(
         self, images: Float[Array, "B H W 3"], *, train: bool = False
@@ -120,14 +119,6 @@ class Model(nn.Module):
         # The decoder reads no gains, so nothing else binds learned ones to what they stand for.
         loss += jnp.mean((codes["gain"] - jax.lax.stop_gradient(features["gain"])) ** 2, (-2, -1))
         return self.decode(codes["hue"], codes["shape"]), loss, jnp.concatenate(ids, -1)
-
-    def code_space_features(self, images: Float[Array, "B H W 3"]) -> dict:
-        """Features by codebook, as they are compared with codes."""
-        return {name: getattr(self, name).to_code_space(x) for name, x in self.encode(images).items()}
-
-    def code_space_codebooks(self) -> dict:
-        """Codes by codebook, as features are compared with them; for kinds that have a codebook."""
-        return {grid.name: getattr(self, grid.name).code_space_codebook() for grid in self.layout}
 
     def encode(self, images: Float[Array, "B H W 3"]) -> dict:
         """Features of pixels in [0, 1], before quantization.
@@ -163,10 +154,6 @@ class Model(nn.Module):
     def codebook(self) -> Float[Array, "K D"]:
         """All codes in one space, the sum of the three codebooks' spaces: zero outside their own."""
         return jax.scipy.linalg.block_diag(*(getattr(self, grid.name).codebook() for grid in self.layout))
-
-    def tokenize(self, images: Float[Array, "B H W 3"]) -> Int[Array, "B N"]:
-        """Ids in [0, K) of pixels in [0, 1]: hues, gains, shapes, each row by row, residual codes side by side."""
-        return self(images)[2]
 
     def detokenize(self, ids: Int[Array, "B N"]) -> Float[Array, "B H W 3"]:
         """Pixels in [0, 1] of ids in [0, K). An id of another codebook stands for black."""

@@ -56,7 +56,7 @@ class Model(nn.Module):
       dtype: of the computation; parameters are float32, and so are the logits.
 
     Raises:
-      ValueError: grid, kernel and layers do not fit each other, or `text_len` is above the encoder's positions.
+      ValueError: grid, kernel and layers do not fit each other, or a text is longer than the encoder reads.
     """
 
     codebook_size: int
@@ -86,11 +86,6 @@ class Model(nn.Module):
             )
         if self.conditional:
             self.bert = Bert(vocab_size=self.text_vocab_size, dtype=self.dtype, **self.encoder)
-            if self.text_len > self.bert.max_positions:
-                raise ValueError(
-                    f"text_len {self.text_len} is above the encoder's {self.bert.max_positions} positions; "
-                    "raise encoder.max_positions"
-                )
         self.null_caption = self.param("null_caption", nn.initializers.normal(1.0), (1, self.memory_width))
         self.position_embed = self.param(
             "position_embed", nn.initializers.normal(1.0), (self.num_tokens, self.width)

@@ -6,11 +6,12 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
+from t2i_jax.models.parts import stack
 from t2i_jax.models.translator import shift_right
 from t2i_jax.nn.attention import read_null
 from t2i_jax.nn.dense import float32_product, normal_init
-from t2i_jax.nn.positions import sinusoids
-from t2i_jax.nn.stack import FEW, Cache, Stack
+from t2i_jax.nn.positions import check_length, sinusoids
+from t2i_jax.nn.stack import FEW, Cache
 
 
 class Model(nn.Module):
@@ -55,10 +56,8 @@ class Model(nn.Module):
             return nn.Embed(rows, self.width, embedding_init=init, dtype=self.dtype)
 
         self.text_embed, self.token_embed = embed(self.text_vocab_size), embed(self.codebook_size + 1)
-        sizes = (self.width, self.heads, self.mlp_width, "relu")
-        options = {"dropout": self.dropout, "remat": self.remat, "unroll": self.unroll, "dtype": self.dtype}
-        self.encoder = Stack(self.encoder_layers, *sizes, norm="post", **options)
-        self.decoder = Stack(self.decoder_layers, *sizes, norm="post", cross=True, **options)
+        self.encoder = stack(self, self.encoder_layers, "relu", norm="post")
+        self.decoder = stack(self, self.decoder_layers, "relu", norm="post", cross=True)
         self.null_caption = self.param("null_caption", normal_init(self.width), (1, self.width))
         self.drop = nn.Dropout(self.dropout)
 
@@ -85,8 +84,7 @@ class Model(nn.Module):
         """What `logits` reads at every position; the arguments are those of a call."""
         memory, memory_mask = self.encode(text_ids, text_mask, null, train=train)
         length = ids.shape[1]
-        if length > self.num_tokens:
-            raise ValueError(f"sequence has {length} tokens; the decoder writes {self.num_tokens} (num_tokens)")
+        check_length("sequence", length, "the decoder writes", self.num_tokens, "num_tokens")
         before = shift_right(ids, self.codebook_size)
         x = self.embed(self.token_embed, before, jnp.asarray(sinusoids(length, self.width)))
         x = self.drop(x, deterministic=not train)
@@ -106,8 +104,7 @@ class Model(nn.Module):
     ) -> tuple[Float[Array, "B S D"], Bool[Array, "B S"]]:
         """What the decoder reads, and where; in a null row the learned vector at position 0 and nothing else."""
         length, text_mask = text_ids.shape[1], jnp.asarray(text_mask)
-        if length > self.text_len:
-            raise ValueError(f"text has {length} tokens; the encoder reads {self.text_len} (text_len)")
+        check_length("text", length, "the encoder reads", self.text_len, "text_len")
         x = self.embed(self.text_embed, text_ids, jnp.asarray(sinusoids(length, self.width)))
         x = self.drop(x, deterministic=not train)
         x, _ = self.encoder(x, text_mask[:, None, None], train=train)

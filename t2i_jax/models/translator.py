@@ -47,7 +47,7 @@ class Model(nn.Module):
       dtype: of the computation; parameters are float32, and so are the logits.
 
     Raises:
-      ValueError: `text_len` is above the encoder's positions, or `num_tokens` above the decoder's.
+      ValueError: a text has more tokens than the encoder has positions, or a picture more than the decoder.
     """
 
     codebook_size: int
@@ -61,16 +61,6 @@ class Model(nn.Module):
     def setup(self):
         self.bert = text_encoder(self)
         self.gpt2 = GPT2(vocab_size=self.codebook_size + 1, dtype=self.dtype, **self.decoder)
-        if self.text_len > self.bert.max_positions:
-            raise ValueError(
-                f"text_len {self.text_len} is above the encoder's {self.bert.max_positions} positions; "
-                "raise encoder.max_positions"
-            )
-        if self.num_tokens > self.gpt2.positions:
-            raise ValueError(
-                f"num_tokens {self.num_tokens} is above the decoder's {self.gpt2.positions} positions; "
-                "raise decoder.positions"
-            )
         width = self.gpt2.width
         if self.bert.width != width:
             self.enc_to_dec_proj = nn.Dense(width, dtype=self.dtype, kernel_init=normal_init(width))

@@ -17,7 +17,7 @@ from flax.core import FrozenDict
 from jaxtyping import Array, Float
 from ml_collections import FrozenConfigDict
 
-from t2i_jax.models.backbone import Backbone, is_frozen
+from t2i_jax.models.backbone import Backbone, encoder_of
 from t2i_jax.nn.convolutions import Down, Up
 
 SHRINK = 4  # by both convolutions together
@@ -55,13 +55,8 @@ class Model(nn.Module):
 
     def setup(self):
         if self.image_size % SHRINK:
-            raise ValueError(f"image_size {self.image_size} is not divisible by {SHRINK}")
-        if self.encoder == "conv":
-            self.features = ConvEncoder(self.width, self.dtype)
-        elif self.encoder == "resnet":
-            self.features = Backbone(**{**self.backbone, "frozen": is_frozen(self)}, dtype=self.dtype)
-        else:
-            raise ValueError(f"encoder {self.encoder!r} is unknown; choose conv or resnet")
+            raise ValueError(f"image_size {self.image_size} is not divisible by {SHRINK}; give a multiple of it")
+        self.features = encoder_of(self, lambda: ConvEncoder(self.width, self.dtype))
         self.mu = nn.Dense(self.latent)
         if self.variational:
             self.logvar = nn.Dense(self.latent)

@@ -15,8 +15,9 @@ from flax.core import FrozenDict
 from jaxtyping import Array, Float, Int
 from ml_collections import FrozenConfigDict
 
-from t2i_jax.models.backbone import Backbone, is_frozen
-from t2i_jax.nn import layout, quantizers
+from t2i_jax.models.backbone import Backbone, encoder_of
+from t2i_jax.models.image_tokenizer import VQTokenizer
+from t2i_jax.nn import quantizers
 from t2i_jax.nn.convolutions import Conv, Down, Up
 from t2i_jax.nn.layout import Grid
 
@@ -26,7 +27,7 @@ DOWNSAMPLING = (2, 4, 8, 16, 32)
 PARTS = {"backbone": Backbone, "quantizer_options": quantizers.KINDS}  # whose fields `Model` takes
 
 
-class Model(nn.Module):
+class Model(VQTokenizer):
     """VQ-VAE over a grid of tokens.
 
     Attributes:
@@ -67,34 +68,26 @@ class Model(nn.Module):
         if self.downsampling not in DOWNSAMPLING:
             raise ValueError(f"downsampling {self.downsampling} is not among {DOWNSAMPLING}; choose one of them")
         if self.image_size % self.downsampling:
-            raise ValueError(f"image_size {self.image_size} is not divisible by downsampling {self.downsampling}")
-        if self.encoder == "conv":
-            self.features = ConvEncoder(self.width, self.downsampling, self.residual_blocks, self.dtype)
-        elif self.encoder == "resnet":
-            self.features = Backbone(**{**self.backbone, "frozen": is_frozen(self)}, dtype=self.dtype)
-            pixels = 2 ** (self.features.stage + 1)
-            if pixels != self.downsampling:
-                raise ValueError(
-                    f"downsampling {self.downsampling} is not the {pixels} pixels a token that backbone.stage"
-                    f" {self.features.stage} gives; change either"
-                )
-        else:
-            raise ValueError(f"encoder {self.encoder!r} is unknown; choose conv or resnet")
+            raise ValueError(
+                f"image_size {self.image_size} is not divisible by downsampling {self.downsampling}; change either"
+            )
+        sizes = (self.width, self.downsampling, self.residual_blocks)
+        self.features = encoder_of(self, lambda: ConvEncoder(*sizes, self.dtype))
+        pixels = self.downsampling if self.encoder == "conv" else 2 ** (self.features.stage + 1)
+        if pixels != self.downsampling:
+            raise ValueError(
+                f"downsampling {self.downsampling} is not the {pixels} pixels a token that backbone.stage"
+                f" {self.features.stage} gives; change either"
+            )
         self.to_codes = nn.Dense(self.code_width, dtype=self.dtype)
-        kind, options = self.quantizer, self.quantizer_options.get(self.quantizer, {})
-        self.code = quantizers.make(kind, self.codebook_size, self.code_width, **options)
-        self.decoder = Decoder(self.width, self.downsampling, self.residual_blocks, self.channels, self.dtype)
+        self.code = self.make_quantizer(self.codebook_size, self.code_width)
+        self.decoder = Decoder(*sizes, self.channels, self.dtype)
 
     @property
     def layout(self) -> tuple[Grid, ...]:
         """One grid of h x w tokens."""
         side = self.image_size // self.downsampling
         return (Grid("code", side, side, 1, 0, self.codebook_size),)
-
-    @property
-    def num_tokens(self) -> int:
-        """N, tokens an image."""
-        return layout.num_tokens(self.layout)
 
     def __call__(
         self, images: Float[Array, "B H W C"], *, train: bool = False
@@ -126,21 +119,9 @@ class Model(nn.Module):
         grid = rearrange(codes, "b (h w) d -> b h w d", h=self.layout[0].height)
         return (self.decoder(grid).astype(jnp.float32) + 1) / 2
 
-    def code_space_features(self, images: Float[Array, "B H W C"]) -> dict:
-        """Features as they are compared with codes."""
-        return {"code": self.code.to_code_space(self.encode(images)["code"])}
-
-    def code_space_codebooks(self) -> dict:
-        """Codes as features are compared with them; for kinds that have a codebook."""
-        return {"code": self.code.code_space_codebook()}
-
     def codebook(self) -> Float[Array, "K D"]:
         """The codes, in the space of the features."""
         return self.code.codebook()
-
-    def tokenize(self, images: Float[Array, "B H W C"]) -> Int[Array, "B N"]:
-        """Ids in [0, K) of pixels in [0, 1], row by row."""
-        return self(images)[2]
 
     def detokenize(self, ids: Int[Array, "B N"]) -> Float[Array, "B H W C"]:
         """Pixels in [0, 1] of ids in [0, K)."""

@@ -74,7 +74,7 @@ def replace_codes(
 
 def kmeans(
     features: Float[Array, "M D"], codebook_size: int, key: Key[Array, ""], iterations: int = 10
-) -> tuple[Float[Array, "K D"], Float[Array, "K"]]:
+) -> tuple[Float[Array, "K D"], Float[Array, "K"], Int[Array, "M"]]:
     """Lloyd's k-means; a centre without members moves to a feature drawn in proportion to its squared error.
 
     Args:
@@ -84,7 +84,7 @@ def kmeans(
       iterations: Lloyd iterations.
 
     Returns:
-      Centres, and their cluster sizes: fractions of the features (at least a tenth of 1/K).
+      Centres, their cluster sizes: fractions of the features (at least a tenth of 1/K), and each feature's centre.
     """
     count, width = features.shape
     first, key = jax.random.split(key)
@@ -105,8 +105,9 @@ def kmeans(
         return jnp.where(~empty[:, None], sums / jnp.maximum(members, 1)[:, None], seeds)
 
     centres = jax.lax.fori_loop(0, iterations, iterate, centres)
-    members = jnp.zeros(codebook_size).at[assign(centres)[0]].add(1.0)
-    return centres, jnp.maximum(members / count, 0.1 / codebook_size)
+    ids, _ = assign(centres)
+    members = jnp.zeros(codebook_size).at[ids].add(1.0)
+    return centres, jnp.maximum(members / count, 0.1 / codebook_size), ids
 
 
 def residual_kmeans(
@@ -125,10 +126,9 @@ def residual_kmeans(
     """
     codes, sizes, residual = [], [], features
     for level in range(residual_depth):
-        centres, size = kmeans(residual, codebook_size // residual_depth, jax.random.fold_in(key, level))
+        centres, size, ids = kmeans(residual, codebook_size // residual_depth, jax.random.fold_in(key, level))
         codes.append(centres)
         sizes.append(size / residual_depth)
-        ids = jax.lax.map(lambda x, centres=centres: nearest_code(x, centres), residual, batch_size=CHUNK)
         residual = residual - centres[ids]
     return jnp.concatenate(codes), jnp.concatenate(sizes)
 

@@ -1,5 +1,8 @@
 """Finite scalar quantization."""
 
+import math
+from itertools import combinations_with_replacement
+
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
@@ -14,16 +17,10 @@ def levels_of(codebook_size: int) -> tuple[int, ...]:
     Raises:
       ValueError: there is no such product.
     """
-
-    def search(rest, most, count):
-        if count == 1:
-            return (rest,) if 4 <= rest <= most else None
-        tails = ((f, search(rest // f, f, count - 1)) for f in range(min(most, rest), 3, -1) if rest % f == 0)
-        return next(((f, *tail) for f, tail in tails if tail), None)
-
-    for count in range(1, max(2, int(codebook_size).bit_length())):
-        if levels := search(codebook_size, 8, count):
-            return levels
+    for count in range(1, int(codebook_size).bit_length() // 2 + 1):  # 4 ** count is at most K
+        for levels in combinations_with_replacement(range(8, 3, -1), count):
+            if math.prod(levels) == codebook_size:
+                return levels
     raise ValueError(f"codebook_size {codebook_size} is no product of levels from 4 to 8; 240, 512 and 2048 are")
 
 

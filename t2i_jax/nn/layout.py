@@ -31,10 +31,6 @@ class Grid(NamedTuple):
         return self.height * self.width * self.residual_depth
 
 
-Layout = tuple[Grid, ...]
-"""All grids of a tokenizer, in the order of their tokens."""
-
-
 def num_tokens(layout: Sequence[Grid]) -> int:
     """N, tokens an image."""
     return sum(grid.num_tokens for grid in layout)
@@ -69,7 +65,10 @@ def position_features(layout: Sequence[Grid]) -> Float[np.ndarray, "N F"]:
     covered = []
     for grid in layout:
         if height % grid.height or width % grid.width:
-            raise ValueError(f"grid {grid.name} of {grid.height} x {grid.width} does not divide {height} x {width}")
+            raise ValueError(
+                f"grid {grid.name} of {grid.height} x {grid.width} does not divide {height} x {width};"
+                " change either"
+            )
         down, right = height // grid.height, width // grid.width
         rows = np.kron(np.eye(grid.height), np.ones((1, down)))
         columns = np.kron(np.eye(grid.width), np.ones((1, right)))

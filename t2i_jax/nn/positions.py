@@ -1,7 +1,17 @@
-"""Where tokens stand, as numbers."""
+"""Where tokens stand, as numbers, and how many places there are."""
 
 import numpy as np
 from jaxtyping import Float
+
+
+def check_length(what: str, length: int, reader: str, most: int, field: str) -> None:
+    """Whether a sequence has a place for each of its tokens.
+
+    Raises:
+      ValueError: `length` is above `most`, which `field` of the model sets.
+    """
+    if length > most:
+        raise ValueError(f"{what} has {length} tokens; {reader} {most} ({field}): shorten it, or raise {field}")
 
 
 def sinusoids(length: int, width: int) -> Float[np.ndarray, "{length} {width}"]:
@@ -13,6 +23,6 @@ def sinusoids(length: int, width: int) -> Float[np.ndarray, "{length} {width}"]:
       ValueError: an odd width.
     """
     if width % 2:
-        raise ValueError(f"width {width} is odd; sines and cosines come in pairs")
+        raise ValueError(f"width {width} is odd; sines and cosines come in pairs: give an even one")
     angles = np.arange(length)[:, None] / 10_000 ** (np.arange(0, width, 2) / width)
     return np.stack([np.sin(angles), np.cos(angles)], -1).reshape(length, width).astype(np.float32)

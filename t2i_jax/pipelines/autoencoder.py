@@ -11,15 +11,9 @@ import numpy as np
 from t2i_jax import models, runs
 from t2i_jax.errors import UserError
 from t2i_jax.pictures import to_uint8
-from t2i_jax.pipelines.batches import in_batches
+from t2i_jax.pipelines.batches import apply, in_batches
 from t2i_jax.pipelines.pixels import as_floats
 from t2i_jax.random import stream
-
-
-@partial(jax.jit, static_argnames=("model", "method"))
-def _apply(model, variables, rows, *, method: str):
-    """One compiled function a model, however often it is opened during training."""
-    return model.apply(variables, rows, method=method)
 
 
 class AutoEncoder:
@@ -47,7 +41,7 @@ class AutoEncoder:
     def _connect(self, model, params, variables):
         self._model, self.latent = model, model.latent
         self._variables = jax.tree.map(jnp.asarray, {"params": params, **variables})
-        self._apply = partial(_apply, model, self._variables)
+        self._apply = partial(apply, model, self._variables)
 
     def encode(self, images: np.ndarray) -> np.ndarray:
         """Latent means float32 [B, L] of pictures [B, H, W, C]: uint8, or floats in [0, 1].

@@ -1,6 +1,7 @@
 """Rows in batches of few shapes, split over the devices on which the parameters lie."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,12 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 BATCH = 64  # most images sampled or decoded at a time
 ROW_AXES = ("data", "fsdp")  # of a mesh: those over which rows are split; the others share a row
+
+
+@partial(jax.jit, static_argnames=("model", "method"))
+def apply(model, variables, *arrays, method: str):
+    """A method of a model, compiled once, however often its run is opened during training."""
+    return model.apply(variables, *arrays, method=method)
 
 
 def in_batches(apply: Callable, *arrays: np.ndarray, like=None) -> np.ndarray:

@@ -4,6 +4,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from t2i_jax.losses import cross_entropy
@@ -31,3 +32,9 @@ def likelihood_ratio(
         return jnp.sum(cross_entropy(logits, ids), -1)
 
     return negative_log_likelihood(jnp.ones(count, bool)) - negative_log_likelihood(jnp.zeros(count, bool))
+
+
+def best(ids: Int[np.ndarray, "M N"], scores: Float[np.ndarray, "M"], count: int, kept: int) -> np.ndarray:
+    """Ids of the `kept` highest scores, the best first, among every `count` candidates that follow each other."""
+    order = np.argsort(-scores.reshape(-1, count), axis=1, kind="stable")[:, :kept]
+    return ids[(order + count * np.arange(len(order))[:, None]).reshape(-1)]

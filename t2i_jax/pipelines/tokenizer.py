@@ -11,7 +11,7 @@ import numpy as np
 from t2i_jax import models, runs
 from t2i_jax.errors import UserError
 from t2i_jax.nn import layout
-from t2i_jax.pipelines.batches import in_batches, replicate
+from t2i_jax.pipelines.batches import apply, in_batches, replicate
 from t2i_jax.pipelines.pixels import as_floats
 
 
@@ -41,18 +41,17 @@ class Tokenizer:
         valid = layout.valid_ids(self.layout)
         self.valid_ids = None if valid.all() else valid
         self._variables = jax.tree.map(jnp.asarray, {"params": params, **variables})
-        self._apply = jax.jit(self._model.apply, static_argnames="method")
 
     @cached_property
     def codebook(self) -> np.ndarray:
-        return np.asarray(self._apply(self._variables, method="codebook"))
+        return np.asarray(apply(self._model, self._variables, method="codebook"))
 
     @cached_property
     def position_features(self) -> np.ndarray:
         return layout.position_features(self.layout)
 
     def tokenize(self, images: np.ndarray) -> np.ndarray:
-        """Ids int32 [B, N] in [0, K) of pictures [B, H, W, 3]: uint8, or floats in [0, 1].
+        """Ids int32 [B, N] in [0, K) of pictures [B, H, W, C]: uint8, or floats in [0, 1].
 
         Raises:
           UserError: another shape, or floats outside [0, 1].
@@ -62,7 +61,7 @@ class Tokenizer:
         return self._in_batches("tokenize", images).astype(np.int32)
 
     def detokenize(self, ids: np.ndarray) -> np.ndarray:
-        """Pictures float32 [B, H, W, 3] in [0, 1] of ids [B, N].
+        """Pictures float32 [B, H, W, C] in [0, 1] of ids [B, N].
 
         Raises:
           UserError: another shape, or an id outside [0, K).
@@ -79,4 +78,4 @@ class Tokenizer:
         self._variables = replicate(self._variables, like)
 
     def _in_batches(self, method: str, rows: np.ndarray) -> np.ndarray:
-        return in_batches(partial(self._apply, self._variables, method=method), rows, like=self._variables)
+        return in_batches(partial(apply, self._model, self._variables, method=method), rows, like=self._variables)

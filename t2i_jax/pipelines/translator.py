@@ -15,7 +15,7 @@ from t2i_jax.data import text
 from t2i_jax.errors import UserError
 from t2i_jax.pictures import to_uint8
 from t2i_jax.pipelines import batches
-from t2i_jax.pipelines.reranking import likelihood_ratio
+from t2i_jax.pipelines.reranking import best, likelihood_ratio
 from t2i_jax.pipelines.tokenizer import Tokenizer
 from t2i_jax.random import stream
 from t2i_jax.sampling.settings import Settings
@@ -80,7 +80,7 @@ class Translator:
           **settings: of the sampler, that differ from the run's (see `sampling.autoregressive.Autoregressive`).
 
         Returns:
-          uint8 [P, n, H, W, 3].
+          uint8 [P, n, H, W, C].
 
         Raises:
           UserError: an empty or too long prompt, a setting or seed out of its range, guidance in a run that never
@@ -103,8 +103,7 @@ class Translator:
         ids = self.draw_ids(repeated, np.tile(np.arange(count), len(prompts)), seed, sampler)
         if candidates is not None:
             scores = self._score(rerank, repeated, ids) if rerank else self.likelihood_ratios(repeated, ids)
-            best = np.argsort(-scores.reshape(len(prompts), count), axis=1, kind="stable")[:, :num_images]
-            ids = ids[(best + count * np.arange(len(prompts))[:, None]).reshape(-1)]
+            ids = best(ids, scores, count, num_images)
         images = self._images(ids)
         return images.reshape(len(prompts), num_images, *images.shape[1:])
 

@@ -52,12 +52,17 @@ class Task:
       config: of the run.
       model: that `config` names.
       pipeline: class that opens such a run.
+      loss_fn: of a task with one phase, `(model, params, variables, batch, *, step, rngs, train, ...)`; its other
+        keywords are the fields of `config.loss`. None where `phases` has more than one.
+      trains: the parameters that this phase trains; see `Phase`.
 
     Raises:
       UserError: no such model, or fields that it does not have.
     """
 
     pipeline: Callable
+    loss_fn: Callable | None = None
+    trains: str = ""
 
     def __init__(self, config):
         self.config = config
@@ -83,7 +88,7 @@ class Task:
 
     def phases(self) -> tuple[Phase, ...]:
         """The parts of a training step, in order."""
-        raise NotImplementedError
+        return (Phase(self.loss(self.loss_fn), self.config.optim, trains=self.trains),)
 
     def prepare(self, folder: Path, parents: dict[str, Any]) -> Data:
         """The data; called once, before training.

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,62 +13,12 @@ from t2i_jax import losses
 from t2i_jax.errors import UserError
 from t2i_jax.pictures import picture_grid
 from t2i_jax.pipelines.autoencoder import AutoEncoder
-from t2i_jax.pipelines.batches import fetch, split_rows
 from t2i_jax.random import stream
-from t2i_jax.tasks import Phase
 from t2i_jax.tasks.images import ImageTask
 
 LIKELIHOODS = ("bernoulli", "gaussian")
 PAIRS, STEPS = 8, 9  # interpolations shown: pairs of images, and images from one to the other
 NEW = 64  # new images shown
-
-
-class Task(ImageTask):
-    """The negative ELBO of an autoencoder."""
-
-    pipeline = AutoEncoder
-
-    def check(self, folder: Path) -> None:
-        """See `Task.check`; the loss has a known likelihood and numbers in their ranges."""
-        super().check(folder)
-        loss = self.config.loss
-        if loss.likelihood not in LIKELIHOODS:
-            raise UserError(
-                f"config.loss.likelihood {loss.likelihood!r} is unknown; choose {', '.join(LIKELIHOODS)}"
-            )
-        if not loss.sigma > 0:
-            raise UserError(
-                f"config.loss.sigma {loss.sigma} is not above 0; give a standard deviation in pixel units, say 0.1"
-            )
-        for name in ("beta", "kl_warmup"):
-            if not loss[name] >= 0:
-                raise UserError(f"config.loss.{name} {loss[name]} is below 0; give a number >= 0")
-
-    def phases(self) -> tuple[Phase, ...]:
-        return (Phase(self.loss(loss_fn), self.config.optim, trains=self.trains),)
-
-    def evaluators(self) -> dict[str, Callable]:
-        from t2i_jax.evals import autoencoding
-
-        loss, validation = self.config.loss, self.data.splits["validation"]
-        compiled = jax.jit(partial(predict, self.model, likelihood=loss.likelihood, sigma=loss.sigma))
-        pairs = np.stack([validation[i]["image"] for i in range(2 * PAIRS)])
-
-        def evaluate(params, variables):
-            def predict_batch(batch, number):
-                key = stream(self.config.seed, "evaluate", number)
-                found = compiled(params, variables, split_rows(batch, params), key)
-                return {name: fetch(value) for name, value in found.items()}
-
-            scores, grids = autoencoding.evaluate(predict_batch, validation, self.data.transform)
-            opened = AutoEncoder.of_parts(self.config, self.model, params, variables)
-            between = opened.interpolate(pairs[:PAIRS], pairs[PAIRS:], STEPS)
-            grids["interpolations"] = picture_grid(between.reshape(-1, *between.shape[2:]), STEPS)
-            if self.model.variational:
-                grids["samples"] = picture_grid(opened.sample(NEW, seed=self.config.seed), columns=16)
-            return scores, grids
-
-        return {"autoencoding": evaluate}
 
 
 def log_likelihood(
@@ -133,6 +82,53 @@ def loss_fn(
         metrics |= {"kl": kl, "kl_weight": weight, "elbo": likelihoods - kl}
     loss /= images[0].size
     return loss, (variables, {"loss": loss, **metrics})
+
+
+class Task(ImageTask):
+    """The negative ELBO of an autoencoder.
+
+    Raises:
+      UserError: as any task, an unknown likelihood, or a number of the loss out of its range.
+    """
+
+    pipeline = AutoEncoder
+    loss_fn = staticmethod(loss_fn)
+
+    def __init__(self, config):
+        super().__init__(config)
+        loss = config.loss
+        if loss.likelihood not in LIKELIHOODS:
+            raise UserError(
+                f"config.loss.likelihood {loss.likelihood!r} is unknown; choose {', '.join(LIKELIHOODS)}"
+            )
+        if not loss.sigma > 0:
+            raise UserError(
+                f"config.loss.sigma {loss.sigma} is not above 0; give a standard deviation in pixel units, say 0.1"
+            )
+        for name in ("beta", "kl_warmup"):
+            if not loss[name] >= 0:
+                raise UserError(f"config.loss.{name} {loss[name]} is below 0; give a number >= 0")
+
+    def evaluators(self) -> dict[str, Callable]:
+        from t2i_jax.evals import autoencoding
+
+        loss, validation = self.config.loss, self.data.splits["validation"]
+        compiled = jax.jit(partial(predict, self.model, likelihood=loss.likelihood, sigma=loss.sigma))
+        pairs = np.stack([validation[i]["image"] for i in range(2 * PAIRS)])
+
+        def evaluate(params, variables):
+            def predict_batch(batch, number):
+                return compiled(params, variables, batch, stream(self.config.seed, "evaluate", number))
+
+            scores, grids = autoencoding.evaluate(predict_batch, params, validation, self.data.transform)
+            opened = AutoEncoder.of_parts(self.config, self.model, params, variables)
+            between = opened.interpolate(pairs[:PAIRS], pairs[PAIRS:], STEPS)
+            grids["interpolations"] = picture_grid(between.reshape(-1, *between.shape[2:]), STEPS)
+            if self.model.variational:
+                grids["samples"] = picture_grid(opened.sample(NEW, seed=self.config.seed), columns=16)
+            return scores, grids
+
+        return {"autoencoding": evaluate}
 
 
 def predict(model, params, variables, batch, key, *, likelihood: str, sigma: float) -> dict:

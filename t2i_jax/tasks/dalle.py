@@ -5,29 +5,7 @@ from functools import partial
 import jax.numpy as jnp
 import numpy as np
 
-from t2i_jax.tasks import Phase
 from t2i_jax.tasks.tokens import TokenTask, prediction_loss, project
-
-
-class Task(TokenTask):
-    """Cross entropy of word pieces and image tokens."""
-
-    def phases(self) -> tuple[Phase, ...]:
-        return (Phase(self.loss(loss_fn), self.config.optim),)
-
-    def from_tokenizer(self, params: dict, codebook: np.ndarray, positions: np.ndarray, key) -> dict:
-        """Image tokens begin as one random projection of the codebook, in table and head.
-
-        Rows and columns are embeddings of positions by themselves.
-        """
-        table, head = params["token_embed"]["embedding"], params["head"]
-        codes = 0.02 * project((codebook - codebook.mean(0)) / codebook.std(), self.model.width, key)
-        own = slice(self.model.text_vocab_size, self.model.text_vocab_size + self.model.codebook_size)
-        return {
-            **params,
-            "token_embed": {"embedding": table.at[own].set(codes)},
-            "head": head.at[:, own].set(codes.T),
-        }
 
 
 def loss_fn(model, params, variables, batch, *, step, rngs, train, text_weight):
@@ -58,3 +36,23 @@ def loss_fn(model, params, variables, batch, *, step, rngs, train, text_weight):
     image_nats, metrics = prediction_loss(head, image_states, batch["ids"], model.codebook_size)
     loss = text_weight * text_nats + (1 - text_weight) * image_nats
     return loss, (variables, {**metrics, "loss": loss, "text_nats": text_nats, "image_nats": image_nats})
+
+
+class Task(TokenTask):
+    """Cross entropy of word pieces and image tokens."""
+
+    loss_fn = staticmethod(loss_fn)
+
+    def from_tokenizer(self, params: dict, codebook: np.ndarray, positions: np.ndarray, key) -> dict:
+        """Image tokens begin as one random projection of the codebook, in table and head.
+
+        Rows and columns are embeddings of positions by themselves.
+        """
+        table, head = params["token_embed"]["embedding"], params["head"]
+        codes = 0.02 * project((codebook - codebook.mean(0)) / codebook.std(), self.model.width, key)
+        own = slice(self.model.text_vocab_size, self.model.text_vocab_size + self.model.codebook_size)
+        return {
+            **params,
+            "token_embed": {"embedding": table.at[own].set(codes)},
+            "head": head.at[:, own].set(codes.T),
+        }

@@ -1,6 +1,5 @@
 """A frozen text encoder: its outputs are computed once for each distinct caption and kept beside the tokens."""
 
-import hashlib
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -12,7 +11,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from tqdm import tqdm
 
-from t2i_jax import files, hosts
+from t2i_jax import files, hosts, runs
 from t2i_jax.data import text_features
 from t2i_jax.data.text import TextTokenizer
 from t2i_jax.data.token_cache import Tokens
@@ -75,11 +74,7 @@ def load(
 
 def digest_of(encoder, params: dict) -> str:
     """sha256 of an encoder: of its parameters, and of those fields that do not show in their shapes."""
-    digest = hashlib.sha256(f"{encoder.heads} heads, {encoder.dtype}".encode())
-    for path, value in sorted(flatten_dict(params, sep="/").items()):
-        digest.update(f"{path} {value.dtype} {value.shape}".encode())
-        digest.update(np.ascontiguousarray(value))
-    return digest.hexdigest()
+    return runs.digest_of(flatten_dict(params, sep="/"), f"{encoder.heads} heads, {encoder.dtype}")
 
 
 def _encoding(encoder, params: dict):

@@ -6,17 +6,13 @@ from collections.abc import Callable
 import numpy as np
 
 from t2i_jax.pipelines.prior import Prior
-from t2i_jax.tasks import Phase
-from t2i_jax.tasks.tokens import TokenTask, loss_fn, project
+from t2i_jax.tasks.tokens import TokenTask, project
 
 
 class Task(TokenTask):
     """Cross entropy of the image tokens, each predicted from those before it."""
 
     pipeline = Prior
-
-    def phases(self) -> tuple[Phase, ...]:
-        return (Phase(self.loss(loss_fn), self.config.optim),)
 
     def from_tokenizer(self, params: dict, codebook: np.ndarray, positions: np.ndarray, key) -> dict:
         """The token embedding begins as a random projection of the codebook; convolutions know positions."""

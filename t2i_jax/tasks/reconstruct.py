@@ -12,9 +12,7 @@ from einops import rearrange
 from t2i_jax import losses
 from t2i_jax.errors import UserError
 from t2i_jax.nn import codebooks
-from t2i_jax.pipelines.batches import fetch, split_rows
 from t2i_jax.pipelines.tokenizer import Tokenizer
-from t2i_jax.tasks import Phase
 from t2i_jax.tasks.images import ImageTask
 
 
@@ -46,21 +44,41 @@ class TokenizerTask(ImageTask):
         compiled = jax.jit(partial(self.predict, self.model))
 
         def evaluate(params, variables):
-            def predict_batch(batch):
-                found = compiled(params, variables, split_rows(batch, params))
-                return {name: fetch(value) for name, value in found.items()}
+            def predict(batch, number):
+                return compiled(params, variables, batch)
 
-            validation = self.data.splits["validation"]
-            return reconstruction.evaluate(predict_batch, validation, self.data.transform, self.model.codebook_size)
+            split, size = self.data.splits["validation"], self.model.codebook_size
+            return reconstruction.evaluate(predict, params, split, self.data.transform, size)
 
         return {"reconstruction": evaluate}
+
+
+def loss_fn(model, params, variables, batch, *, step, rngs, train, foreground_weight: float):
+    """Weighted squared error, and the quantizer's loss (van den Oord et al. 2017, eq. 3).
+
+    Args:
+      batch: `{"image": [B, H, W, C]}` in [0, 1].
+      foreground_weight: weight of a pixel that is not black.
+
+    Returns:
+      loss, (variables after the codebook's update, metrics).
+    """
+    (images, asked, _), variables = model.apply(
+        {"params": params, **variables}, batch["image"], train=train, mutable=list(variables), rngs=rngs
+    )
+    loss = jnp.mean(losses.squared_error(images, batch["image"], foreground_weight) + asked)
+    metrics = {
+        "loss": loss,
+        "psnr": jnp.mean(losses.psnr(images, batch["image"])),
+        "quantizer_loss": jnp.mean(asked),
+    }
+    return loss, (variables, metrics)
 
 
 class Task(TokenizerTask):
     """Weighted squared error and the quantizer's loss."""
 
-    def phases(self) -> tuple[Phase, ...]:
-        return (Phase(self.loss(loss_fn), self.config.optim, trains=self.trains),)
+    loss_fn = staticmethod(loss_fn)
 
     def warm_start(self, params: dict, variables: dict, key) -> tuple[dict, dict]:
         """Released ResNet weights, and codebooks, where there are any, by k-means over features of training images.
@@ -116,28 +134,6 @@ def kmeans_codebooks(model, params, variables: dict, images, key) -> tuple[dict,
         return _replaced(params, variables, codes)
 
     return fit(images, key)
-
-
-def loss_fn(model, params, variables, batch, *, step, rngs, train, foreground_weight: float):
-    """Weighted squared error, and the quantizer's loss (van den Oord et al. 2017, eq. 3).
-
-    Args:
-      batch: `{"image": [B, H, W, C]}` in [0, 1].
-      foreground_weight: weight of a pixel that is not black.
-
-    Returns:
-      loss, (variables after the codebook's update, metrics).
-    """
-    (images, asked, _), variables = model.apply(
-        {"params": params, **variables}, batch["image"], train=train, mutable=list(variables), rngs=rngs
-    )
-    loss = jnp.mean(losses.squared_error(images, batch["image"], foreground_weight) + asked)
-    metrics = {
-        "loss": loss,
-        "psnr": jnp.mean(losses.psnr(images, batch["image"])),
-        "quantizer_loss": jnp.mean(asked),
-    }
-    return loss, (variables, metrics)
 
 
 def restart_dead_codes(model, params, variables: dict, batch: dict, key) -> tuple[dict, dict]:

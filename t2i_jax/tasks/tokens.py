@@ -18,6 +18,46 @@ from t2i_jax.pipelines.translator import Translator
 from t2i_jax.tasks import Data
 
 
+def loss_fn(model, params, variables, batch, *, step, rngs, train):
+    """Cross entropy of the image tokens, each predicted from those before it, in nats a token.
+
+    Args:
+      batch: see `TokenTask.transform`. Where it has `given_ids`, the model is given these in place of `ids`; where
+        it has `text_features`, its encoder does not run.
+
+    Returns:
+      loss, (variables, metrics).
+    """
+    ids = batch.get("given_ids", batch["ids"])
+    features = {"features": batch["text_features"]} if "text_features" in batch else {}
+    inputs = batch["text_ids"], batch["text_mask"], ids, batch["null"]
+    states = model.apply({"params": params}, *inputs, **features, train=train, rngs=rngs, method="states")
+    head = partial(model.apply, {"params": params}, method="logits")
+    loss, metrics = prediction_loss(head, states, batch["ids"], model.codebook_size)
+    return loss, (variables, metrics)
+
+
+def prediction_loss(head: Callable, states, ids, count: int) -> tuple[jax.Array, dict]:
+    """Cross entropy of ids [B, N] in nats a token, and the share that is the likeliest.
+
+    Where logits [B, N, K] would be large, those of a block of positions are held at a time.
+
+    Args:
+      head: states [B, n, D] to logits [B, n, K].
+      states: [B, N, D].
+      ids: in [0, K).
+      count: K.
+    """
+
+    def predict(states, ids, key):
+        logits = head(states)
+        return losses.cross_entropy(logits, ids), jnp.argmax(logits, -1) == ids
+
+    nats, right = in_blocks(predict, (states, ids), len(ids) * count)
+    loss = jnp.mean(nats)
+    return loss, {"loss": loss, "accuracy": jnp.mean(right)}
+
+
 class TokenTask(tasks.Task):
     """A batch is what `transform` makes, stacked: image tokens [B, N] and captions [B, S].
 
@@ -26,6 +66,7 @@ class TokenTask(tasks.Task):
     """
 
     pipeline = Translator
+    loss_fn = staticmethod(loss_fn)
     vocabulary: Path | None = None
 
     def check(self, folder: Path) -> None:
@@ -126,13 +167,12 @@ class TokenTask(tasks.Task):
             inputs = (batch[name] for name in ("text_ids", "text_mask", "ids"))
             return self.model.apply({"params": params}, *inputs)
 
-        score = translation.TranslationEvaluator(
+        score = translation.evaluator(
             self.data.splits["validation"],
             self.encoded.baselines,
             self.data.transform,
             predict=predict,
             sample=partial(self.sample, sampler),
-            codebook_size=self.model.codebook_size,
             batch_size=BATCH,  # logits of 8,192 codes at 1,024 positions: 2 GB
             temperature=sampler.temperature,
         )
@@ -163,43 +203,3 @@ class TokenTask(tasks.Task):
 def project(rows: np.ndarray, width: int, key) -> jax.Array:
     """One random projection of rows [M, C] to [M, width], values about as large: rows that are alike stay so."""
     return rows @ jax.random.normal(key, (rows.shape[1], width)) / rows.shape[1] ** 0.5
-
-
-def loss_fn(model, params, variables, batch, *, step, rngs, train):
-    """Cross entropy of the image tokens, each predicted from those before it, in nats a token.
-
-    Args:
-      batch: see `TokenTask.transform`. Where it has `given_ids`, the model is given these in place of `ids`; where
-        it has `text_features`, its encoder does not run.
-
-    Returns:
-      loss, (variables, metrics).
-    """
-    ids = batch.get("given_ids", batch["ids"])
-    features = {"features": batch["text_features"]} if "text_features" in batch else {}
-    inputs = batch["text_ids"], batch["text_mask"], ids, batch["null"]
-    states = model.apply({"params": params}, *inputs, **features, train=train, rngs=rngs, method="states")
-    head = partial(model.apply, {"params": params}, method="logits")
-    loss, metrics = prediction_loss(head, states, batch["ids"], model.codebook_size)
-    return loss, (variables, metrics)
-
-
-def prediction_loss(head: Callable, states, ids, count: int) -> tuple[jax.Array, dict]:
-    """Cross entropy of ids [B, N] in nats a token, and the share that is the likeliest.
-
-    Where logits [B, N, K] would be large, those of a block of positions are held at a time.
-
-    Args:
-      head: states [B, n, D] to logits [B, n, K].
-      states: [B, N, D].
-      ids: in [0, K).
-      count: K.
-    """
-
-    def predict(states, ids, key):
-        logits = head(states)
-        return losses.cross_entropy(logits, ids), jnp.argmax(logits, -1) == ids
-
-    nats, right = in_blocks(predict, (states, ids), len(ids) * count)
-    loss = jnp.mean(nats)
-    return loss, {"loss": loss, "accuracy": jnp.mean(right)}

@@ -9,8 +9,8 @@ import numpy as np
 
 from t2i_jax import files, runs
 from t2i_jax.errors import UserError
-from t2i_jax.tasks import Data, Phase, frozen_text, pretrained
-from t2i_jax.tasks.tokens import TokenTask, loss_fn, project
+from t2i_jax.tasks import Data, frozen_text, pretrained
+from t2i_jax.tasks.tokens import TokenTask, project
 
 
 class Task(TokenTask):
@@ -64,9 +64,6 @@ class Task(TokenTask):
             run = runs.parents(self.config)["tokenizer"][1]
             tokens, folder = self.encoded.splits["train"], self.encoded.folder
             self.features = frozen_text.load(self.model, params, self.reader, tokens, run, folder, self.captions)
-
-    def phases(self) -> tuple[Phase, ...]:
-        return (Phase(self.loss(loss_fn), self.config.optim),)
 
     def warm_start(self, params: dict, variables: dict, key) -> tuple[dict, dict]:
         """What the tokenizer knows, then released weights over it."""

@@ -8,7 +8,6 @@ import functools
 from collections.abc import Iterator
 from importlib import resources
 
-import grain
 import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import UInt8
@@ -80,13 +79,7 @@ class CaptionedPhotos(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.2.0")
 
     def _info(self) -> tfds.core.DatasetInfo:
-        features = tfds.features.FeaturesDict(
-            {
-                "image": tfds.features.Tensor(shape=(SIDE, SIDE, 3), dtype=np.uint8, encoding="bytes"),
-                "caption": tfds.features.Text(),
-            }
-        )
-        return tfds.core.DatasetInfo(builder=self, description=__doc__, features=features, disable_shuffling=True)
+        return prepared.info(self, __doc__, SIDE, caption=tfds.features.Text())
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         del dl_manager
@@ -100,6 +93,4 @@ class CaptionedPhotos(tfds.core.GeneratorBasedBuilder):
             yield number, {"image": random_crop(caption, rng), "caption": caption}
 
 
-def open(split: str, data_dir: str, *, corrupt: str = "skip") -> tuple[grain.MapDataset, str]:
-    """Open a split; see `prepared.open_builder`."""
-    return prepared.open_builder(CaptionedPhotos, split, data_dir, corrupt=corrupt)
+open = functools.partial(prepared.open_builder, CaptionedPhotos)

@@ -24,7 +24,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-import grain
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
@@ -66,15 +65,8 @@ class CocoCaptions2017(tfds.core.ShardBasedBuilder):
     )
 
     def _info(self) -> tfds.core.DatasetInfo:
-        size = self.builder_config.size
-        features = tfds.features.FeaturesDict(
-            {
-                "image": tfds.features.Tensor(shape=(size, size, 3), dtype=np.uint8, encoding="bytes"),
-                "captions": tfds.features.Sequence(tfds.features.Text()),
-                "image_id": tfds.features.Scalar(dtype=np.int64),
-            }
-        )
-        return tfds.core.DatasetInfo(builder=self, description=__doc__, features=features, disable_shuffling=True)
+        captions, image_id = tfds.features.Sequence(tfds.features.Text()), tfds.features.Scalar(dtype=np.int64)
+        return prepared.info(self, __doc__, self.builder_config.size, captions=captions, image_id=image_id)
 
     def _shard_iterators_per_split(self, dl_manager: tfds.download.DownloadManager) -> dict[str, list]:
         roots = _find(dl_manager, Path(self.data_dir_root, "downloads", "manual"))
@@ -237,6 +229,4 @@ def _complete_records(raw: bytes) -> dict:
         return content
 
 
-def open(split: str, data_dir: str, *, variant: str = "", corrupt: str = "skip") -> tuple[grain.MapDataset, str]:
-    """Open a split; see `prepared.open_builder`."""
-    return prepared.open_builder(CocoCaptions2017, split, data_dir, variant=variant, corrupt=corrupt)
+open = partial(prepared.open_builder, CocoCaptions2017)

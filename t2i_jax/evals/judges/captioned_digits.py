@@ -2,7 +2,7 @@
 
 from t2i_jax.evals import diversity, faithfulness
 from t2i_jax.evals.detector import Detector
-from t2i_jax.evals.pictures import PICTURES, reconstruct, sample, sample_uniform
+from t2i_jax.evals.pictures import PICTURES, beside, sample
 
 
 def judge(pipe, seed: int, candidates: int) -> tuple[str, dict]:
@@ -22,14 +22,7 @@ def judge(pipe, seed: int, candidates: int) -> tuple[str, dict]:
         prompts = faithfulness.make_prompts(seed, held_out=held_out, exclude=pipe.config.shown_captions)
         real = faithfulness.real_scenes(prompts, PICTURES, seed, fine=fine)
         captions = [prompt.caption for prompt in prompts for _ in range(PICTURES)]
-        pictures = {
-            "generated": sample(pipe, captions, seed, candidates).reshape(real.shape),
-            "reconstructed": reconstruct(pipe.tokenizer, real),
-            "real": real,
-        }
-        if pipe.beside_uniform:
-            pictures["uniform"] = sample_uniform(pipe.tokenizer, len(captions), seed).reshape(real.shape)
-        for kind, images in pictures.items():
+        for kind, images in beside(pipe, captions, real, seed, candidates).items():
             column = f"held-out {kind}" if held_out else kind
             columns[column] = faithfulness.score(prompts, images, detector)
     prompts = diversity.make_open_prompts(seed)

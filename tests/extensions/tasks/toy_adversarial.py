@@ -33,6 +33,8 @@ class Discriminator(nn.Module):
 class Task(reconstruct.Task):
     """Two phases: a reconstruction that is to look real, then a discriminator by the hinge loss."""
 
+    loss_fn = None
+
     def __init__(self, config):
         super().__init__(config)
         self.discriminator = Discriminator(**config.discriminator)

@@ -4,15 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from t2i_jax import losses
-from t2i_jax.tasks import Phase
 from t2i_jax.tasks.tokens import TokenTask
-
-
-class Task(TokenTask):
-    """Cross entropy at masked positions."""
-
-    def phases(self) -> tuple[Phase, ...]:
-        return (Phase(self.loss(loss_fn), self.config.optim),)
 
 
 def draw_masked(key, shape: tuple[int, int]):
@@ -40,3 +32,9 @@ def loss_fn(model, params, variables, batch, *, step, rngs, train):
     loss = jnp.sum(losses.cross_entropy(logits, ids) * masked) / masked.sum()
     right = jnp.sum((logits.argmax(-1) == ids) & masked) / masked.sum()
     return loss, (variables, {"loss": loss, "accuracy": right, "masked": masked.mean()})
+
+
+class Task(TokenTask):
+    """Cross entropy at masked positions."""
+
+    loss_fn = staticmethod(loss_fn)
