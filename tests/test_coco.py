@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from coco import GOOD, SKIPPED, captions_of, jpeg, write_coco
+from coco import GOOD, NAME, SKIPPED, captions_of, jpeg, write_coco
 from PIL import Image
 from tensorflow_datasets.core import shuffle
 
@@ -15,8 +15,6 @@ from t2i_jax import files
 from t2i_jax.data import images, skipped
 from t2i_jax.data.sources import coco_captions_2017
 from t2i_jax.errors import UserError
-
-NAME = "coco_captions_2017/tiny"
 
 
 @pytest.fixture

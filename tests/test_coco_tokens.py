@@ -5,13 +5,11 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from coco import GOOD, captions_of, write_coco
+from coco import GOOD, NAME, FakeTokenizer, captions_of, write_coco
 
 from t2i_jax import encode, tasks
 from t2i_jax.config import load_config
 from t2i_jax.data import pipeline
-
-NAME = "coco_captions_2017/tiny"
 
 
 @pytest.fixture
@@ -20,13 +18,6 @@ def manual(tmp_path):
     folder = tmp_path / "downloads" / "manual"
     write_coco(folder)
     return folder
-
-
-class FakeTokenizer:
-    codebook_size, num_tokens, digest = 64, 4, "digest"
-
-    def tokenize(self, images):
-        return images[:, :2, :2, 0].reshape(len(images), 4) % 64
 
 
 @pytest.fixture

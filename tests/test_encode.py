@@ -9,25 +9,13 @@ from pathlib import Path
 
 import ml_collections
 import pytest
-from coco import CAPTIONS, GOOD, write_coco
+from coco import CAPTIONS, GOOD, NAME, FakeTokenizer, write_coco
 
 from t2i_jax import encode, files
 from t2i_jax.data.sources import coco_captions_2017
 from t2i_jax.errors import UserError
 
 REPO = Path(__file__).parents[1]
-NAME = "coco_captions_2017/tiny"
-
-
-class FakeTokenizer:
-    """Its tokens are four pixels of an image; `calls` counts the images."""
-
-    codebook_size, num_tokens, digest = 64, 4, "digest"
-    calls = 0
-
-    def tokenize(self, images):
-        self.calls += len(images)
-        return images[:, :2, :2, 0].reshape(len(images), 4) % 64
 
 
 @pytest.fixture

@@ -41,6 +41,8 @@ def repeated(x, w, length, remat=False):
         (lambda x, w: jax.lax.cond(x[0, 0] > 0, lambda: x @ w @ w, lambda: x @ w), 2 * PRODUCT),
         # Backward: a product for the input and one for the weight; under remat those of the forward pass again.
         (jax.grad(lambda x, w: jnp.sum(jnp.tanh(repeated(x, w, 5))), argnums=(0, 1)), 15 * PRODUCT),
+        # Of a layer's two products the backward pass needs the first one's result alone.
+        (jax.grad(lambda x, w: jnp.sum(repeated(x, w, 5, remat=True)), argnums=(0, 1)), 35 * PRODUCT),
         (
             jax.grad(lambda x, w: jnp.sum(repeated(jax.checkpoint(lambda y: jnp.tanh(y @ w))(x), w, 5))),
             13 * PRODUCT,

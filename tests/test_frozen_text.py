@@ -83,7 +83,7 @@ def test_loss_and_gradients_are_those_of_an_encoder_that_runs():
     assert "bert" not in grads
     assert np.abs(grads["enc_to_dec_proj"]["kernel"]).max() > 1e-4
     assert np.abs(grads["null_caption"]).max() > 1e-4
-    assert_close(cached_grads, grads, 1e-5)
+    assert_close(cached_grads, grads, 5e-7)
 
 
 def without_key_biases(params):
@@ -100,7 +100,7 @@ def test_three_steps_end_at_the_same_params():
         ends[cached] = moved.params
     # Softmax does not see what all keys share: gradients of their biases are rounding, of which Adam makes steps.
     seen = [without_key_biases(params) for params in (ends[True], ends[False])]
-    assert_close(*seen, 1e-4)
+    assert_close(*seen, 1e-5)
     for x, y in zip(*(jax.tree.leaves(params["bert"]) for params in (ends[True], state.params)), strict=True):
         np.testing.assert_array_equal(x, y)
     moved = np.abs(ends[True]["head"]["kernel"] - state.params["head"]["kernel"]).max()
@@ -233,10 +233,12 @@ def test_a_run_caches_stops_and_ends_as_the_one_that_never_stopped(
     params = runs.read_weights(tmp_path / "whole")[0]
     encode = frozen_text._encoding(text_encoder(task.model), params["bert"])  # which has not changed
     assert len(given) == 4
+    spec = {name: (x.shape, x.dtype) for name, x in task.batch_spec(own_config.batch_size).items()}
     for batch in given:
+        assert {name: (x.shape, x.dtype) for name, x in batch.items()} == spec
         masks = batch["text_mask"]
         expected = encode(batch["text_ids"], masks)[masks]
-        np.testing.assert_allclose(batch["text_features"][masks], expected, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(batch["text_features"][masks], expected, rtol=0, atol=2e-6)
 
     counts = len(count_rows)
     with monkeypatch.context() as patch:

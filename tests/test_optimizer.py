@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import toys
 from ml_collections import ConfigDict
 
 from configs.base import base
 from t2i_jax.config import load_config
 from t2i_jax.errors import UserError
+from t2i_jax.loop import parallel
 from t2i_jax.loop.optimizer import Optim, make_optimizer, make_schedule
 from t2i_jax.lr_multipliers import is_frozen
 
@@ -123,6 +125,23 @@ def test_gradients_are_clipped_together():
     _, state = optimizer.update(gradients, optimizer.init(gradients), gradients)
     moments = optax.tree.get(state, "mu")
     np.testing.assert_allclose([moments["a"][0], moments["b"][0, 0]], [0.6, 0.8], rtol=1e-6)
+
+
+def test_what_is_frozen_does_not_count_in_the_clip():
+    """A frozen part's gradient of 400 would leave a hundredth of the others."""
+
+    def loss_fn(params, variables, batch, *, step, rngs, train):
+        loss = 3 * params["a"]["bias"].sum() + 4 * params["b"]["bias"].sum() + 400 * params["old"]["bias"].sum()
+        return loss, (variables, {"loss": loss})
+
+    params = {part: {"bias": np.ones(1, np.float32)} for part in ("a", "b", "old")}
+    kind = {"b1": 0.0, "clip": 1.0, "warmup": 0, "lr_multipliers": {"old": 0.0}}
+    built = parallel.make(toys.Toy(toys.config(optim=kind), (loss_fn,), params))
+    state, metrics = built.step(built.init(), toys.BATCH)
+    moments = optax.tree.get(state.opt_state, "mu")
+    np.testing.assert_allclose([moments[part]["bias"][0] for part in "ab"], [0.6, 0.8], rtol=1e-6)
+    assert float(metrics["gradient_norm"]) == pytest.approx(5)
+    assert float(state.params["old"]["bias"][0]) == 1
 
 
 def test_configs_start_from_its_defaults():

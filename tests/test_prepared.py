@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from damage import flip
 
 from t2i_jax import files
 from t2i_jax.data.sources import captioned_digits, open_split
@@ -56,12 +57,6 @@ def unsigned(data_dir, tmp_path):
     folder = tmp_path / "data" / "captioned_digits" / "tiny" / "1.1.0"
     (folder / "digests.json").unlink()
     return folder
-
-
-def flip(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 @pytest.mark.parametrize(

@@ -11,18 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from checkpoints import assert_restored, names_of, save_two, state_of, stream
+from damage import DAMAGE
 
 from t2i_jax import files
 from t2i_jax.errors import UserError
 from t2i_jax.loop import arrays
 from t2i_jax.loop.checkpoint import Checkpoints
-
-DAMAGE = {
-    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-1]),
-    "emptied": lambda path: path.write_bytes(b""),
-    "flipped": lambda path: path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1])),
-    "missing": lambda path: path.unlink(),
-}
 
 SAVE_ON_TWO = """
 import pathlib, sys

@@ -1,6 +1,7 @@
 """The one transformer: prefill, unstacking, masks a layer, attention with nowhere to look, float32 heads."""
 
 import dataclasses
+import functools
 import importlib
 import inspect
 
@@ -8,15 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from fakes import fake_variables
 
 from t2i_jax.models import clip
 from t2i_jax.nn import attention
 from t2i_jax.nn.attention import KeyValue, attend, causal_mask
 from t2i_jax.nn.dense import Head, float32_product
-from t2i_jax.nn.stack import Stack, unstack
+from t2i_jax.nn.stack import FEW, Stack, unstack
 
 B, N, S, D = 3, 9, 5, 16
 STACK = Stack(3, D, 4, 24, "gelu", cross=True)
+SCANNED_AND_WRITTEN_OUT = pytest.mark.parametrize("unroll", [0, FEW])
 
 
 def inputs(seed=0):
@@ -36,10 +39,11 @@ def params():
     return random_like(jax.eval_shape(STACK.init, jax.random.key(0), x, None, memory, memory_mask)["params"])
 
 
+@SCANNED_AND_WRITTEN_OUT
 @pytest.mark.parametrize("cut", [1, 4, 9])
-def test_a_prefill_and_single_steps_give_the_states_of_the_whole_sequence(params, cut):
+def test_a_prefill_and_single_steps_give_the_states_of_the_whole_sequence(params, cut, unroll):
     x, memory, memory_mask = inputs()
-    whole, none = STACK.apply({"params": params}, x, None, memory, memory_mask)
+    whole, none = STACK.clone(unroll=unroll).apply({"params": params}, x, None, memory, memory_mask)
     assert none is None
     one_by_one = unstack(params)
     apply = jax.jit(lambda *args, **kwargs: STACK.apply({"params": one_by_one}, *args, **kwargs))
@@ -49,43 +53,47 @@ def test_a_prefill_and_single_steps_give_the_states_of_the_whole_sequence(params
     for position in range(cut, N):
         states, cache = apply(x[:, position : position + 1], cache=cache, position=position)
         found.append(states)
-    np.testing.assert_allclose(jnp.concatenate(found, 1), whole, rtol=0, atol=2e-5)
+    np.testing.assert_allclose(jnp.concatenate(found, 1), whole, rtol=0, atol=4e-6)
 
 
-def test_unstacked_params_are_the_same_function(params):
+@SCANNED_AND_WRITTEN_OUT
+def test_unstacked_params_are_the_same_function(params, unroll):
     x, memory, memory_mask = inputs()
-    both = [STACK.apply({"params": p}, x, None, memory, memory_mask)[0] for p in (params, unstack(params))]
-    np.testing.assert_allclose(*both, rtol=0, atol=1e-5)
+    stack = STACK.clone(unroll=unroll)
+    program = jax.make_jaxpr(stack.apply)({"params": params}, x, None, memory, memory_mask)
+    assert [e.params["unroll"] for e in program.eqns if e.primitive.name == "scan"] == [1 if unroll == 0 else 3]
+    both = [stack.apply({"params": p}, x, None, memory, memory_mask)[0] for p in (params, unstack(params))]
+    np.testing.assert_allclose(*both, rtol=0, atol=4e-6)
     assert set(unstack(params)) == {"layers_0", "layers_1", "layers_2"}
 
 
-def test_each_layer_starts_differently_and_has_its_own_dropout():
-    stack, x = Stack(2, D, 4, 24, "relu", norm="post", dropout=0.5), inputs()[0]
+@SCANNED_AND_WRITTEN_OUT
+def test_each_layer_starts_differently_and_has_its_own_dropout(unroll):
+    stack, x = Stack(2, D, 4, 24, "relu", dropout=0.5, unroll=unroll), inputs()[0]
     params = stack.init(jax.random.key(0), x)["params"]
     kernel = params["layers"]["mlp"]["up"]["kernel"]
     assert jnp.abs(kernel[0] - kernel[1]).max() > 0.01
-    # Two equal layers without dropout: only their masks can tell the second from the first.
-    equal = jax.tree.map(lambda p: jnp.zeros_like(p), params)
-    equal["layers"]["ln_attn"]["scale"] += 1
-    equal["layers"]["ln_mlp"]["scale"] += 1
-    equal["layers"]["mlp"]["down"]["bias"] += jnp.arange(D)
-    once = Stack(1, D, 4, 24, "relu", norm="post", dropout=0.5)
-    rngs = {"dropout": jax.random.key(3)}
-    first = once.apply({"params": jax.tree.map(lambda p: p[:1], equal)}, x, train=True, rngs=rngs)[0]
-    second = stack.apply({"params": equal}, x, train=True, rngs=rngs)[0]
-    again = once.apply({"params": jax.tree.map(lambda p: p[:1], equal)}, first, train=True, rngs=rngs)[0]
-    assert jnp.abs(second - again).max() > 0.1
+    # Of biases of 1 and 100 alone: what they add says which of the two was dropped.
+    biases = jax.tree.map(jnp.zeros_like, params)
+    biases["layers"]["mlp"]["down"]["bias"] += jnp.array([[1.0], [100.0]])
+    added = stack.apply({"params": biases}, x, train=True, rngs={"dropout": jax.random.key(3)})[0] - x
+    second = added > 100
+    first = added - 200 * second > 1
+    np.testing.assert_allclose(added, 2 * first + 200 * second, rtol=0, atol=1e-4)
+    assert 0.4 < jnp.mean(first != second) < 0.6
 
 
-def test_every_layer_may_have_a_mask_of_its_own(params):
+@SCANNED_AND_WRITTEN_OUT
+def test_every_layer_may_have_a_mask_of_its_own(params, unroll):
+    stack = STACK.clone(unroll=unroll)
     x, memory, memory_mask = inputs()
     causal, alone = causal_mask(N, N), jnp.eye(N, dtype=bool)[None, None]
     masks = jnp.stack([alone, alone, causal])
-    found, _ = STACK.apply({"params": params}, x, masks, memory, memory_mask)
-    other = STACK.apply({"params": params}, x, masks[::-1], memory, memory_mask)[0]
+    found, _ = stack.apply({"params": params}, x, masks, memory, memory_mask)
+    other = stack.apply({"params": params}, x, masks[::-1], memory, memory_mask)[0]
     assert jnp.abs(found - other).max() > 1e-3
-    one_by_one = STACK.apply({"params": unstack(params)}, x, masks, memory, memory_mask)[0]
-    np.testing.assert_allclose(found, one_by_one, rtol=0, atol=1e-5)
+    one_by_one = stack.apply({"params": unstack(params)}, x, masks, memory, memory_mask)[0]
+    np.testing.assert_allclose(found, one_by_one, rtol=0, atol=4e-6)
 
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
@@ -97,9 +105,9 @@ def test_a_query_that_may_look_nowhere_gets_the_mean_of_the_values(monkeypatch, 
     monkeypatch.setattr(attention.jax, "default_backend", lambda: backend)
     out = attend(query, KeyValue(key, value), mask, 3).reshape(2, 4, 3, 5)
     value = value.reshape(2, 3, 4, 5)
-    np.testing.assert_allclose(out[:, 1], value.mean(2), atol=1e-6)
-    np.testing.assert_allclose(out[:, 0], value[:, :, 0], atol=1e-6)
-    np.testing.assert_allclose(out.reshape(plain.shape), plain, atol=1e-6)
+    np.testing.assert_allclose(out[:, 1], value.mean(2), rtol=0, atol=4e-7)
+    np.testing.assert_allclose(out[:, 0], value[:, :, 0], rtol=0, atol=4e-7)
+    np.testing.assert_allclose(out.reshape(plain.shape), plain, rtol=0, atol=4e-7)
 
 
 @pytest.mark.parametrize("field", ["norm", "remat"])
@@ -116,7 +124,7 @@ def test_logits_of_bfloat16_are_summed_in_float32():
     assert logits.dtype == jnp.float32
     assert len(np.unique(logits)) > 8100
     exact = (np.asarray(a, jnp.bfloat16).astype("f8") for a in (x, kernel))
-    np.testing.assert_allclose(logits, np.matmul(*exact), rtol=0, atol=1e-3)
+    np.testing.assert_allclose(logits, np.matmul(*exact), rtol=0, atol=2e-4)
 
 
 def test_gradients_of_a_float32_head_have_the_types_of_its_inputs():
@@ -129,7 +137,8 @@ def test_features_of_clip_in_bfloat16_are_not_rounded_to_it():
     tower = {"width": 8, "heads": 2, "mlp_width": 8, "layers": 1}
     model = clip.Model(64, {**tower, "image_size": 8, "patch_size": 8}, {**tower, "positions": 4}, "bfloat16")
     images, ids = jnp.ones((2, 8, 8, 3)), jnp.array([[1, 49407]])
-    features = model.apply(model.init(jax.random.key(0), images, ids), images, method="encode_images")
+    variables = fake_variables(jax.eval_shape(model.init, jax.random.key(0), images, ids))
+    features = jax.jit(functools.partial(model.apply, method="encode_images"))(variables, images)
     assert (features != features.astype(jnp.bfloat16)).mean() > 0.9
 
 

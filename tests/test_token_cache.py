@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from damage import DAMAGE
 
 from t2i_jax import files
 from t2i_jax.data import token_cache
@@ -86,20 +87,10 @@ def test_new_tokens_take_the_place_of_old_ones(folder):
         np.testing.assert_array_equal(read["ids"], ids)
 
 
-def flip(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-def truncate(path):
-    path.write_bytes(path.read_bytes()[:-1])
-
-
 @pytest.mark.parametrize("name", ["00000.array_record", "00002.array_record"])
-@pytest.mark.parametrize("damage", [flip, truncate, lambda path: path.unlink()], ids=["flip", "truncate", "unlink"])
-def test_a_corrupt_shard(folder, name, damage):
-    damage(folder / name)
+@pytest.mark.parametrize("fault", DAMAGE)
+def test_a_corrupt_shard(folder, name, fault):
+    DAMAGE[fault](folder / name)
     with pytest.raises(UserError) as error:
         Tokens(folder, **STAMP)
     what = "is corrupt (its checksum does not fit)" if (folder / name).exists() else "is missing"
