@@ -11,6 +11,7 @@ from t2i_jax.errors import UserError
 from t2i_jax.loop.setup import Setup
 from t2i_jax.loop.state import State
 from t2i_jax.loop.step import train_step
+from t2i_jax.random import stream
 from t2i_jax.tasks import Task
 
 
@@ -46,3 +47,9 @@ class PmapSetup(Setup):
         batch = jax.tree.map(lambda x: rearrange(x, "(d b) ... -> d b ...", d=jax.device_count()), batch)
         state, metrics = self._step(state, batch)
         return state, {name: value[0] for name, value in metrics.items()}
+
+    def between_steps(self, state: State, batch: dict, number: int) -> State:
+        whole = self.gather(state)
+        key = stream(self.config.seed, "between_steps", number)
+        params, variables = self._between(whole.params, whole.variables, batch, key)
+        return self.place(whole.replace(params=params, variables=variables))

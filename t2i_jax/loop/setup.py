@@ -123,11 +123,11 @@ class Setup:
 
     def between_steps(self, state: State, batch: dict, number: int) -> State:
         """The state after the task's work between steps, before step `number`."""
-        key, whole = stream(self.config.seed, "between_steps", number), self.gather(state)
-        parts = self._between(whole.params, whole.variables, self.split_batch(batch), key)
+        key = stream(self.config.seed, "between_steps", number)
+        parts = self._between(state.params, state.variables, self.split_batch(batch), key)
         place = self._state_sharding
         params, variables = jax.device_put(parts, (place.params, place.variables))
-        return self.place(whole.replace(params=params, variables=variables))
+        return state.replace(params=params, variables=variables)
 
     def place(self, state: State) -> State:
         """A state of `init`, `start` or a checkpoint as `step` reads it."""
