@@ -135,7 +135,7 @@ def test_captions_are_read_but_not_in_null_rows():
     ids = jnp.tile(random_ids(model, 1), (2, 1))
     text_ids, mask = texts(2)
     read, dropped = forward(text_ids, mask, ids), forward(text_ids, mask, ids, jnp.array([True, True]))
-    assert np.abs(read[0] - read[1]).max((1,)).min() > 1e-3  # everywhere
+    assert np.abs(read[0] - read[1]).max((1,)).min() > 1e-5  # everywhere
     np.testing.assert_array_equal(dropped[0], dropped[1])
     mixed = forward(text_ids, mask, ids, jnp.array([False, True]))
     np.testing.assert_allclose(mixed, jnp.stack([read[0], dropped[1]]), atol=1e-5)
