@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 from ml_collections import ConfigDict, FrozenConfigDict
+from rollouts import cached_logits
 
 from t2i_jax.evals import tokens as baselines
 from t2i_jax.losses import cross_entropy
@@ -193,16 +194,8 @@ def test_what_does_not_fit_says_so(changes, said):
 def test_steps_give_the_logits_of_the_whole_grid():
     model, params, forward = small()
     ids = random_ids(model, 3)
-    bound = functools.partial(model.apply, {"params": params})
-    cache = bound(*bound(*texts(3), method="encode"), method="init_cache")
-    step = jax.jit(functools.partial(bound, method="decode_step"))
-    given = jnp.full(3, model.codebook_size)  # as the sampler begins
-    logits = []
-    for position in range(model.num_tokens):
-        here, cache = step(given, position, cache)
-        logits.append(here)
-        given = ids[:, position]
-    np.testing.assert_allclose(jnp.stack(logits, 1), forward(*texts(3), ids), rtol=1e-5, atol=1e-5)
+    found, _ = cached_logits(model, params, *texts(3), jnp.zeros(3, bool), ids)
+    np.testing.assert_allclose(found, forward(*texts(3), ids), rtol=1e-5, atol=1e-5)
 
 
 def draw(count=5, null=False, guided=None, **settings):
