@@ -195,22 +195,33 @@ def command(monkeypatch, capsys):
     return call
 
 
-@pytest.fixture
-def smoke_config(data_dir, smoke_run, tmp_path):
-    """`smoke_config("vqvae")`: a config's smoke variant on the shared data and, where it needs one, tokenizer."""
-    from t2i_jax.config import load_config
+@pytest.fixture(scope="session")
+def smoke(once, data_dir, smoke_run):
+    """`smoke.config("vqvae")`: a config's smoke variant on the shared data and, where it needs one, tokenizer.
 
-    def build(name):
+    `smoke.run("vqvae")`: the run of it, trained once a session; for reading only.
+    """
+    from t2i_jax.config import load_config
+    from t2i_jax.loop.train import train
+
+    def config(name):
         config = load_config(f"{name}:smoke")
         config.data.data_dir = str(data_dir)
         if config.parents:
-            shared = (
-                config.parents.tokenizer.config.model_name == "patch_vqvae"
-            )  # else it trains one of its own first
-            config.parents.tokenizer.run = str(smoke_run.tokenizer if shared else tmp_path / "tokenizer")
+            config.parents.tokenizer.run = str(run(config.parents.tokenizer.config.model_name))
         return config
 
-    return build
+    def run(name):
+        trained = {"translator": smoke_run.translator, "patch_vqvae": smoke_run.tokenizer}
+        return trained.get(name) or once(f"smoke-{name}", lambda folder: train(config(name).lock(), folder))
+
+    return SimpleNamespace(config=config, run=run)
+
+
+@pytest.fixture(scope="session")
+def smoke_config(smoke):
+    """`smoke_config("vqvae")`: see `smoke`."""
+    return smoke.config
 
 
 @pytest.fixture(scope="module")

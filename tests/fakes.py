@@ -1,7 +1,14 @@
 """Batches and parameters from numpy seeds: nothing read, nothing drawn by jax."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
+
+from t2i_jax.config import known_configs
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+SMOKE = [Path(known).stem for known in known_configs(CONFIGS) if known.endswith(":smoke")]
 
 
 def fake_batch(task, size: int, seed: int = 0) -> dict:

@@ -10,7 +10,6 @@ from PIL import Image
 
 import t2i_jax
 from t2i_jax import cli, files, pipelines, runs
-from t2i_jax.config import load_config
 from t2i_jax.errors import UserError
 from t2i_jax.evals import autoencoding
 from t2i_jax.loop.train import train
@@ -19,23 +18,27 @@ from t2i_jax.pipelines import batches
 SHAPE = (32, 32, 3)
 
 
-def smoke(data_dir, **changes):
-    config = load_config("vae:smoke")
-    config.update_from_flattened_dict({"data.data_dir": str(data_dir), **changes})
-    return config.lock()
+@pytest.fixture(scope="module")
+def run(smoke):
+    return smoke.run("vae")
 
 
 @pytest.fixture(scope="module")
-def run(once, data_dir):
-    """The smoke run, for reading only."""
-    return once("autoencoder", lambda folder: train(smoke(data_dir), folder))
+def plain_config(smoke):
+    """A plain autoencoder's, with changes."""
+
+    def build(**changes):
+        config = smoke.config("vae")
+        config.update({"model": {"variational": False}, **changes})
+        return config.lock()
+
+    return build
 
 
 @pytest.fixture(scope="module")
-def plain(once, data_dir):
+def plain(once, plain_config):
     """A plain autoencoder's run of one step."""
-    changes = {"model.variational": False, "steps": 1}
-    return once("plain-autoencoder", lambda folder: train(smoke(data_dir, **changes), folder))
+    return once("plain-autoencoder", lambda folder: train(plain_config(steps=1), folder))
 
 
 @pytest.fixture(scope="module")
@@ -66,20 +69,20 @@ def test_a_run_holds_its_scores_and_pictures(run, plain):
     assert {path.name.split("_")[0] for path in (run / "pictures").iterdir()} == names | {"samples"}
 
 
-def test_a_run_continues(run, plain, data_dir, tmp_path):
+def test_a_run_continues(plain, plain_config, tmp_path):
     """One step in `plain`; a second gives what two in one go would have."""
-    config = smoke(data_dir, **{"model.variational": False})
+    config = plain_config()
     whole, folder = tmp_path / "whole", shutil.copytree(plain, tmp_path / "run")
     train(config, folder, accept_config_change=True)
     train(config, whole)
     assert runs.read_weights(folder)[2:] == runs.read_weights(whole)[2:]
 
 
-def test_a_stop_during_an_evaluation_is_at_once_and_saves(data_dir, tmp_path, monkeypatch):
+def test_a_stop_during_an_evaluation_is_at_once_and_saves(plain_config, tmp_path, monkeypatch):
     """At a step that is logged and scored, but has no checkpoint yet."""
     monkeypatch.setattr(autoencoding, "evaluate", lambda *_: signal.raise_signal(signal.SIGTERM))
     with pytest.raises(SystemExit) as stop:
-        train(smoke(data_dir, **{"model.variational": False, "checkpoint_every": 2}), tmp_path)
+        train(plain_config(checkpoint_every=2), tmp_path)
     assert stop.value.code == 128 + signal.SIGTERM
     assert runs.checkpoint_steps(tmp_path) == [1]
     assert runs.read_weights(tmp_path)[2] == 1

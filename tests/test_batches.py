@@ -4,18 +4,16 @@ Run as a script with a smoke run's folders, it samples, ranks, tokenizes and sco
 """
 
 import json
-import os
-import socket
-import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from processes import finish, on_two_hosts, start
 
+from t2i_jax import hosts
 from t2i_jax.pipelines import batches
 
 PROMPTS = ["a red seven", "a blue one", "two green threes"]
@@ -96,10 +94,9 @@ def work(translator: str, tokenizer: str) -> dict:
     }
 
 
-def work_of_one_of_two_processes(translator: str, address: str, number: str) -> bool:
+def work_of_one_of_two_processes(translator: str) -> bool:
     """Whether two processes of one device each give the images that each of them gives alone."""
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(address, 2, int(number))
+    hosts.start()
     import t2i_jax
     from t2i_jax.pipelines import Translator
 
@@ -111,22 +108,13 @@ def work_of_one_of_two_processes(translator: str, address: str, number: str) -> 
     return jax.device_count() == 2 and jax.local_device_count() == 1 and bool((images == expected).all())
 
 
-def start(*arguments, devices=1):
-    flags = f"--xla_force_host_platform_device_count={devices} {os.environ.get('XLA_FLAGS', '')}"
-    environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(Path(__file__).parents[1])}
-    command = [sys.executable, __file__, *map(str, arguments)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def results(process):
-    out, error = process.communicate(timeout=300)
-    assert process.returncode == 0, error
-    return json.loads(out.splitlines()[-1])  # gloo speaks on stdout, too
+def results(ends):
+    return [json.loads(out.splitlines()[-1]) for out, _ in ends]  # gloo speaks on stdout, too
 
 
 def test_two_devices_share_the_rows_and_give_the_results_of_one(smoke_run):
     runs = smoke_run.translator, smoke_run.tokenizer
-    one, two = (results(start("devices", *runs, devices=count)) for count in (1, 2))
+    one, two = results(finish([start(__file__, "devices", *runs, devices=count) for count in (1, 2)]))
     for name in ("images", "ids"):
         np.testing.assert_array_equal(two[name], one[name])
     np.testing.assert_allclose(two["ratios"], one["ratios"], atol=1e-5)
@@ -142,11 +130,7 @@ def test_two_devices_share_the_rows_and_give_the_results_of_one(smoke_run):
 
 @pytest.mark.long
 def test_two_processes_share_the_rows_and_give_the_images_of_one(smoke_run):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    both = [start("processes", smoke_run.translator, address, number) for number in range(2)]
-    assert [results(process) for process in both] == [True, True]
+    assert results(on_two_hosts(__file__, "processes", smoke_run.translator)) == [True, True]
 
 
 if __name__ == "__main__":

@@ -122,6 +122,7 @@ def test_it_ends_as_ever_and_as_if_never_stopped(tmp_path, monkeypatch):
     assert (values.mean(), values[-5:].mean(), norm) == pytest.approx(GOLDEN, rel=2e-3)
 
 
+@pytest.mark.long
 def test_it_overfits_eight_captions(tmp_path):
     """As `t2i doctor --overfit 8` does."""
     config = shrunk(tmp_path).lock()

@@ -6,11 +6,15 @@ import sys
 from pathlib import Path
 
 import nbformat
+import pytest
 from nbclient import NotebookClient
+
+from t2i_jax.config import load_config
 
 REPO = Path(__file__).parents[1]
 
 
+@pytest.mark.long
 def test_quickstart_notebook_trains_and_draws(tmp_path, monkeypatch):
     shutil.copy(REPO / "train.py", tmp_path)
     shutil.copytree(REPO / "configs", tmp_path / "configs")
@@ -31,6 +35,19 @@ def test_quickstart_notebook_trains_and_draws(tmp_path, monkeypatch):
     assert (tmp_path / "runs" / "translator-smoke" / "config.json").is_file()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert any("image/png" in output.get("data", {}) for output in outputs), outputs
+
+
+def test_its_last_cell_draws_from_what_its_command_trains(smoke_run, tmp_path, monkeypatch):
+    notebook = nbformat.read(REPO / "colab" / "quickstart.ipynb", as_version=4)
+    _, train, draw = (cell.source for cell in notebook.cells if cell.cell_type == "code")
+    assert train.replace("{variant}", "smoke").split()[1:] == ["train.py", smoke_run.argv[0]]
+    run = tmp_path / "runs" / load_config("translator:smoke").name  # where the command puts it
+    run.parent.mkdir()
+    run.symlink_to(smoke_run.translator)
+    monkeypatch.chdir(tmp_path)
+    names = {"variant": "smoke"}
+    exec(draw, names)
+    assert names["pipe"].step == 2
 
 
 def test_notebook_is_stored_without_outputs_and_without_logic():

@@ -18,6 +18,7 @@ from t2i_jax.nn import codebooks
 from t2i_jax.tasks import reconstruct
 
 K, STEPS, EVERY, SIDE = 256, 160, 10, 16
+OTHERS = [pytest.param(kind, marks=pytest.mark.long) for kind in ("gradient", "l2")]
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,9 @@ def build(kind):
     return model, train
 
 
-@pytest.mark.parametrize("kind", ["ema", "gradient", "l2"])
+@pytest.mark.parametrize(
+    "kind", ["ema", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("gradient", "l2"))]
+)
 def test_either_remedy_ends_a_collapse_and_without_one_it_stays(kind, images):
     model, train = build(kind)
     variables = jax.jit(model.init)(jax.random.key(0), images[:1])

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from dalles import K, N, S, V, batch, build, forward, model_and_params, plain_logits, text_and_image
+from rollouts import cached_logits
 
 from t2i_jax.losses import cross_entropy
 from t2i_jax.models.translator import shift_right
@@ -37,21 +38,10 @@ def test_cached_logits_equal_uncached(size):
     assert size == 1 or len(set(mask.sum(1).tolist())) > 2
     null = jnp.arange(size) == 3
 
-    @jax.jit
-    def decode(variables):
-        memory = model.apply(variables, text_ids, mask, null, method="encode")
-        cache = model.apply(variables, *memory, method="init_cache")
-
-        def advance(cache, at):
-            logits, after = model.apply(variables, *at, cache, method="decode_step")
-            assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, cache)
-            return after, logits
-
-        assert {leaf.shape[:2] for leaf in jax.tree.leaves(cache)} == {(3 * size, S + N)}
-        return jax.lax.scan(advance, cache, (shift_right(ids, K).T, jnp.arange(N)))[1].swapaxes(0, 1)
-
     _, uncached = forward()(text_ids, mask, ids, null)
-    np.testing.assert_allclose(decode({"params": params}), uncached, rtol=0, atol=1e-5)
+    found, shapes = cached_logits(model, params, text_ids, mask, null, ids)
+    np.testing.assert_allclose(found, uncached, rtol=0, atol=1e-5)
+    assert {shape[:2] for shape in shapes} == {(3 * size, S + N)}
     assert uncached.std() > 0.3
 
 

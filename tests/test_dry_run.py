@@ -1,10 +1,11 @@
 """What a config costs, known without training it."""
 
 import pytest
-from fakes import fake_batch
+from fakes import SMOKE, fake_batch
 
-from t2i_jax import cli, tasks
+from t2i_jax import cli, runs, tasks
 from t2i_jax.config import load_config
+from t2i_jax.data import pipeline
 from t2i_jax.loop import dry_run
 
 
@@ -42,13 +43,17 @@ def test_micro_batches_save_scratch_and_no_arithmetic():
     assert parts["checkpoint"] == whole["checkpoint"]
 
 
-@pytest.mark.parametrize("name", ["vqvae", "dvae", "prior", "translator", "dalle", "vae", "patch_vqvae"])
-def test_batches_have_the_shapes_of_the_tasks(name):
-    task = tasks.make(load_config(f"configs/{name}.py:smoke"))
-    arrays = fake_batch(task, 8)
-    assert {key: (x.shape, x.dtype) for key, x in task.batch_spec(8).items()} == {
-        key: (x.shape, x.dtype) for key, x in arrays.items()
-    }
+@pytest.mark.parametrize("name", SMOKE)
+def test_batches_that_are_trained_on_have_the_shapes_of_the_tasks(name, smoke_config, tmp_path):
+    """Those of the stream, and those that tests make up."""
+    config = smoke_config(name)
+    parents = {parent: tasks.open_run(run) for parent, (_, run) in runs.parents(config).items()}
+    task = tasks.make(config)
+    data = task.prepare(tmp_path, parents)
+    batch = next(pipeline.train_stream(data.splits["train"], data.transform, batch_size=8, seed=0))
+    expected = {key: (x.shape, x.dtype) for key, x in task.batch_spec(8).items()}
+    assert {key: (x.shape, x.dtype) for key, x in batch.items()} == expected
+    assert {key: (x.shape, x.dtype) for key, x in fake_batch(task, 8).items()} == expected
 
 
 def test_from_the_command_line(capsys):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import t2i_jax
-from t2i_jax import losses
+from t2i_jax import files, losses, runs
 from t2i_jax.config import load_config
 from t2i_jax.models.dvae import Model, map_pixels, pixels_of, unmap_pixels
 from t2i_jax.tasks import dvae
@@ -221,12 +221,9 @@ def test_predictions_are_reconstructions_from_tokens():
     np.testing.assert_allclose(predicted["image"], apply(model, variables, ids, method="detokenize"), atol=1e-6)
 
 
-def test_a_run_is_trained_and_opened(command, data_dir, tmp_path):
-    run = tmp_path / "run"
-    argv = ["--config=configs/dvae.py:smoke", f"--workdir={run}", f"--config.data.data_dir={data_dir}"]
-    code, lines = command(*argv)
-    assert code == 0, lines
-    assert any("psnr" in line and "usage" in line and "perplexity" in line for line in lines)
+def test_a_run_is_trained_and_opened(smoke):
+    run = smoke.run("dvae")
+    assert {"psnr", "usage", "perplexity"} <= set(files.read_json(run / runs.SCORES))
     tokenizer = t2i_jax.load(run)
     assert (tokenizer.codebook_size, tokenizer.num_tokens) == (64, 64)
     ids = tokenizer.tokenize(np.asarray(pictures(3, 32, 32)))

@@ -1,44 +1,21 @@
 """Two processes as two hosts: one deletes, both agree on what failed, and nobody waits for ever."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
+import jax
 import numpy as np
 import pytest
+from processes import REPO, on_two_hosts
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-REPO = Path(__file__).parents[1]
+from t2i_jax import runs
 
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
     """What each of the two hosts saw."""
-    folder = tmp_path_factory.mktemp("run")
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    environment = os.environ | {"PYTHONPATH": str(REPO), "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, str(REPO / "tests" / "two_hosts.py")]
-    hosts = [
-        subprocess.Popen(
-            [*command, str(rank), str(port), str(folder)],
-            env=environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        for rank in (0, 1)
-    ]
-    try:
-        ends = [host.communicate(timeout=120) for host in hosts]
-    finally:
-        for host in hosts:
-            host.kill()
-    for host, (_, err) in zip(hosts, ends, strict=True):
-        assert host.returncode == 0, err
+    ends = on_two_hosts(REPO / "tests" / "two_hosts.py", tmp_path_factory.mktemp("run"))
     return [[json.loads(line) for line in out.splitlines() if line[0] == "{"] for out, _ in ends]
 
 
@@ -75,3 +52,30 @@ def test_hosts_fall_back_together_and_the_first_one_deletes(told):
         assert seen[4] == {"step": 2, "rows": [rows_of(2)[rank]], "next": 2 * 2 + rank, "folders": ["2", "3"]}
         assert seen[5]["folders"] == ["2", "5"]
         assert seen[5]["total"] == sum(range(16))
+
+
+def test_several_processes_that_nothing_tells_of(command, monkeypatch, tmp_path):
+    for name in ("COORDINATOR_ADDRESS", "NUM_PROCESSES", "PROCESS_ID"):
+        monkeypatch.delenv(f"JAX_{name}", raising=False)
+    code, lines = command("--config=patch_vqvae:smoke", "--multihost", f"--workdir={tmp_path / 'run'}")
+    assert code == 2
+    (line,) = lines
+    assert line.startswith("train.py: --multihost: ")
+    assert line.endswith("; set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.long
+def test_two_processes_train_as_one_does(smoke_run, data_dir, tmp_path):
+    """Each reads its half of a batch; the first one alone writes weights, scores and losses."""
+    options = f"--workdir={tmp_path / 'run'}", f"--config.data.data_dir={data_dir}", "--multihost"
+    ends = on_two_hosts(REPO / "train.py", f"--config={REPO}/configs/patch_vqvae.py:smoke", *options)
+    assert all("on 2 hosts" in err for _, err in ends)
+    losses = [
+        [event.value for event in EventAccumulator(str(run / "logs")).Reload().Scalars("train/loss")]
+        for run in (smoke_run.tokenizer, tmp_path / "run")
+    ]
+    assert len(losses[0]) == 2
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    ours, theirs = (runs.read_weights(run)[0] for run in (tmp_path / "run", smoke_run.tokenizer))
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=0, atol=1e-3), ours, theirs)

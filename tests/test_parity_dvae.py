@@ -115,6 +115,7 @@ def photographs(side=256):
     return np.stack(found)
 
 
+@pytest.mark.long
 def test_the_released_size_gives_the_same_tokens_and_pictures_of_photographs(tmp_path):
     pytest.importorskip("skimage", reason="the photographs come with the extra `photos`")
     pytest.importorskip("matplotlib", reason="the photographs come with the extra `photos`")

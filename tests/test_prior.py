@@ -8,7 +8,6 @@ import pytest
 
 import t2i_jax
 from t2i_jax import cli, files, pipelines, runs
-from t2i_jax.config import load_config
 from t2i_jax.errors import UserError
 from t2i_jax.evals import diversity, faithfulness, report, tokens
 from t2i_jax.loop import continuing
@@ -18,24 +17,18 @@ from t2i_jax.pictures import to_uint8
 PROMPTS = ["a red seven", "a blue one above a green two"]
 
 
-def smoke(smoke_run, data_dir):
-    config = load_config("prior:smoke")
-    config.data.data_dir, config.parents.tokenizer.run = str(data_dir), str(smoke_run.tokenizer)
-    return config
+@pytest.fixture(scope="module")
+def run(smoke):
+    return smoke.run("prior")
 
 
 @pytest.fixture(scope="module")
-def run(once, smoke_run, data_dir):
-    return once("prior", lambda folder: train(smoke(smoke_run, data_dir).lock(), folder))
-
-
-@pytest.fixture(scope="module")
-def unconditional(once, smoke_run, data_dir):
+def unconditional(once, smoke):
     """A run that reads no captions."""
 
     def make(folder):
-        config = smoke(smoke_run, data_dir)
-        config.model.conditional = False
+        config = smoke.config("prior")
+        config.model.conditional, config.steps = False, 1
         train(config.lock(), folder)
 
     return once("unconditional", make)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict, FrozenConfigDict
+from rollouts import cached_logits
 
 from t2i_jax.models.translator import Model, shift_right
 from t2i_jax.nn.dense import normal_init
@@ -142,21 +143,10 @@ def test_cached_logits_equal_uncached(size):
     assert size == 1 or len(set(mask.sum(1).tolist())) > 1
     null = jnp.arange(size) == 3
 
-    @jax.jit
-    def decode(variables):
-        memory = model.apply(variables, text_ids, mask, null, method="encode")
-        cache = model.apply(variables, *memory, method="init_cache")
-
-        def advance(cache, at):
-            logits, after = model.apply(variables, *at, cache, method="decode_step")
-            assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, cache)
-            return after, logits
-
-        assert {leaf.shape[0] for leaf in jax.tree.leaves(cache)} == {size, 4 * size}  # heads
-        return jax.lax.scan(advance, cache, (shift_right(ids, K).T, jnp.arange(N)))[1].swapaxes(0, 1)
-
     uncached = forward()(text_ids, mask, ids, null)
-    np.testing.assert_allclose(decode({"params": params}), uncached, rtol=0, atol=1e-5)
+    found, shapes = cached_logits(model, params, text_ids, mask, null, ids)
+    np.testing.assert_allclose(found, uncached, rtol=0, atol=1e-5)
+    assert {shape[0] for shape in shapes} == {size, 4 * size}  # heads
     assert uncached.std() > 0.3
 
 

@@ -1,6 +1,5 @@
-"""One of two hosts that save and restore a state which neither holds whole: `two_hosts.py RANK PORT FOLDER`.
-
-Each prints what it sees, one JSON object a line.
+"""One of two hosts that save and restore a state which neither holds whole: `two_hosts.py FOLDER`, joined as the
+environment says. Each prints what it sees, one JSON object a line.
 """
 
 import json
@@ -13,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from t2i_jax import hosts
 from t2i_jax.errors import UserError
 from t2i_jax.loop import arrays, sharding
 from t2i_jax.loop.checkpoint import Checkpoints
@@ -38,14 +38,14 @@ def stream(rank, at):
     return batches
 
 
-def main(rank, port, folder):
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(f"localhost:{port}", 2, rank)
-    run = Path(folder)
+def main(folder):
+    hosts.start()
+    rank, run = jax.process_index(), Path(folder)
 
     def tell(**seen):
         seen["folders"] = sorted(path.name for path in (run / "checkpoints").iterdir())
         print(json.dumps(seen), flush=True)
+        jax.experimental.multihost_utils.sync_global_devices("both have looked before either goes on")
 
     def restore(checkpoints):
         state, batches = checkpoints.restore(state_of(0), stream(rank, 0))
@@ -73,7 +73,6 @@ def main(rank, port, folder):
         except UserError as error:
             tell(failed="read", said=str(error))
 
-    jax.experimental.multihost_utils.sync_global_devices("before the fault")
     if rank == 0:
         (run / "checkpoints" / "3" / "digests.json").unlink()
     checkpoints = Checkpoints(run, 2)
@@ -83,4 +82,4 @@ def main(rank, port, folder):
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), *sys.argv[2:])
+    main(sys.argv[1])
