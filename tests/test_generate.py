@@ -179,7 +179,7 @@ def test_changing_a_setting_compiles_nothing(draw):
         (["a red seven"], {"num_images": 0}, "num_images 0"),
         (["a red seven", ""], {}, "prompt 1 is empty"),
         (["a red seven", " \t"], {}, "prompt 1 is empty"),
-        (["a red seven " * 4], {}, "prompt 0 has 12 word pieces; this run reads at most 10"),
+        (["a red seven " * 4], {}, "seven' has 12 word pieces; this run reads at most 10"),
         (["a red seven"], {"temperature": -1}, "temperature -1"),
         (["a red seven"], {"temperature": float("nan")}, "temperature nan"),
         (["a red seven"], {"top_k": -1}, "top_k -1"),

@@ -30,6 +30,14 @@ def test_a_split_is_prepared_once_and_then_read(data_dir, capsys):
     assert isinstance(example["caption"], bytes)
 
 
+def test_preparing_what_needs_no_download_speaks_of_none(tmp_path, capsys):
+    captioned_digits.open("train", str(tmp_path), variant="tiny")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"preparing captioned_digits/tiny in {tmp_path}" in err
+    assert "ownload" not in err
+
+
 @pytest.mark.parametrize(
     ("name", "split", "parts"),
     [

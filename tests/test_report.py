@@ -141,3 +141,9 @@ def test_runs_that_cannot_draw_are_one_line(smoke_run, tmp_path, capsys):
     run = str(smoke_run.translator)
     assert cli.main(["sample", "--run", run, "--prompt", long, "--out", str(tmp_path / "grid.png")]) == 2
     assert "27 word pieces; this run reads at most 10" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("candidates", ["0", "1001"])
+def test_candidates_out_of_range_are_refused_before_the_run_is_opened(candidates, tmp_path, capsys):
+    assert cli.main(["evaluate", "--run", str(tmp_path), "--candidates", candidates]) == 2
+    assert capsys.readouterr().err == f"t2i: --candidates {candidates} is out of range; give 1 to 1000\n"

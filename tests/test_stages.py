@@ -31,7 +31,14 @@ def refused(command, data_dir, tmp_path):
     ("argv", "said"),
     [
         (["--config"], "argument --config: expected one argument"),
-        (["--config=elsewhere/patch_vqvae.py"], "does not exist; choose one of dalle:digits, "),
+        (
+            ["--config=elsewhere/patch_vqvae.py"],
+            "does not exist; did you mean 'patch_vqvae'? choose one of dalle, dvae, ",
+        ),
+        (
+            ["--config=configs/patch_vqvea.py"],
+            "did you mean 'configs/patch_vqvae.py'? choose one of configs/dalle.py, ",
+        ),
         (["--config=configs"], "there is no config 'configs'; choose one of dalle, "),
         (
             ["--config", "configs/patch_vqvae.py:smok"],
@@ -41,8 +48,10 @@ def refused(command, data_dir, tmp_path):
             ["--config=./configs/patch_vqvae.py:smok"],
             "no variant 'smok'; choose one of configs/patch_vqvae.py:digits",
         ),
+        (["--config=patch_vqvae:"], "patch_vqvae has no variant ''; choose one of patch_vqvae:digits, "),
+        ([VQVAE, "--config.mesh.foo=1"], "config.mesh has no field 'foo'; it has data, fsdp, tensor"),
         ([VQVAE, "--config.optm.lr=1"], "no field 'optm'; did you mean 'optim'?"),
-        ([VQVAE, "--config.optim.lr.x=1"], "no field 'optim.lr.x'"),
+        ([VQVAE, "--config.optim.lr.x=1"], "config.optim.lr has no field 'x'; it has none"),
         ([VQVAE, "--config.steps=1.5"], "--config.steps=1.5"),
         ([VQVAE, "--config.optim=3"], "--config.optim=3"),
         ([VQVAE, "--config.mesh.fsdp=maybe"], "--config.mesh.fsdp=maybe"),
@@ -94,6 +103,13 @@ def test_stages_that_do_not_fit(argv, said, refused, smoke_run):
     if argv[0] == TRANSLATOR:
         argv = [*argv, f"--config.parents.tokenizer.run={smoke_run.tokenizer}"]
     assert said in refused(*argv)
+
+
+def test_a_field_that_does_not_fit_is_found_before_the_tokenizer_is_trained(refused, tmp_path):
+    run = tmp_path / "tokenizer"
+    said = refused(TRANSLATOR, f"--config.parents.tokenizer.run={run}", "--config.model.decoder.remat=always")
+    assert "remat 'always' is unknown" in said
+    assert not run.exists()
 
 
 def test_a_first_attempt_that_was_refused_leaves_no_text_tokenizer_to_go_by(refused, smoke_run, tmp_path):
@@ -163,4 +179,4 @@ def test_as_a_program_it_has_one_line_and_exit_code_2():
     command = [sys.executable, "train.py", VQVAE, "--config.optim.lrr=1"]
     done = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "train.py: the config has no field 'lrr'; did you mean 'lr'?\n"
+    assert done.stderr == "train.py: config.optim has no field 'lrr'; did you mean 'lr'?\n"

@@ -143,7 +143,8 @@ def test_a_prompt_that_is_too_long(reader):
     with pytest.raises(UserError) as error:
         reader.encode_prompts(["a red seven", "a red seven", "a blue three left of a seven"])
     assert str(error.value) == (
-        "prompt 2 has 7 word pieces; this run reads at most 6 (config.data.text_len less 2)"
+        "prompt 'a blue three left of a seven' has 7 word pieces; this run reads at most 6"
+        " (config.data.text_len less 2); shorten it"
     )
 
 

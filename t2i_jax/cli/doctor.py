@@ -58,7 +58,7 @@ def run(args) -> None:
     tokenizer = t2i_jax.load(args.run)
     if not hasattr(tokenizer, "tokenize"):
         raise UserError(
-            f"--run {args.run} holds no image tokenizer; name one, such as a translator's folder tokenizer"
+            f"--run {args.run} holds no image tokenizer; name one, such as parents/tokenizer in a translator's run"
         )
     from PIL import Image
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from t2i_jax.cli.checks import check_file, check_run, load_translator
+from t2i_jax.cli.sample import MAX_NUM
 from t2i_jax.errors import UserError
 from t2i_jax.random import check_seed
 
@@ -13,7 +14,10 @@ def add(commands) -> None:
     evaluate.add_argument("--run", required=True, help="run folder of a translator")
     evaluate.add_argument("--seed", type=int, default=0, help="seed of prompts and pictures (0)")
     evaluate.add_argument(
-        "--candidates", type=int, default=1, help="pictures drawn for each that is judged: the likeliest is (1)"
+        "--candidates",
+        type=int,
+        default=1,
+        help=f"pictures drawn for each that is judged: the likeliest is, up to {MAX_NUM} (1)",
     )
     evaluate.add_argument("--out", help="where the JSON goes (RUN/evaluation.json)")
     evaluate.set_defaults(function=run)
@@ -22,8 +26,8 @@ def add(commands) -> None:
 def run(args) -> None:
     """Score the run that `args` name."""
     check_seed(args.seed, "--seed")
-    if args.candidates < 1:
-        raise UserError(f"--candidates {args.candidates} is below 1; give a whole number from 1 up")
+    if not 1 <= args.candidates <= MAX_NUM:
+        raise UserError(f"--candidates {args.candidates} is out of range; give 1 to {MAX_NUM}")
     check_run(args.run)
     out = Path(args.out or Path(args.run) / "evaluation.json")
     check_file(out)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, get_origin
 
@@ -97,11 +97,15 @@ def _loss_fields(config: ConfigDict) -> dict[str, Any]:
     }
 
 
+def no_field(path: str, name: str, known: Iterable[str]) -> str:
+    """Says that what lies at a path has no such field, and the nearest that it has, or all of them."""
+    return f"{path} has no field {name!r}; " + (near_miss(name, known) or f"it has {', '.join(known) or 'none'}")
+
+
 def _add(config: ConfigDict, fields: Mapping[str, Any], path: str) -> None:
     for name in config:
         if name not in fields:
-            hint = near_miss(name, fields) or f"it has {', '.join(fields) or 'none'}"
-            raise UserError(f"{path} has no field {name!r}; {hint}")
+            raise UserError(no_field(path, name, fields))
     for name, default in fields.items():
         if isinstance(default, dict):
             if name not in config:

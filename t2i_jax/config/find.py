@@ -58,7 +58,7 @@ def find_config(name: str) -> tuple[Path, str]:
     Raises:
       UserError: there is no such file or variant; it names those that there are.
     """
-    first, variant = re.fullmatch(r"(.*\.py|[^:]*):?(.*)", name, re.DOTALL).groups()
+    first, colon, variant = re.fullmatch(r"(.*\.py|[^:]*)(:?)(.*)", name, re.DOTALL).groups()
     if first.endswith(".py"):
         path = Path(first)
         first = str(path)
@@ -68,21 +68,23 @@ def find_config(name: str) -> tuple[Path, str]:
         elif not re.search(r"^def get_config\(", path.read_text(encoding="utf-8"), re.MULTILINE):
             problem = f"{path} is no experiment: it has no get_config"
         if problem:
-            raise UserError(f"{problem}; choose one of {', '.join(known_configs(path.parent) or known_configs())}")
+            raise UserError(f"{problem}; {_choice(first, known_configs(path.parent) or known_configs())}")
     else:
-        names = list(dict.fromkeys(known.partition(":")[0] for known in known_configs()))
-        if first not in names:
-            near = near_miss(first, names)
-            raise UserError(
-                f"there is no config {first!r}; {near}{' ' * bool(near)}choose one of {', '.join(names)}, or name a"
-                " file, PATH.py"
-            )
+        known = known_configs()
+        if first not in [each.partition(":")[0] for each in known]:
+            raise UserError(f"there is no config {first!r}; {_choice(first, known)}, or name a file, PATH.py")
         path = packaged_folder() / f"{first}.py"
     variants = variants_of(path)
-    if variant and variant not in variants:
+    if colon and variant not in variants:
         known = ", ".join(f"{first}:{variant}" for variant in variants) or "none: leave it out"
         raise UserError(f"{first} has no variant {variant!r}; choose one of {known}")
     return path, variant
+
+
+def _choice(name: str, known: list[str]) -> str:
+    files = list(dict.fromkeys(each.rpartition(":")[0] for each in known))
+    near = near_miss(name, files)
+    return f"{near}{' ' * bool(near)}choose one of {', '.join(files)}"
 
 
 def read_config(name: str) -> ConfigDict:

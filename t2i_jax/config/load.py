@@ -1,12 +1,11 @@
 """A config as a command line says it: its name, and overrides of its fields."""
 
-import re
 from collections.abc import Sequence
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from t2i_jax.config.complete import complete
+from t2i_jax.config.complete import complete, no_field
 from t2i_jax.config.find import read_config
 from t2i_jax.config.sizes import fill_sizes
 from t2i_jax.errors import UserError, one_line
@@ -30,7 +29,7 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
         rest = values(argv)[1:]
     except (KeyError, AttributeError) as error:  # a field that the config does not have
-        raise UserError(_name_near_miss(str(error))) from None
+        raise UserError(_unknown_field(config, overrides) or one_line(error)) from None
     except (flags.Error, TypeError, ValueError) as error:
         raise UserError(one_line(error)) from None
     if rest:
@@ -38,8 +37,12 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
     return fill_sizes(values.config, typed=values["config"].override_values)
 
 
-def _name_near_miss(message: str) -> str:
-    field = re.search(r"lookup: ([\w.]+)", message) or re.search(r"(\w+)", message)
-    near_miss = re.search(r'Did you mean "(\w+)"', message)
-    line = f"the config has no field {field[1] if field else message!r}"
-    return f"{line}; did you mean {near_miss[1]!r}?" if near_miss else f"{line}; see its file for those it has"
+def _unknown_field(config: ConfigDict, overrides: Sequence[str]) -> str:
+    for option in overrides:
+        node, path = config, "config"
+        for name in option.partition("=")[0].split(".")[1:]:
+            known = node if isinstance(node, ConfigDict) else ()
+            if name not in known:
+                return no_field(path, name, known)
+            node, path = node[name], f"{path}.{name}"
+    return ""

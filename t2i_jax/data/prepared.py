@@ -8,6 +8,7 @@ A source that has a TFDS builder of its own is two lines:
 """
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -193,7 +194,7 @@ def _prepare(name: str, data_dir: str, folder: Path, build: Callable, way_out: s
         else:
             print(f"preparing {name} in {data_dir}", file=sys.stderr)
         # Some versions of TFDS look for a prepared copy in a bucket first.
-        with redirect_stdout(sys.stderr):  # TFDS says on stdout what it does; results alone belong there
+        with redirect_stdout(io.StringIO()):  # TFDS speaks of a download there, even where there is none
             try:
                 builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
             except (OSError, RuntimeError) as error:  # array_record raises the latter where the disk is full

@@ -1,6 +1,7 @@
 """Texts -> ids: what every text tokenizer answers, and WordPiece as the tokenizer of a run folder."""
 
 import json
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import islice
@@ -169,8 +170,9 @@ class TextTokenizer:
                 raise UserError(f"prompt {number} is empty; give at least one word")
             if length > self.text_len:
                 raise UserError(
-                    f"prompt {number} has {length - added} word pieces;"
-                    f" this run reads at most {self.text_len - added} (config.data.text_len less {added})"
+                    f"prompt {textwrap.shorten(prompt, 60, placeholder='...')!r} has {length - added} word pieces;"
+                    f" this run reads at most {self.text_len - added} (config.data.text_len less {added});"
+                    " shorten it"
                 )
         return self.encode(prompts)
 

@@ -45,6 +45,7 @@ def train(config, workdir: str | Path, *, accept_config_change: bool = False) ->
             continuing.check_same(folder, task.config, accept=accept_config_change)
             continue
         if not last:
+            parallel.make(planned[-1][0])  # finds fields that do not fit before minutes of its parent's training
             print(f"{folder} has no finished run yet; training it first", file=sys.stderr)
         _train_run(task, folder, accept_config_change)
 
