@@ -199,8 +199,8 @@ def test_steps_give_the_logits_of_the_whole_grid():
     given = jnp.full(3, model.codebook_size)  # as the sampler begins
     logits = []
     for position in range(model.num_tokens):
-        here, cache = step(given, position, cache)
-        logits.append(here)
+        here, cache = step(given[:, None], position, cache)
+        logits.append(here[:, 0])
         given = ids[:, position]
     np.testing.assert_allclose(jnp.stack(logits, 1), forward(*texts(3), ids), rtol=1e-5, atol=1e-5)
 
@@ -210,7 +210,8 @@ def draw(count=5, null=False, guided=None, **settings):
     keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(0)))(jnp.arange(count))
     sampler, condition = Autoregressive(**settings), (*texts(count), jnp.full(count, null))
     guided = sampler.guided if guided is None else guided
-    return np.asarray(decode(model, params, condition, keys, vars(sampler), guided=guided))
+    settings = {name: value for name, value in vars(sampler).items() if name != "window"}
+    return np.asarray(decode(model, params, condition, keys, settings, guided=guided, window=sampler.window)[0])
 
 
 def test_greedy_draws_are_the_chain_of_likeliest_ids():

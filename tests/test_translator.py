@@ -148,9 +148,10 @@ def test_cached_logits_equal_uncached(size):
         cache = model.apply(variables, *memory, method="init_cache")
 
         def advance(cache, at):
-            logits, after = model.apply(variables, *at, cache, method="decode_step")
+            ids, position = at
+            logits, after = model.apply(variables, ids[:, None], position, cache, method="decode_step")
             assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, cache)
-            return after, logits
+            return after, logits[:, 0]
 
         assert {leaf.shape[0] for leaf in jax.tree.leaves(cache)} == {size, 4 * size}  # heads
         return jax.lax.scan(advance, cache, (shift_right(ids, K).T, jnp.arange(N)))[1].swapaxes(0, 1)
