@@ -20,8 +20,9 @@ def cached_logits(model, params, text_ids, mask, null, ids):
     @jax.jit
     def decode(variables, cache):
         def advance(cache, at):
-            logits, cache = model.apply(variables, *at, cache, method="decode_step")
-            return cache, logits
+            ids, position = at
+            logits, cache = model.apply(variables, ids[:, None], position, cache, method="decode_step")
+            return cache, logits[:, 0]
 
         given = shift_right(jnp.asarray(ids), model.codebook_size)
         return jax.lax.scan(advance, cache, (given.T, jnp.arange(ids.shape[1])))[1].swapaxes(0, 1)

@@ -77,9 +77,9 @@ def test_only_given_settings_override_the_runs(pipe, run, tmp_path):
     argv = ["sample", "--run", run, "--prompt", "a red seven", "--out", str(tmp_path / "grid.png")]
     assert cli.main(argv + options) == 0
     assert cli.main(argv + options[2:4]) == 0
-    assert cli.main([*argv, "--min-p", "0.25", "--unguided-tokens", "8"]) == 0
+    assert cli.main([*argv, "--min-p", "0.25", "--unguided-tokens", "8", "--window", "4"]) == 0
     given = {"temperature": 0, "top_k": 7, "top_p": 0.9, "min_p": 0, "guidance_scale": 3}
-    expected = [given, {"top_k": 7}, {"min_p": 0.25, "unguided_tokens": 8}]
+    expected = [given, {"top_k": 7}, {"min_p": 0.25, "unguided_tokens": 8, "window": 4}]
     assert [settings for *_, settings in pipe.calls] == [{"candidates": None, **settings} for settings in expected]
     assert [num for _, num, *_ in pipe.calls] == [4, 4, 4]
 
@@ -130,6 +130,7 @@ def test_prompts_file_writes_pictures_and_what_made_them(pipe, run, tmp_path, ca
         "min_p": 0.05,
         "unguided_tokens": 0,
         "guidance_scale": 1.5,
+        "window": 1,
     }
 
 
@@ -177,6 +178,8 @@ def test_a_prompt_is_needed_and_only_from_one_place(pipe, run, error):
         ("--min-p", "few", "'few'"),
         ("--unguided-tokens", "-1", "unguided_tokens -1"),
         ("--unguided-tokens", "1.5", "'1.5'"),
+        ("--window", "0", "window 0"),
+        ("--window", "2.5", "'2.5'"),
         ("--guidance-scale", "-2", "-2"),
         ("--guidance-scale", "inf", "inf"),
         ("--prompt", " ", "--prompt number 2"),

@@ -150,9 +150,11 @@ def test_guidance_1_is_no_guidance(pipe, draw):
     ids, mask, _ = pipe._reader.encode_prompts(PROMPTS)
     keys = jax.vmap(partial(jax.random.fold_in, stream(0, "sample")))(np.zeros(8, int))
     condition, valid = (ids, mask, np.zeros(8, bool)), pipe.tokenizer.valid_ids
-    sample = partial(decode, pipe._model, pipe._params, condition, keys, asdict(Autoregressive()), valid)
-    unguided = sample(guided=False)
-    np.testing.assert_array_equal(sample(guided=True), unguided)
+    settings = asdict(Autoregressive())
+    del settings["window"]
+    sample = partial(decode, pipe._model, pipe._params, condition, keys, settings, valid)
+    unguided, _ = sample(guided=False)
+    np.testing.assert_array_equal(sample(guided=True)[0], unguided)
     np.testing.assert_array_equal(draw(PROMPTS, guidance_scale=1.0), unguided)
 
 
@@ -186,6 +188,8 @@ def test_changing_a_setting_compiles_nothing(draw):
         (["a red seven"], {"top_p": 0}, "top_p 0"),
         (["a red seven"], {"min_p": 1.5}, "min_p 1.5"),
         (["a red seven"], {"unguided_tokens": -1}, "unguided_tokens -1"),
+        (["a red seven"], {"window": 0}, "window 0"),
+        (["a red seven"], {"window": 25}, "window 25 is above the 24 tokens of a picture; give 1 (off) to 24"),
         (["a red seven"], {"guidance_scale": -0.5}, "guidance_scale -0.5"),
         (["a red seven"], {"seed": -1}, "seed -1 is out of range; give 0 to 4294967295"),
         (["a red seven"], {"seed": 2**32}, "seed 4294967296 is out of range; give 0 to 4294967295"),

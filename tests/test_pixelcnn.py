@@ -203,7 +203,8 @@ def draw(count=5, null=False, guided=None, seed=0, **settings):
     keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(0)))(jnp.arange(count))
     sampler, condition = Autoregressive(**settings), (*texts(count), jnp.full(count, null))
     guided = sampler.guided if guided is None else guided
-    return np.asarray(decode(model, params, condition, keys, vars(sampler), guided=guided))
+    settings = {name: value for name, value in vars(sampler).items() if name != "window"}
+    return np.asarray(decode(model, params, condition, keys, settings, guided=guided, window=sampler.window)[0])
 
 
 def test_greedy_draws_are_the_chain_of_likeliest_ids():

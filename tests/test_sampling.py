@@ -69,10 +69,11 @@ B = 40
 
 
 def step(ids, position, cache):
-    """Logits that depend on the position, the last id, all ids before it, and the row's own bias."""
+    """Logits of one position that depend on it, the last id, all ids before it, and the row's own bias."""
     table = jax.random.normal(jax.random.key(7), (N, K + 1, K)) * 2
     total, bias = cache
-    return table[position, ids] + jnp.sin(total)[:, None] * bias + bias, (total + ids, bias)
+    logits = table[position, ids[:, 0]] + jnp.sin(total)[:, None] * bias + bias
+    return logits[:, None], (total + ids[:, 0], bias)
 
 
 def start(guided):
@@ -85,7 +86,7 @@ def start(guided):
 def sample_table(settings, scale, valid=None):
     cache = start(scale is not None)
     options = {"length": N, "start_id": K, "guidance_scale": scale, "valid": valid}
-    return sample_tokens(step, cache, keys_of(B), **options, **settings)
+    return sample_tokens(step, cache, keys_of(B), **options, **settings)[0]
 
 
 def test_every_id_is_below_the_codebook_size():
@@ -104,7 +105,8 @@ def test_guidance_one_equals_none():
 def test_guidance_feeds_both_rows_the_same_ids_and_comes_before_temperature():
     cache, ids, expected = start(guided=True), jnp.full(B, K), []
     for position in range(N):
-        logits, cache = step(jnp.repeat(ids, 2), position, cache)
+        logits, cache = step(jnp.repeat(ids, 2)[:, None], position, cache)
+        logits = logits[:, 0]
         ids = (logits[1::2] + 4.0 * (logits[::2] - logits[1::2])).argmax(-1)
         expected.append(ids)
     for changes in ({"temperature": 0.0}, {"top_k": 1, "temperature": 3.0}):
@@ -119,7 +121,8 @@ SHARP = {"temperature": 0.0}, {"temperature": 0.3, "top_k": 2}, {"top_p": 0.2}, 
 def test_unguided_tokens_lead_and_what_follows_reads_them(unguided_tokens, changes):
     settings, cache, ids, expected = PLAIN | changes, start(guided=True), jnp.full(B, K), []
     for position in range(N):
-        logits, cache = step(jnp.repeat(ids, 2), position, cache)
+        logits, cache = step(jnp.repeat(ids, 2)[:, None], position, cache)
+        logits = logits[:, 0]
         keys = jax.vmap(jax.random.fold_in, (0, None))(keys_of(B), position)
         if position < unguided_tokens:
             ids = sample_ids(keys, logits[::2], 1.0, 0, 1.0, settings["min_p"])
@@ -146,9 +149,9 @@ def test_other_settings_compile_nothing():
 
 def test_positions_and_keys_draw_apart():
     def thousand(ids, position, cache):
-        return jnp.zeros((len(ids), 1000)), cache
+        return jnp.zeros((len(ids), 1, 1000)), cache
 
-    ids = sample_tokens(thousand, (), keys_of(3), length=4, start_id=0, **PLAIN)
+    ids, _ = sample_tokens(thousand, (), keys_of(3), length=4, start_id=0, **PLAIN)
     assert len(np.unique(ids)) > 9
 
 
@@ -159,7 +162,7 @@ GRIDS = np.arange(K) // 4 == np.array([0, 0, 1, 2, 2])[:, None]  # [N, K]: three
 
 
 def uniform(ids, position, cache):
-    return jnp.zeros((len(ids), K)), cache
+    return jnp.zeros((len(ids), 1, K)), cache
 
 
 @pytest.mark.parametrize(
@@ -169,7 +172,7 @@ def test_ids_of_a_uniform_model_stay_in_their_grids_and_are_uniform_there(change
     count = 4000
     cut = jax.jit(lambda keys: sample_tokens(
         uniform, (), keys, length=N, start_id=K, valid=jnp.array(GRIDS), **(PLAIN | changes)
-    ))  # fmt: skip
+    )[0])  # fmt: skip
     ids = np.asarray(cut(keys_of(count)))
     for position, valid in enumerate(GRIDS):
         counts = np.bincount(ids[:, position], minlength=K)
@@ -213,7 +216,7 @@ def translator():
 @functools.partial(jax.jit, static_argnums=0)
 def sample(model, params, text_ids, mask, keys, scale, settings):
     condition, settings = (text_ids, mask, jnp.zeros(len(mask), bool)), settings | {"guidance_scale": scale}
-    return decode(model, params["params"], condition, keys, settings, guided=True)
+    return decode(model, params["params"], condition, keys, settings, guided=True)[0]
 
 
 def sample_rows(rows, scale, **settings):

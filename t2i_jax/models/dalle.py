@@ -207,20 +207,21 @@ class Model(nn.Module):
         return self.decoder(memory, jnp.asarray(self.masks[..., : self.text_len, :]), cache=cache)[1]
 
     def decode_step(
-        self, ids: Int[Array, " B"], position: Int[ScalarLike, ""], cache: Cache
-    ) -> tuple[Float[Array, "B K"], Cache]:
-        """Logits of one image position, and the cache with that position written.
+        self, ids: Int[Array, "B Q"], position: Int[ScalarLike, ""], cache: Cache
+    ) -> tuple[Float[Array, "B Q K"], Cache]:
+        """Logits of the image positions from `position` on, and the cache with these positions written.
 
         Args:
-          ids: the input there, in [0, K]: K at position 0, afterwards the token just drawn.
-          position: 0 <= position < num_tokens; may be traced (and is not checked then).
-          cache: from `init_cache`, with all earlier positions written.
+          ids: the input there, in [0, K]: K at position 0, afterwards the token before.
+          position: of the first, 0 <= position <= num_tokens - Q; may be traced (and is not checked then).
+          cache: from `init_cache`, with all earlier positions written; what else it holds does not matter.
         """
-        x = self.embed_image(ids[:, None], jnp.asarray(position)[None])
+        count = ids.shape[1]
+        x = self.embed_image(ids, position + jnp.arange(count))
         position = self.text_len + position
-        mask = jax.lax.dynamic_slice_in_dim(jnp.asarray(self.masks), position, 1, axis=3)
+        mask = jax.lax.dynamic_slice_in_dim(jnp.asarray(self.masks), position, count, axis=3)
         x, cache = self.decoder(x, mask, cache=cache, position=position)
-        return self.logits(self.ln_f(x)[:, 0]), cache
+        return self.logits(self.ln_f(x)), cache
 
     def embed_image(self, ids, positions):
         rows, columns = jnp.divmod(positions, self.grid[1])

@@ -28,7 +28,7 @@ from t2i_jax.nn.attention import Attention, read_null
 from t2i_jax.nn.dense import Head
 
 Cache = tuple[Int[Array, "B N"], Float[Array, "B h w D"]]
-"""The ids drawn so far, and what each position knows of its caption. There are no keys and values to keep."""
+"""The input of each position (the id before it), and what it knows of its caption; no keys and values to keep."""
 
 
 PARTS = {"encoder": Bert}  # whose fields `Model` takes; defaults of configs are read here
@@ -176,25 +176,24 @@ class Model(nn.Module):
         return jnp.zeros((len(memory), self.num_tokens), jnp.int32), self.condition(memory, memory_mask)
 
     def decode_step(
-        self, ids: Int[Array, " B"], position: Int[ScalarLike, ""], cache: Cache
-    ) -> tuple[Float[Array, "B K"], Cache]:
-        """Logits of one position, and the cache with the id before it written.
+        self, ids: Int[Array, "B Q"], position: Int[ScalarLike, ""], cache: Cache
+    ) -> tuple[Float[Array, "B Q K"], Cache]:
+        """Logits of the positions from `position` on, and the cache with their inputs written.
 
         The gated layers run over the whole grid each time: a picture costs N times what its training does forwards,
-        but for the head, which looks at this position alone. On grids of some dozen tokens that is cheap enough.
+        but for the head, which looks at these positions alone. On grids of some dozen tokens that is cheap enough.
 
         Args:
-          ids: the id just drawn, in [0, K); at position 0 it does not matter.
-          position: 0 <= position < num_tokens; may be traced (and is not checked then).
-          cache: from `init_cache`, with all earlier ids written.
+          ids: the id before each of them, in [0, K); at position 0 it does not matter.
+          position: of the first, 0 <= position <= num_tokens - Q; may be traced (and is not checked then).
+          cache: from `init_cache`, with all earlier inputs written; what else it holds does not matter.
         """
-        grid, condition = cache
-        # What position 0 writes is overwritten before anyone may read it.
-        ids = jnp.where(position == 0, 0, ids)
-        grid = jax.lax.dynamic_update_slice_in_dim(grid, ids[:, None], jnp.maximum(position - 1, 0), axis=1)
-        states = self.stacks(self.embed(grid), condition)
-        here = jax.lax.dynamic_index_in_dim(states, position, axis=1, keepdims=False)
-        return self.logits(here), (grid, condition)
+        inputs, condition = cache
+        inputs = jax.lax.dynamic_update_slice_in_dim(inputs, ids, position, axis=1)
+        # A grid holds the id at each position, the input of the next; nobody reads the last one.
+        states = self.stacks(self.embed(jnp.pad(inputs[:, 1:], ((0, 0), (0, 1)))), condition)
+        here = jax.lax.dynamic_slice_in_dim(states, position, ids.shape[1], axis=1)
+        return self.logits(here), (inputs, condition)
 
 
 class GatedLayer(nn.Module):

@@ -115,10 +115,10 @@ class Model(nn.Module):
         return self.decoder.init_cache(len(memory), self.num_tokens, memory, memory_mask)
 
     def decode_step(
-        self, ids: Int[Array, " B"], position: Int[ScalarLike, ""], cache: Cache
-    ) -> tuple[Float[Array, "B K"], Cache]:
-        """Logits of one position, and the cache with that position written; see `translator.Model`."""
-        positions = jax.lax.dynamic_slice_in_dim(jnp.asarray(sinusoids(self.num_tokens, self.width)), position, 1)
-        x = self.embed(self.token_embed, ids[:, None], positions)
-        x, cache = self.decoder(x, cache=cache, position=position)
-        return self.logits(x[:, 0]), cache
+        self, ids: Int[Array, "B Q"], position: Int[ScalarLike, ""], cache: Cache
+    ) -> tuple[Float[Array, "B Q K"], Cache]:
+        """Logits of the positions from `position` on, and the cache with these written; see `translator.Model`."""
+        table = jnp.asarray(sinusoids(self.num_tokens, self.width))
+        positions = jax.lax.dynamic_slice_in_dim(table, position, ids.shape[1])
+        x, cache = self.decoder(self.embed(self.token_embed, ids, positions), cache=cache, position=position)
+        return self.logits(x), cache

@@ -124,14 +124,14 @@ class Model(nn.Module):
         return self.gpt2.init_cache(memory, memory_mask, self.num_tokens)
 
     def decode_step(
-        self, ids: Int[Array, " B"], position: Int[ScalarLike, ""], cache: Cache
-    ) -> tuple[Float[Array, "B K"], Cache]:
-        """Logits of one position, and the cache with that position written.
+        self, ids: Int[Array, "B Q"], position: Int[ScalarLike, ""], cache: Cache
+    ) -> tuple[Float[Array, "B Q K"], Cache]:
+        """Logits of the positions from `position` on, and the cache with these positions written.
 
         Args:
-          ids: the decoder's input there, in [0, K]: BOS at position 0, afterwards the token just drawn.
-          position: 0 <= position < num_tokens; may be traced (and is not checked then).
-          cache: from `init_cache`, with all earlier positions written.
+          ids: the decoder's input there, in [0, K]: BOS at position 0, afterwards the token before.
+          position: of the first, 0 <= position <= num_tokens - Q; may be traced (and is not checked then).
+          cache: from `init_cache`, with all earlier positions written; what else it holds does not matter.
         """
-        states, cache = self.gpt2(ids[:, None], cache=cache, position=position)
-        return self.logits(states[:, 0]), cache
+        states, cache = self.gpt2(ids, cache=cache, position=position)
+        return self.logits(states), cache

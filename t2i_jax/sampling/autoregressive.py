@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from numbers import Real
 
+from t2i_jax.errors import UserError
 from t2i_jax.sampling.settings import Settings, setting
 
 
@@ -43,8 +44,23 @@ class Autoregressive(Settings):
         "give a value from 0 up, where 1 is no guidance",
     )
 
+    window: Real = setting(
+        1,
+        "draw so many positions in one pass of the model and keep those that are right: the same picture; 1 is off",
+        "give a whole number from 1 (off) to the number of tokens",
+        whole=True,
+        above_zero=True,
+    )
+
+    def check_fits(self, num_tokens: int) -> None:
+        """See `Settings.check_fits`."""
+        if self.window > num_tokens:
+            raise UserError(
+                f"window {self.window} is above the {num_tokens} tokens of a picture; give 1 (off) to {num_tokens}"
+            )
+
     def draw(self, model, params, condition: tuple, keys, valid=None):
-        """Sample the tokens of B images: one compiled function, whatever the settings.
+        """Sample the tokens of B images: one compiled function a window, whatever the other settings.
 
         Args:
           model: with `encode`, `init_cache`, `decode_step`, `num_tokens` and `codebook_size`.
@@ -56,10 +72,16 @@ class Autoregressive(Settings):
 
         Returns:
           int32 ids [B, N] in [0, K).
+
+        Raises:
+          UserError: `window` is above N.
         """
         from t2i_jax.sampling import decoding  # jax takes seconds to import; `t2i --help` must not pay for it
 
-        return decoding.decode(model, params, condition, keys, vars(self), valid, guided=self.guided)
+        self.check_fits(model.num_tokens)
+        settings = dict(vars(self))
+        static = {"guided": self.guided, "window": settings.pop("window")}
+        return decoding.decode(model, params, condition, keys, settings, valid, **static)[0]
 
 
 Sampler = Autoregressive

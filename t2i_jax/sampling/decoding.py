@@ -52,13 +52,26 @@ def sample_tokens(
     unguided_tokens: ScalarLike,
     guidance_scale: ScalarLike | None = None,
     valid: Bool[Array, "{length} K"] | None = None,
-) -> Int[Array, "B {length}"]:
+    window: int = 1,
+) -> tuple[Int[Array, "B {length}"], Int[Array, ""]]:
     """Sample `length` ids for each image, each from the logits that follow the ids before it.
 
-    The settings may be traced: under jit, another value of any of them does not compile again.
+    A position's noise is fixed by its key, so an image's ids are the only ones that give themselves: each is what
+    is drawn when those before it are the input. A pass takes `window` positions, of which the first has the right
+    input and the others drafts. It draws them all, and goes on behind the longest stretch whose drafts came out as
+    they went in, in every image; what it drew behind that are the next drafts. So a pass settles at least one id,
+    and the ids are those of window 1. (Jacobi iteration: Song et al. 2021, "Accelerating Feedforward Computation
+    via Parallel Nonlinear Equation Solving"; of draws with fixed noise: Wiggers & Hoogeboom 2020, "Predictive
+    Sampling with Forecasting Autoregressive Models", there "ARM fixed-point iteration".)
+
+    Another window computes the same logits with other rounding: where two ids are as close as that, a draw may take
+    the other one, and what follows is another image, just as likely.
+
+    The settings may be traced: under jit, another value of any of them does not compile again, except of `window`.
 
     Args:
-      step: `(ids Int[B'], position Int[], cache) -> (logits Float[B', K], cache)`, the cache of static shape.
+      step: `(ids Int[B', Q], position Int[], cache) -> (logits Float[B', Q, K], cache)`, of the Q positions from
+        `position` on; the cache of static shape. It must not matter what the cache holds of these and later ones.
       cache: for B' rows. With guidance B' = 2B: row 2i reads the caption of image i, row 2i + 1 the null caption
         (side by side, so that both lie on one device), and both are fed the same ids. Without, B' = B.
       keys: one random key an image. A position uses `fold_in(key, position)`, so an image's random stream depends
@@ -68,16 +81,17 @@ def sample_tokens(
       temperature, top_k, top_p, min_p, unguided_tokens: see `Autoregressive`.
       guidance_scale: >= 0, applied before all else; None for no guidance.
       valid: which ids may stand at each position, at least one; None for all.
+      window: Q, 1 to `length`.
 
     Returns:
-      int32 ids in [0, K).
+      int32 ids in [0, K), and the number of passes, at most `length`.
     """
     guided = guidance_scale is not None
 
-    def advance(carry, position):
-        ids, cache = carry
+    def draw(at):
+        """Ids [B] of one position, from its logits [B', K]."""
+        position, logits = at
         unguided = position < unguided_tokens
-        logits, cache = step(jnp.repeat(ids, 2) if guided else ids, position, cache)
         if guided:
             scale = jnp.where(unguided, 1, guidance_scale)
             pairs = logits.reshape(-1, 2, logits.shape[-1])
@@ -86,19 +100,35 @@ def sample_tokens(
             logits = jnp.where(valid[position], logits, -jnp.inf)
         step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, position)
         settings = [(temperature, 1), (top_k, 0), (top_p, 1)]
-        ids = sample_ids(step_keys, logits, *(jnp.where(unguided, off, value) for value, off in settings), min_p)
-        return (ids, cache), ids
+        return sample_ids(step_keys, logits, *(jnp.where(unguided, off, value) for value, off in settings), min_p)
 
-    start = jnp.full(keys.shape, start_id, jnp.int32)
-    _, ids = jax.lax.scan(advance, (start, cache), jnp.arange(length))
-    return ids.T
+    def advance(state):
+        """One pass. `tokens` [B, 1 + length]: `start_id`, then ids, those at `done` and behind it drafts."""
+        tokens, done, cache, passes = state
+        first = jnp.minimum(done, length - window)  # the last windows overlap what is done
+        given = jax.lax.dynamic_slice_in_dim(tokens, first, window + 1, axis=1)
+        ids, drafts = given[:, :-1], given[:, 1:]
+        logits, cache = step(jnp.repeat(ids, 2, axis=0) if guided else ids, first, cache)
+        positions = first + jnp.arange(window)
+        drawn = jax.lax.map(draw, (positions, logits.swapaxes(0, 1))).T
+        drawn = jnp.where(positions < done, drafts, drawn)
+        right = (drawn == drafts).all(0)[:-1]  # an id that came out as it went in: the one behind it is right too
+        tokens = jnp.where(jnp.arange(length + 1) > first + window, drawn[:, -1:], tokens)
+        tokens = jax.lax.dynamic_update_slice_in_dim(tokens, drawn, first + 1, axis=1)
+        return tokens, first + 1 + jnp.cumprod(right).sum(), cache, passes + 1
+
+    tokens = jnp.zeros((len(keys), length + 1), jnp.int32).at[:, 0].set(start_id)
+    state = tokens, jnp.int32(0), cache, jnp.int32(0)
+    tokens, _, _, passes = jax.lax.while_loop(lambda state: state[1] < length, advance, state)
+    return tokens[:, 1:], passes
 
 
-@partial(jax.jit, static_argnames=("model", "guided"))
-def decode(model, params, condition: tuple, keys, settings: dict, valid=None, *, guided: bool):
-    """`Autoregressive.draw`, compiled; the settings are traced.
+@partial(jax.jit, static_argnames=("model", "guided", "window"))
+def decode(model, params, condition: tuple, keys, settings: dict, valid=None, *, guided: bool, window: int = 1):
+    """`Autoregressive.draw`, compiled, and the number of passes; the settings are traced.
 
     Args:
+      settings: those of `Autoregressive` but `window`.
       guided: False leaves out the rows of the null caption; for guidance scale 1.
     """
     bound, settings = partial(model.apply, {"params": unstack(params)}), dict(settings)
@@ -116,5 +146,6 @@ def decode(model, params, condition: tuple, keys, settings: dict, valid=None, *,
         length=model.num_tokens,
         start_id=model.codebook_size,
         valid=valid,
+        window=window,
         **settings,
     )

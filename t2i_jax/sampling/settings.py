@@ -75,6 +75,13 @@ class Settings:
         check_names(type(self), changes)
         return dataclasses.replace(self, **changes)
 
+    def check_fits(self, num_tokens: int) -> None:
+        """Whether pictures of so many tokens can be drawn by these settings.
+
+        Raises:
+          UserError: they cannot.
+        """
+
     @property
     def guided(self) -> bool:
         """Whether rows are compared with the null caption: a setting `guidance_scale` that is not 1."""

@@ -70,8 +70,10 @@ class TokenTask(tasks.Task):
     vocabulary: Path | None = None
 
     def check(self, folder: Path) -> None:
-        """See `Task.check`; the sampler's settings are in their ranges, and guidance has what it needs."""
-        sampling.check_guidance(sampling.make(self.config.sampling), self.config.data.caption_dropout)
+        """See `Task.check`; the sampler's settings are in their ranges and fit, guidance has what it needs."""
+        sampler = sampling.make(self.config.sampling)
+        sampling.check_guidance(sampler, self.config.data.caption_dropout)
+        sampler.check_fits(self.model.num_tokens)
 
     @staticmethod
     def started(folder: Path) -> bool:
