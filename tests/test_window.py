@@ -104,14 +104,14 @@ def test_every_window_draws_the_ids_of_one_by_one(changes, scale):
             ids, passes = draw(settings, scale, valid, window, size=size)
             np.testing.assert_array_equal(ids, expected)
             assert passes.max() <= N
-            assert window == 1 or passes.min() < N
+            assert window == 1 or size > 1 or passes.min() < N
 
 
 @pytest.mark.parametrize(("window", "expected"), [(1, 12), (2, 8), (3, 6), (5, 4), (11, 2), (N, 2)])
 def test_ids_that_do_not_depend_on_each_other_take_few_passes(window, expected):
     """A pass settles the first id and drafts the others, the next one settles all of its window."""
-    ids, passes = draw(PLAIN, None, None, window, memory=0)
-    assert (passes == expected).all()
+    ids, passes = draw(PLAIN, None, None, window, memory=0, size=B)  # so many that no guess is right in all
+    assert passes.item() == expected
     np.testing.assert_array_equal(ids, draw(PLAIN, None, None, 1, memory=0)[0])
 
 
