@@ -88,21 +88,8 @@ def test_prompts_file_writes_pictures_and_what_made_them(pipe, run, tmp_path, ca
     prompts = tmp_path / "prompts.txt"
     prompts.write_bytes("\ufeffa red seven\r\nun été bleu\r\n".encode())  # as an editor on Windows saves it
     out = tmp_path / "pictures"
-    argv = [
-        "sample",
-        "--run",
-        run,
-        "--prompts-file",
-        str(prompts),
-        "-n",
-        "2",
-        "--out",
-        str(out),
-        "--top-k",
-        "3",
-        "--min-p",
-        "0.05",
-    ]
+    options = ["-n", "2", "--out", str(out), "--top-k", "3", "--min-p", "0.05"]
+    argv = ["sample", "--run", run, "--prompts-file", str(prompts), *options]
     assert cli.main(argv) == 0
 
     names = ["00000_00.png", "00000_01.png", "00001_00.png", "00001_01.png", "prompts.jsonl"]
