@@ -5,9 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 from jax._src import compilation_cache
 
+import t2i_jax
 from t2i_jax import runs
 from t2i_jax.cli import compiled
 
@@ -141,3 +143,9 @@ def test_without_xdg_it_is_the_users_cache(monkeypatch, tmp_path):
     assert Path(os.environ[compiled.FOLDER]).parent == tmp_path / ".cache" / "t2i_jax"
     assert os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] == str(compiled.LIMIT)
     assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "1"  # what the user asked for
+
+
+def test_to_open_a_run_compiles_nothing(smoke_run, caplog):
+    with jax.log_compiles():
+        t2i_jax.load(smoke_run.translator)
+    assert "Finished XLA compilation" not in caplog.text
