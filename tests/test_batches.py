@@ -21,6 +21,7 @@ PROMPTS = ["a red seven", "a blue one", "two green threes"]
 
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 9])
 def test_any_number_of_rows_comes_back_in_order(count, monkeypatch):
+    monkeypatch.setattr(batches, "SIZES", (2, 4))
     monkeypatch.setattr(batches, "BATCH", 4)
     sizes = []
 
@@ -30,7 +31,25 @@ def test_any_number_of_rows_comes_back_in_order(count, monkeypatch):
 
     a, b = np.arange(2.0 * count).reshape(count, 2), 100 * np.arange(count)
     np.testing.assert_array_equal(batches.in_batches(apply, a, b), a * 2 + b[:, None])
-    assert sizes == {0: [1], 1: [1], 3: [4], 4: [4], 9: [4, 4, 1]}[count]
+    assert sizes == {0: [1], 1: [2], 3: [4], 4: [4], 9: [4, 4, 2]}[count]
+
+
+@pytest.mark.parametrize(("num_images", "programs"), [(1, 1), (4, 2)])
+def test_one_three_and_five_prompts_share_programs(smoke_run, num_images, programs):
+    import t2i_jax
+
+    pipe, sizes = t2i_jax.load(smoke_run.translator), []
+    sampler = pipe.sampling.replace(guidance_scale=1.0)  # one row an image
+
+    def draw(model, params, condition, keys, valid):
+        sizes.append(len(keys))
+        return np.zeros((len(keys), pipe.tokenizer.num_tokens), np.int32)
+
+    object.__setattr__(sampler, "draw", draw)
+    for count in (1, 3, 5):
+        prompts = (PROMPTS * 2)[:count] * num_images
+        pipe.draw_ids(prompts, np.arange(len(prompts)), 0, sampler)
+    assert len(set(sizes)) == programs
 
 
 def test_on_one_device_nothing_is_moved():
@@ -121,10 +140,10 @@ def test_two_devices_share_the_rows_and_give_the_results_of_one(smoke_run):
     assert two["scores"] == pytest.approx(one["scores"], rel=1e-5)
     shards = two["shards"]
     assert shards["evaluator"] == [[4, 2], [4, 2]]
-    # Of 9 images, and of 3 captions that are ranked: padded to 16 and 4, half of them on each device.
-    assert shards["2"] == [[16, 8], [16, 8]]  # ids that were sampled, and tokenized
-    assert shards["4"] == [[16, 8]]  # pixels
-    assert shards["1"] == [[4, 2]]  # ratios
+    # Of 9 images, and of 3 captions that are ranked: padded to 32 and 8, half of them on each device.
+    assert shards["2"] == [[32, 16], [32, 16]]  # ids that were sampled, and tokenized
+    assert shards["4"] == [[32, 16]]  # pixels
+    assert shards["1"] == [[8, 4]]  # ratios
     assert all(whole == part for pairs in one["shards"].values() for whole, part in pairs)
 
 

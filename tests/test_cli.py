@@ -65,7 +65,8 @@ def test_sample_writes_a_labelled_grid(pipe, run, tmp_path, capsys):
     out = tmp_path / "new" / "folder" / "grid.png"
     prompts = ["--prompt", "a red seven", "--prompt", "a blue one"]
     assert cli.main(["sample", "--run", run, *prompts, "-n", "3", "--seed", "5", "--out", str(out)]) == 0
-    assert capsys.readouterr().out == f"{out}\n"
+    said = capsys.readouterr()
+    assert (said.out, said.err[:15]) == (f"{out}\n", "pictures after ")
     assert pipe.calls == [(["a red seven", "a blue one"], 3, 5, {"candidates": None})]
     with Image.open(out) as grid:
         assert grid.width > 3 * 96

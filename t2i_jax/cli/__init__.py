@@ -7,7 +7,7 @@ imported inside the commands, so that `t2i --help` answers at once.
 import argparse
 import sys
 
-from t2i_jax.cli import convert, doctor, evaluate, export, sample, train
+from t2i_jax.cli import compiled, convert, doctor, evaluate, export, sample, train
 from t2i_jax.errors import UserError, near_miss
 
 COMMANDS = (train, sample, evaluate, doctor, convert, export)
@@ -60,6 +60,7 @@ def main(argv=None, *, program="t2i"):
     """
     try:
         args = parse(argv)
+        compiled.keep()
         args.function(args)
     except (UserError, OSError) as error:
         print(f"{program}:", " ".join(str(error).split()), file=sys.stderr)

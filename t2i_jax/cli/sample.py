@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import sys
+import time
 from pathlib import Path
 
 from t2i_jax import sampling
@@ -46,6 +48,7 @@ def add(commands) -> None:
 
 def run(args) -> None:
     """Draw what `args` say."""
+    began = time.perf_counter()
     if args.prompt is not None and args.prompts_file is not None:
         raise UserError("give either --prompt or --prompts-file; both are given")
     if not 1 <= args.num <= MAX_NUM:
@@ -67,6 +70,7 @@ def run(args) -> None:
         _sample_grid(args, given)
     else:
         _sample_unconditional(args, given)
+    print(f"pictures after {time.perf_counter() - began:.1f} s", file=sys.stderr)
 
 
 def _sample_grid(args, given):

@@ -1,6 +1,7 @@
 """`t2i train`: an experiment, from its config to a finished run; the same command again continues a stopped one."""
 
 import os
+import re
 
 from t2i_jax.errors import UserError
 
@@ -29,6 +30,11 @@ def add(commands) -> None:
         help="one process of several: start jax.distributed, as the cluster or JAX_COORDINATOR_ADDRESS,"
         " JAX_NUM_PROCESSES and JAX_PROCESS_ID say",
     )
+    train.add_argument(
+        "--profile",
+        metavar="FIRST:LAST",
+        help="trace these steps, as in 10:15, into the run's logs/plugins/profile",
+    )
     train.set_defaults(function=run)
 
 
@@ -39,6 +45,7 @@ def run(args) -> None:
     if args.config is None:
         raise UserError(f"--config is missing; choose one of {', '.join(known_configs())}")
     config = load_config(args.config, args.overrides)
+    profile = args.profile and _steps_to_trace(args.profile, config.steps)
     from absl import logging
 
     if args.multihost:
@@ -52,8 +59,17 @@ def run(args) -> None:
     logging.get_absl_logger().addFilter(lambda record: "_SignalingThread.run() raised" not in record.getMessage())
     workdir = args.workdir or os.path.join("runs", config.name)
     try:
-        train.train(config, workdir, accept_config_change=args.accept_config_change)
+        train.train(config, workdir, accept_config_change=args.accept_config_change, profile=profile)
     except OSError as error:
         raise UserError(f"{error}; what was saved before stands, and the same command continues") from error
     except KeyboardInterrupt:
         raise KeyboardInterrupt("the last checkpoint stands, and the same command continues") from None
+
+
+def _steps_to_trace(given: str, steps: int) -> tuple[int, int]:
+    pair = re.fullmatch(r"(\d+):(\d+)", given)
+    if not (pair and 1 <= int(pair[1]) <= int(pair[2]) <= steps):
+        raise UserError(
+            f"--profile {given} is no FIRST:LAST with 1 <= FIRST <= LAST <= {steps} (config.steps), as in 1:{steps}"
+        )
+    return int(pair[1]), int(pair[2])

@@ -48,6 +48,10 @@ class PmapSetup(Setup):
         state, metrics = self._step(state, batch)
         return state, {name: value[0] for name, value in metrics.items()}
 
+    def trace(self, size: int) -> jax.stages.Traced:
+        """That of `Setup`: all devices together compute the same."""
+        return Setup(self.task).trace(size)
+
     def between_steps(self, state: State, batch: dict, number: int) -> State:
         whole = self.gather(state)
         key = stream(self.config.seed, "between_steps", number)

@@ -16,20 +16,26 @@ from t2i_jax.loop import continuing, parallel, setup, sharding
 from t2i_jax.loop.checkpoint import Checkpoints
 from t2i_jax.loop.metrics import Metrics
 from t2i_jax.loop.optimizer import make_optimizer
+from t2i_jax.loop.profile import Profile
+from t2i_jax.loop.speed import Speed, Start
 from t2i_jax.loop.stop import Stop, Stopped
 from t2i_jax.tasks import Task
 
 
-def train(config, workdir: str | Path, *, accept_config_change: bool = False) -> None:
+def train(
+    config, workdir: str | Path, *, accept_config_change: bool = False, profile: tuple[int, int] | None = None
+) -> None:
     """Train to `config.steps`, from the newest checkpoint where there is one; parents that are not finished first.
 
     Args:
       config: an experiment of configs/.
       workdir: run folder.
       accept_config_change: continue a run that was started with another config.
+      profile: the first and the last of the steps to trace, 1 <= first <= last <= `config.steps`; not of parents.
 
     Raises:
-      UserError: bad config, a folder that cannot be used, or a loss that is not finite.
+      UserError: bad config, a folder that cannot be used, a loss that is not finite, or steps to trace that are
+        done.
       SystemExit: Ctrl-C or SIGTERM, after saving.
     """
     plan = list(_parents_first(config, Path(workdir)))
@@ -47,7 +53,7 @@ def train(config, workdir: str | Path, *, accept_config_change: bool = False) ->
         if not last:
             parallel.make(planned[-1][0])  # finds fields that do not fit before minutes of its parent's training
             print(f"{folder} has no finished run yet; training it first", file=sys.stderr)
-        _train_run(task, folder, accept_config_change)
+        _train_run(task, folder, accept_config_change, profile if last else None)
 
 
 def _parents_first(config, folder: Path) -> Iterator[tuple]:
@@ -57,9 +63,9 @@ def _parents_first(config, folder: Path) -> Iterator[tuple]:
     yield config, folder
 
 
-def _train_run(task: Task, workdir: Path, accept: bool) -> None:
+def _train_run(task: Task, workdir: Path, accept: bool, profile: tuple[int, int] | None) -> None:
     config, folder = task.config, runs.make_folder(workdir)
-    with files.lock(folder) if hosts.is_first() else nullcontext():
+    with files.lock(folder) if hosts.is_first() else nullcontext(), Start() as start:
         continuing.check_config_change(folder, config, accept=accept)
         if continuing.is_finished(folder, config):
             runs.write_config(folder, config)
@@ -87,12 +93,12 @@ def _train_run(task: Task, workdir: Path, accept: bool) -> None:
             host=jax.process_index(),
             hosts=jax.process_count(),
         )
-        _loop(task, folder, checkpoints, batches)
+        _loop(task, folder, checkpoints, batches, start, profile)
 
 
-def _loop(task: Task, folder: Path, checkpoints: Checkpoints, batches) -> None:
+def _loop(task: Task, folder: Path, checkpoints: Checkpoints, batches, start: Start, profile) -> None:
     config, built = task.config, parallel.make(task)
-    evaluators = task.evaluators()
+    evaluators, speed = task.evaluators(), Speed(built)
 
     if checkpoints.latest is None:
         state = built.start()
@@ -107,16 +113,16 @@ def _loop(task: Task, folder: Path, checkpoints: Checkpoints, batches) -> None:
         # Whatever became of the weights' file since: it follows the checkpoint.
         continuing.warn_of_newer_weights(folder, first)
         runs.write_weights(folder, state.eval_params, state.variables, first)
-    state = built.place(state)
+    state, tracer = built.place(state), Profile(folder / "logs", profile, first)
 
-    with Metrics(folder, first) as metrics, Stop() as stop, progress(config, first) as bar:
+    with Metrics(folder, first) as metrics, Stop() as stop, progress(config, first) as bar, tracer:
 
         def flush():
             if means := metrics.flush(checkpoints.good):
                 bar.set_postfix(loss=f"{means['loss']:.4f}", refresh=False)
+                metrics.scalars(number, speed.look())
 
         def save(state):
-            flush()
             complete = built.gather(state)
             checkpoints.save(complete, batches)
             runs.write_weights(folder, complete.eval_params, complete.variables, int(complete.step))
@@ -152,19 +158,29 @@ def _loop(task: Task, folder: Path, checkpoints: Checkpoints, batches) -> None:
             batch = next(batches)
             if task.between_steps and config.codebook_reset_every and number % config.codebook_reset_every == 0:
                 state = built.between_steps(state, batch, number)
-            state, values = built.step(state, batch)
+            tracer.before(number, state)
+            with jax.profiler.StepTraceAnnotation("train", step_num=number):
+                state, values = built.step(state, batch)
+            tracer.after(number, state)
+            if number == first + 1:
+                jax.block_until_ready(state)
+                bar.write(start.describe(), file=sys.stderr)
+                speed.start()
+            else:
+                speed.step()
             metrics.push(number, values)
             bar.update(config.batch_size)
             asked = hosts.largest(stop.requested) if number % config.log_every == 0 or hosts.alone() else 0
             last = number == config.steps or asked > 0
             saved = last or number % config.checkpoint_every == 0
-            if saved:
-                save(state)
-            elif number % config.log_every == 0:
+            if saved or due(number) or number % config.log_every == 0:
                 flush()
-            going = not last
-            if due(number):
-                going = evaluate(state, number, saved) and going
+            with speed.paused():
+                if saved:
+                    save(state)
+                going = not last
+                if due(number):
+                    going = evaluate(state, number, saved) and going
     if asked := asked or stop.requested:
         print(f"stopped: saved step {number} in {folder}; the same command continues", file=sys.stderr)
         sys.exit(128 + asked)

@@ -40,7 +40,7 @@ class AutoEncoder:
 
     def _connect(self, model, params, variables):
         self._model, self.latent = model, model.latent
-        self._variables = jax.tree.map(jnp.asarray, {"params": params, **variables})
+        self._variables = jax.device_put({"params": params, **variables})
         self._apply = partial(apply, model, self._variables)
 
     def encode(self, images: np.ndarray) -> np.ndarray:

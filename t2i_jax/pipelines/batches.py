@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-BATCH = 64  # most images sampled or decoded at a time
+SIZES = (8, 32, 64)  # rows of a batch: each is a program to compile, and more of them are rows to compute in vain
+BATCH = SIZES[-1]  # most images sampled or decoded at a time
 ROW_AXES = ("data", "fsdp")  # of a mesh: those over which rows are split; the others share a row
 
 
@@ -21,7 +22,7 @@ def apply(model, variables, *arrays, method: str):
 def in_batches(apply: Callable, *arrays: np.ndarray, like=None) -> np.ndarray:
     """A compiled function of rows, `[B, ...] -> [B, ...]`, applied to any number of them, none included.
 
-    Batches have at most `BATCH` rows, repeated up to a power of two (and to what the devices divide).
+    Batches have at most `BATCH` rows, the last one repeated up to one of `SIZES` (and to what the devices divide).
 
     Args:
       apply: of as many arrays as there are.
@@ -36,7 +37,7 @@ def in_batches(apply: Callable, *arrays: np.ndarray, like=None) -> np.ndarray:
     for start in range(0, len(arrays[0]), BATCH):
         parts = [rows[start : start + BATCH] for rows in arrays]
         count = len(parts[0])
-        size = 1 << (count - 1).bit_length()
+        size = next(size for size in SIZES if size >= count)
         results.append(fetch(apply(*split_rows(_repeat_last(parts, size), like)))[:count])
     return np.concatenate(results)
 

@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import FrozenConfigDict
 
@@ -37,7 +36,7 @@ class Clip:
         text, side = fields["text"], fields["vision"]["image_size"]
         vocabulary = hub.find_beside(name_or_folder, ("tokenizer.json",))
         self._reader = TextReader(vocabulary, text["vocab_size"], text["positions"], text["end_id"])
-        self._params, model = jax.tree.map(jnp.asarray, params), Model(**FrozenConfigDict(fields))
+        self._params, model = jax.device_put(params), Model(**FrozenConfigDict(fields))
 
         def encode_images(params, images):
             return model.apply({"params": params}, preprocess(images, side), method="encode_images")

@@ -5,7 +5,6 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from t2i_jax import models, runs
@@ -40,7 +39,7 @@ class Tokenizer:
         self.codebook_size, self.num_tokens = layout.codebook_size(self.layout), layout.num_tokens(self.layout)
         valid = layout.valid_ids(self.layout)
         self.valid_ids = None if valid.all() else valid
-        self._variables = jax.tree.map(jnp.asarray, {"params": params, **variables})
+        self._variables = jax.device_put({"params": params, **variables})
 
     @cached_property
     def codebook(self) -> np.ndarray:

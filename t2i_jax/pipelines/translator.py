@@ -39,7 +39,7 @@ class Translator:
         params, _, self.step, self.digest = runs.read_weights(run, recover)
         self.tokenizer = Tokenizer(runs.parent_folder(Path(run), "tokenizer"))
         reader = text.CaptionReader(Path(run) / runs.TEXT_TOKENIZER, self.config.data.text_len)
-        self._connect(models.build(self.config), jax.tree.map(jnp.asarray, params), reader)
+        self._connect(models.build(self.config), jax.device_put(params), reader)
 
     @classmethod
     def of_parts(cls, config, model, params, tokenizer: Tokenizer, reader: text.CaptionReader) -> "Translator":
