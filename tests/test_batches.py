@@ -34,8 +34,8 @@ def test_any_number_of_rows_comes_back_in_order(count, monkeypatch):
     assert sizes == {0: [1], 1: [2], 3: [4], 4: [4], 9: [4, 4, 2]}[count]
 
 
-@pytest.mark.parametrize(("num_images", "programs"), [(1, 1), (4, 2)])
-def test_one_three_and_five_prompts_share_programs(smoke_run, num_images, programs):
+@pytest.mark.parametrize("num_images", [1, 4])
+def test_one_three_and_five_prompts_share_programs(smoke_run, num_images):
     import t2i_jax
 
     pipe, sizes = t2i_jax.load(smoke_run.translator), []
@@ -49,7 +49,7 @@ def test_one_three_and_five_prompts_share_programs(smoke_run, num_images, progra
     for count in (1, 3, 5):
         prompts = (PROMPTS * 2)[:count] * num_images
         pipe.draw_ids(prompts, np.arange(len(prompts)), 0, sampler)
-    assert len(set(sizes)) == programs
+    assert sizes == {1: [1, 8, 8], 4: [8, 32, 32]}[num_images]
 
 
 def test_on_one_device_nothing_is_moved():

@@ -167,7 +167,7 @@ def test_changing_a_setting_compiles_nothing(draw):
         draw(PROMPTS[:1], seed=2, **{name: value})
     assert decode._cache_size() == compiled
     draw(PROMPTS[:2])
-    draw(PROMPTS[:3])  # padded to 4
+    draw(PROMPTS[:3])  # padded to 8
     compiled = decode._cache_size()
     draw(PROMPTS[:4])
     assert decode._cache_size() == compiled
