@@ -61,12 +61,18 @@ def replacing(folder: str | Path) -> Iterator[Path]:
 
     What a killed process left of another attempt is removed first. After a UserError or OSError nothing is left: it
     would keep a full disk full.
+
+    Raises:
+      UserError: there can be no such folder.
     """
     folder = Path(folder)
     partial, old = (folder.with_name(f"{folder.name}.{state}") for state in ("partial", "old"))
     for leftover in (partial, old):
         shutil.rmtree(leftover, ignore_errors=True)
-    partial.mkdir(parents=True)
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror}); choose another folder") from None
     try:
         yield partial
     except (UserError, OSError):

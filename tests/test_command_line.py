@@ -29,7 +29,7 @@ def refusal(command, *argv):
             ["--config=configs/patch_vqvae.py:nope"],
             "'nope'; choose one of configs/patch_vqvae.py:digits, ",
         ),
-        (["--config=configs/nope.py"], "configs/translator.py:digits"),
+        (["--config=configs/translators.py"], "did you mean 'configs/translator.py'?"),
         (["--config=configs/base.py"], "is no experiment"),
         (["--confg=configs/patch_vqvae.py"], "did you mean '--config'?"),
         ([], "--config is missing; choose one of"),

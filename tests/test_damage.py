@@ -97,7 +97,9 @@ def drawn(untouched, once, sample, tmp_path):
 
     def draw(folder):
         shutil.copytree(untouched, folder)
-        assert sample(folder) == (0, [])
+        code, said = sample(folder)
+        assert code == 0
+        assert not any("warning" in line for line in said)
 
     return once("drawn", draw)
 

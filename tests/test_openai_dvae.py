@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from torch_files import saved
 
 import t2i_jax
@@ -233,7 +234,7 @@ def test_a_run_that_cannot_be_written_whole_is_not_there(small, monkeypatch, tmp
 
     monkeypatch.setattr(runs, "write_weights", full)
     with pytest.raises(UserError, match="No space"):
-        converted.write_run(tmp_path / "other", files.read_json(run / "config.json"), params)
+        converted.write_run(tmp_path / "other", ConfigDict(files.read_json(run / "config.json")), params)
     assert not list(tmp_path.glob("other*"))
 
 

@@ -37,11 +37,12 @@ def test_the_first_rule_that_fits_names_the_last_axes():
     [
         (
             ("kernel", (None, "model")),
-            "config.sharding_rules 'kernel' names 'model'; the mesh has data, fsdp, tensor",
+            "config.sharding_rules 'kernel' names 'model'; choose data, fsdp, tensor",
         ),
         (
             ("kernel", ("tensor", None, None)),
-            "config.sharding_rules 'kernel': mlp/kernel (3, 512, 256) cannot be split by tensor 2",
+            "config.sharding_rules 'kernel': mlp/kernel (3, 512, 256) cannot be split by tensor 2;"
+            " give this axis None, or change config.mesh.tensor",
         ),
     ],
 )

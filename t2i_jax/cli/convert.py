@@ -87,7 +87,7 @@ def _run_encoder_decoder(args):
         if args.tokenizer_run:
             runs.copy_parent(Path(args.tokenizer_run), folder, "tokenizer")
 
-    converted.write_run(args.out, config.to_dict(), params, add)
+    converted.write_run(args.out, config, params, add)
     lacking = {"text tokenizer (tokenizer.json or vocab.txt in the folder)": pieces}
     lacking |= {"image tokenizer (--tokenizer-run)": args.tokenizer_run}
     if names := [name for name, given in lacking.items() if not given]:

@@ -12,7 +12,7 @@ from t2i_jax import files, models, runs
 from t2i_jax.errors import UserError
 
 
-def shapes_of(config: dict, *inputs: np.ndarray) -> dict[str, tuple[int, ...]]:
+def shapes_of(config: ConfigDict, *inputs: np.ndarray) -> dict[str, tuple[int, ...]]:
     """Shapes of the params of the model that `config` names, by name, "/" between its parts.
 
     Args:
@@ -22,7 +22,7 @@ def shapes_of(config: dict, *inputs: np.ndarray) -> dict[str, tuple[int, ...]]:
     Raises:
       UserError: there is no such model.
     """
-    model = models.build(ConfigDict(config))
+    model = models.build(config)
     try:
         params = jax.eval_shape(model.init, jax.random.key(0), *inputs)["params"]
     except ValueError as error:  # models say so where their fields do not fit each other
@@ -31,7 +31,7 @@ def shapes_of(config: dict, *inputs: np.ndarray) -> dict[str, tuple[int, ...]]:
 
 
 def write_run(
-    folder: str | Path, config: dict, params: dict, add: Callable[[Path], None] = lambda folder: None
+    folder: str | Path, config: ConfigDict, params: dict, add: Callable[[Path], None] = lambda folder: None
 ) -> None:
     """Write a run that counts as finished; it appears atomically.
 
@@ -47,7 +47,7 @@ def write_run(
     folder = Path(folder)
     check_free(folder)
     with files.replacing(folder) as partial:
-        runs.write_config(partial, ConfigDict(config))
+        runs.write_config(partial, config)
         runs.write_weights(partial, unflatten_dict(params, sep="/"), {}, config["steps"])
         add(partial)
 

@@ -1,7 +1,7 @@
 """A frozen text encoder: its outputs are computed once for each distinct caption and kept beside the tokens."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,6 @@ from tqdm import tqdm
 from t2i_jax import files, hosts, runs
 from t2i_jax.data import text_features
 from t2i_jax.data.text import TextTokenizer
-from t2i_jax.data.token_cache import Tokens
 from t2i_jax.lr_multipliers import is_frozen
 from t2i_jax.models.translator import text_encoder
 from t2i_jax.pipelines.batches import fetch, in_batches
@@ -39,26 +38,33 @@ def spec(model, size: int, length: int) -> jax.ShapeDtypeStruct:
 
 
 def load(
-    model, params: dict, reader: TextTokenizer, tokens: Tokens, run: str | Path, folder: Path, captions: str
+    model,
+    params: dict,
+    reader: TextTokenizer,
+    captions: Iterable[str],
+    *,
+    digest: str,
+    run: str | Path,
+    folder: Path,
 ) -> text_features.TextFeatures:
-    """The encoder's outputs for the captions of a split, computed where they are missing or of something else.
+    """The encoder's outputs for captions, computed where they are missing or of something else.
 
     The first process of several computes, the others wait for it. So does a second training for the first one.
 
     Args:
       model, params: a translator and its parameters.
       reader: the run's text tokenizer.
-      tokens: of the split.
-      run: of the tokenizer, in whose folder `tokens` they lie.
-      folder: of the tokens of all splits; the outputs go into its folder `text_features`.
-      captions: digest of the captions and of what makes ids of them.
+      captions: each as often as it occurs; gone through only where the outputs are computed.
+      digest: of the captions and of what makes ids of them.
+      run: of the tokenizer.
+      folder: of its tokens; the outputs go into the folder `text_features` there.
 
     Raises:
       OSError: the disk is full or read-only.
     """
     encoder, folder = text_encoder(model), folder / FOLDER
     own = jax.tree.map(fetch, params["bert"])
-    stamp = {"encoder": digest_of(encoder, own), "captions": captions}
+    stamp = {"encoder": digest_of(encoder, own), "captions": digest}
     with hosts.agreed():
         if hosts.is_first() and text_features.stale(folder, **stamp):
             with files.lock(run, wait=True):
@@ -68,7 +74,7 @@ def load(
                 if reason:
                     # Of several processes, only the devices of this one take part.
                     encode = _encoding(encoder, params["bert"] if hosts.alone() else own)
-                    text_features.write_features(folder, _rows(reader, tokens), encode, **stamp)
+                    text_features.write_features(folder, _rows(reader, captions), encode, **stamp)
     return text_features.TextFeatures(folder)
 
 
@@ -82,8 +88,7 @@ def _encoding(encoder, params: dict):
     return lambda ids, masks: in_batches(apply, ids, masks, like=params)
 
 
-def _rows(reader: TextTokenizer, tokens: Tokens) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    captions = tqdm(tokens.captions(), "encoding captions", unit="captions", unit_scale=True, file=sys.stderr)
-    for caption in captions:
+def _rows(reader: TextTokenizer, captions: Iterable[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for caption in tqdm(captions, "encoding captions", unit="captions", unit_scale=True, file=sys.stderr):
         ids, mask, _ = reader.encode([caption])
         yield ids[0], mask[0]

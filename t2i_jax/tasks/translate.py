@@ -61,9 +61,15 @@ class Task(TokenTask):
     def before_training(self, params: dict) -> None:
         """See `Task.before_training`; a frozen encoder runs here, and at no step."""
         if self.encodes_once:
-            run = runs.parents(self.config)["tokenizer"][1]
-            tokens, folder = self.encoded.splits["train"], self.encoded.folder
-            self.features = frozen_text.load(self.model, params, self.reader, tokens, run, folder, self.captions)
+            self.features = frozen_text.load(
+                self.model,
+                params,
+                self.reader,
+                self.encoded.splits["train"].captions(),
+                digest=self.captions,
+                run=runs.parents(self.config)["tokenizer"][1],
+                folder=self.encoded.folder,
+            )
 
     def warm_start(self, params: dict, variables: dict, key) -> tuple[dict, dict]:
         """What the tokenizer knows, then released weights over it."""
