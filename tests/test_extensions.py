@@ -284,6 +284,7 @@ def test_micro_batches_and_a_stop_change_nothing(data_dir, tmp_path, monkeypatch
     assert pipe.detokenize(ids).shape == (1, 32, 32, 3)
 
 
+@pytest.mark.long
 def test_micro_batches_lead_where_the_whole_batch_does(data_dir, tmp_path, monkeypatch):
     monkeypatch.setattr(setup, "make_optimizer", lambda optim, steps: optax.sgd(0.05))
     ends = {}

@@ -258,6 +258,7 @@ def codes_with_a_rule(count, seed, size=4, side=4):
     return grid[:, 1:, 1:].reshape(count, -1)
 
 
+@pytest.mark.long
 def test_it_learns_what_no_bigram_can():
     train, validation = codes_with_a_rule(4000, 0), codes_with_a_rule(500, 1)
     model = build((4, 4), size=4, layers=3, width=32, conditional=False)

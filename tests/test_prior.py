@@ -133,6 +133,7 @@ def test_uniform_ids_are_uniform_and_seeded():
     assert not np.array_equal(ids, tokens.uniform_ids(500, 24, 64, seed=4))
 
 
+@pytest.mark.long
 def test_the_report_has_the_uniform_priors_score(pipe, run, monkeypatch):
     for module, name, few in (
         (faithfulness, "make_prompts", {"per_category": 3}),

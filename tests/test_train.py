@@ -132,7 +132,7 @@ def assert_same_end(one, other):
 @pytest.mark.parametrize(
     ("name", "method", "at", "number", "step"),
     [
-        ("patch_vqvae", "push", 3, signal.SIGTERM, 3),
+        pytest.param("patch_vqvae", "push", 3, signal.SIGTERM, 3, marks=pytest.mark.long),
         ("patch_vqvae", "scalars", 2, signal.SIGINT, 3),  # too late for step 2, so the next one is saved
         # Neither loop nor signals know what is trained; `test_frozen_text.py` stops a translator.
         pytest.param("translator", "push", 2, signal.SIGINT, 2, marks=pytest.mark.long),

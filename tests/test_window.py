@@ -82,7 +82,7 @@ def one_by_one(settings, scale, valid):
     return ids
 
 
-@pytest.mark.parametrize("scale", [None, 1.5, 3.0])
+@pytest.mark.parametrize("scale", [None, 1.5, pytest.param(3.0, marks=pytest.mark.long)])
 @pytest.mark.parametrize(
     "changes",
     [
@@ -162,7 +162,8 @@ def pixelcnn():
 
 @pytest.mark.parametrize("case", [dalle, transformer, translator, pixelcnn])
 def test_pictures_of_a_model_are_those_of_window_1(case):
-    """Here windows differ by rounding: about one draw in 100,000 may fall the other way, by machine."""
+    """Here windows differ by rounding: about one draw in 100,000 may fall the other way, by machine, so two of the
+    200 images may be others; a wrong acceptance changes most of them."""
     model, params, *text = case()
 
     @functools.partial(jax.jit, static_argnames="window")
@@ -181,7 +182,7 @@ def test_pictures_of_a_model_are_those_of_window_1(case):
             assert (passes == model.num_tokens).all()
             assert len(np.unique(expected, axis=0)) > (3 if temperature == 0 else 50)
             ids, passes = draw(settings, 4)
-            np.testing.assert_array_equal(ids, expected)
+            assert (ids != expected).any(1).sum() <= 2
             assert passes.min() < passes.max() <= model.num_tokens
 
 
