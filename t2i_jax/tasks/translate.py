@@ -87,6 +87,7 @@ class Task(TokenTask):
         gpt2 = params["gpt2"]
         table, learned = (gpt2[name]["embedding"] for name in ("token_embed", "position_embed"))
         width = table.shape[1]
+        # Not larger in a narrow model, as its kernels are: docs/recipe-digits.md.
         codes = 0.02 * project((codebook - codebook.mean(0)) / codebook.std(), width, key)
         just_read = np.pad(positions[:-1], ((1, 0), (0, 0)))
         projected = project(np.concatenate([positions, just_read], 1), width, jax.random.fold_in(key, 1))
