@@ -45,7 +45,7 @@ quickstart: $(CORE_STAMP) ## train a tokenizer and a translator on captioned dig
 test: lint ## lint, then the fast lane of the tests (EXTRAS=dev,parity adds the parity tests)
 	.venv/bin/python -m pytest -n 2
 
-test-long: lint ## lint, then every test: base and released sizes, every fault at every moment, the notebook, the installed wheel
+test-long: lint ## lint, then every test: base and released sizes, every fault at every moment, the notebook, the wheel (EXTRAS as for test)
 	.venv/bin/python -m pytest -n 2 --long
 
 lint: $(TEST_STAMP) ## ruff

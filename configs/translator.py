@@ -3,8 +3,8 @@ r"""BERT2GPT translator: captions -> the tokens of a VQ-VAE -> images.
     XLA_FLAGS="--xla_force_host_platform_device_count=2 --xla_cpu_multi_thread_eigen=false" \
         python train.py --config=configs/translator.py
 
-All figures are from before the rebuild of 2026-11-27. Measured by `t2i evaluate` (seed 0) on 2 CPU cores (AMD EPYC,
-no accelerator, 2026-11-24) where nothing else is said:
+Figures are from before the rebuild of 2026-11-27 where nothing else is said. Measured by `t2i evaluate` (seed 0) on
+2 CPU cores (AMD EPYC, no accelerator, 2026-11-24) where nothing else is said:
 
 digits_long (jitter at every pixel, 150,000 scenes, 4,000 steps): overall 0.958, held-out combinations 0.942,
 weakest category 0.890 (two objects), reconstructions 0.947; 1.89 nats a token, bigram baseline 4.19. 39 minutes,
@@ -17,7 +17,8 @@ data and tokenizer included, while other work ran on the machine. With 6,000 cro
 digits (the quick start), on 2 cores of an Intel Xeon (2026-11-26): overall 0.932, held-out combinations 0.903,
 weakest category 0.805 (attribution), reconstructions 0.960; 1.66 nats a token, bigram baseline 3.89. Training
 seed 1: 0.932 / 0.918; seed 2: 0.811 / 0.808, colours not bound. Without Muon and in 2,000 steps it was 0.915 on an
-EPYC and 0.784 on the Xeon.
+EPYC and 0.784 on the Xeon. Since the rebuild, on an EPYC (2026-11-27): 0.956 / 0.945, weakest category 0.870 (two
+objects).
 
 transformer (Vaswani et al. 2017, on the same tokens as digits): not measured.
 
@@ -26,8 +27,8 @@ grid: not measured over its 2,000 steps; docs/decoder-only.md compares 386 steps
 coco (BERT-base, GPT-2, OpenAI's dVAE), coco_report (the recipe of the report, the student report of the README):
 not measured; neither the weights nor the captions could be had. Before the rebuild coco's step had not finished
 compiling on one H100 after three minutes (2026-11-26); its layers are scanned since. Compiled for CPU in float32 a
-step of coco needs 16.0 GB beside 2.8 GB of state (2026-11-27; 35.4 GB with scores and logits as a whole); with 48
-layers in each half it needs 28.5 GB beside 10.0 (was 47.8).
+step of coco needs 16.0 GB beside 2.8 GB of state (2026-11-27, after the rebuild; 35.4 GB with scores and logits as
+a whole); with 48 layers in each half it needs 28.5 GB beside 10.0 (was 47.8).
 
 How each choice was made is in docs/recipe-digits.md. The smoke variant only shows that everything runs.
 """

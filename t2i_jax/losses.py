@@ -6,7 +6,6 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
-from scipy.ndimage import gaussian_filter
 
 
 def cross_entropy(logits: Float[Array, "*B K"], ids: Int[Array, "*B"]) -> Float[Array, "*B"]:
@@ -43,6 +42,8 @@ def ssim(images: Float[ArrayLike, "B H W C"], targets: Float[ArrayLike, "B H W C
     Raises:
       ValueError: a side below 11 pixels.
     """
+    from scipy.ndimage import gaussian_filter  # a quarter of a second, which sampling need not wait for
+
     height, width = np.shape(images)[1:3]
     if min(height, width) < 11:
         raise ValueError(f"pictures of {height} x {width} pixels are smaller than the window of 11")

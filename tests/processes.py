@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 REPO = Path(__file__).parents[1]
@@ -18,14 +19,23 @@ def start(script, *argv, devices=1, **environment):
 
 
 def finish(processes):
-    """What each of them says on stdout and stderr; all must end well."""
+    """What each of them says on stdout and stderr; all must end well. Where one does not, the others are killed."""
+
+    def end(process):
+        try:
+            return process.communicate(timeout=300)
+        finally:
+            for other in processes if process.returncode else ():
+                other.kill()
+
     try:
-        ends = [process.communicate(timeout=500) for process in processes]
+        with ThreadPoolExecutor(len(processes)) as pool:
+            ends = list(pool.map(end, processes))
     finally:
         for process in processes:
             process.kill()
-    for process, (_, err) in zip(processes, ends, strict=True):
-        assert process.returncode == 0, err
+    failed = [err for process, (_, err) in zip(processes, ends, strict=True) if process.returncode]
+    assert not failed, "\n".join(failed)
     return ends
 
 

@@ -17,6 +17,7 @@ from t2i_jax.loop.setup import Setup
 from t2i_jax.nn import blocks
 from t2i_jax.nn.attention import KeyValue, attend, causal_mask
 from t2i_jax.nn.stack import Stack
+from t2i_jax.tasks import tokens
 
 B, HEADS, Q, N, WIDTH = 3, 2, 11, 13, 5
 KEY_BIAS = tuple(map(jax.tree_util.DictKey, ("key", "bias")))
@@ -101,12 +102,21 @@ def test_losses_and_gradients_in_blocks_are_those_of_the_whole(monkeypatch, case
 
     whole = trace()
     codes = config.model.codebook_size
-    monkeypatch.setattr(blocks, "LARGE", 4 * 5 * codes * 7)  # of 24 or 64 positions; the last block has 3 or 1
+    monkeypatch.setattr(blocks, "LARGE", 4 * 5 * codes * 7)  # blocks of 6 of 24 positions, of 4 of 64
     parts = trace()
     assert_equal_but_for_rounding(*(traced.lower().compile()(params) for traced in (whole, parts)))
     logits = 5 * config.model.num_tokens * codes
     assert logits in sizes_of(whole, codes)
     assert logits not in sizes_of(parts, codes)
+
+
+def test_a_loss_whose_last_block_is_short(monkeypatch):
+    states, kernel = (jnp.array(RNG.normal(size=shape), "f4") for shape in ((B, 11, WIDTH), (WIDTH, 7)))
+    ids = jnp.array(RNG.integers(0, 7, (B, 11)))
+    loss = jax.value_and_grad(lambda kernel: tokens.prediction_loss(lambda x: x @ kernel, states, ids, 7)[0])
+    whole = loss(kernel)
+    monkeypatch.setattr(blocks, "LARGE", 4 * B * 7 * 3)  # 11 -> 6 -> 3: 12 positions, one of them padding
+    assert_equal_but_for_rounding(whole, loss(kernel))
 
 
 def test_dropout_in_blocks_is_drawn_anew_in_each_and_again_alike(monkeypatch):

@@ -67,9 +67,7 @@ def build(kind):
     return model, train
 
 
-@pytest.mark.parametrize(
-    "kind", ["ema", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("gradient", "l2"))]
-)
+@pytest.mark.parametrize("kind", ["ema", *OTHERS])
 def test_either_remedy_ends_a_collapse_and_without_one_it_stays(kind, images):
     model, train = build(kind)
     variables = jax.jit(model.init)(jax.random.key(0), images[:1])

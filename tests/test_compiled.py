@@ -103,7 +103,10 @@ def test_what_xla_says_of_a_cpus_features_is_not_shown(start, tmp_path):
     whole = said(start("-c", KEPT))
     for path in (tmp_path / "cache").rglob("*-cache"):
         entry = compilation_cache.decompress_executable(path.read_bytes())
+        if b"+64bit" not in entry:
+            pytest.skip("this CPU's programs name other features")
         path.write_bytes(compilation_cache.compress_executable(entry.replace(b"+64bit", b"+65bit")))
+    assert "+65bit" in said(start("-c", KEPT, TF_CPP_MIN_LOG_LEVEL="0"))[1]
     assert said(start("-c", KEPT)) == whole
 
 
@@ -146,6 +149,9 @@ def test_without_xdg_it_is_the_users_cache(monkeypatch, tmp_path):
 
 
 def test_to_open_a_run_compiles_nothing(smoke_run, caplog):
+    jax.clear_caches()  # of what other tests opened
     with jax.log_compiles():
         t2i_jax.load(smoke_run.translator)
-    assert "Finished XLA compilation" not in caplog.text
+        assert "Finished XLA compilation" not in caplog.text
+        jax.jit(lambda x: x + 1)(1.0)
+        assert "Finished XLA compilation" in caplog.text

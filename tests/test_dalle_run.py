@@ -8,11 +8,9 @@ from dalles import K, N, S, V, batch, build, forward, model_and_params
 
 import t2i_jax
 from t2i_jax import cli, files, tasks
-from t2i_jax.config import complete, fill_sizes, load_config
-from t2i_jax.config.find import read_config
+from t2i_jax.config import load_config
 from t2i_jax.evals import diversity, faithfulness
 from t2i_jax.loop import overfit
-from t2i_jax.loop.train import train
 from t2i_jax.tasks import dalle
 
 
@@ -60,19 +58,8 @@ def test_codes_that_are_alike_begin_alike():
 
 
 @pytest.fixture(scope="module")
-def run(once, smoke_run, data_dir):
-    def make(folder):
-        train(smoke(smoke_run, data_dir), folder)
-
-    return once("dalle", make)
-
-
-def smoke(smoke_run, data_dir):
-    config = complete(read_config("dalle:smoke"))
-    tokenizer = complete(read_config("patch_vqvae:smoke"))
-    config.parents.tokenizer = {"config": tokenizer, "run": str(smoke_run.tokenizer)}
-    config.data.data_dir = tokenizer.data.data_dir = str(data_dir)
-    return fill_sizes(config).lock()
+def run(smoke):
+    return smoke.run("dalle")
 
 
 def test_training_logs_both_losses_and_scores_the_image(run):
@@ -109,9 +96,9 @@ def test_the_usual_commands_take_such_a_run(run, tmp_path, capsys, monkeypatch):
     assert "holds no BERT and GPT-2 (dalle)" in capsys.readouterr().err
 
 
-def test_it_overfits_a_few_captions(smoke_run, data_dir, monkeypatch):
+def test_it_overfits_a_few_captions(smoke, monkeypatch):
     monkeypatch.setattr(overfit, "STEPS", 50)
-    config = smoke(smoke_run, data_dir)
+    config = smoke.config("dalle")
     config.optim.lr = 5e-3
     found = overfit.measure(config, 3)
     assert found["loss"] < 2.5

@@ -65,7 +65,7 @@ def test_several_processes_that_nothing_tells_of(command, monkeypatch, tmp_path)
 
 @pytest.mark.long
 def test_two_processes_train_one_run(data_dir, tmp_path):
-    """Each reads its half of a batch; losses are written once."""
+    """Losses and weights are written once; that each reads its half is `test_pipeline.py`'s."""
     options = f"--workdir={tmp_path / 'run'}", f"--config.data.data_dir={data_dir}", "--multihost"
     ends = on_two_hosts(REPO / "train.py", f"--config={REPO}/configs/patch_vqvae.py:smoke", *options)
     assert all("on 2 hosts" in err for _, err in ends)

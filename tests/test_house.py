@@ -123,7 +123,7 @@ def test_the_rules_catch_what_they_forbid(part, source):
 @pytest.mark.parametrize(
     ("part", "source"),
     [
-        ("models", "from t2i_jax.models import quantizers\nfrom t2i_jax.errors import UserError\nimport jax"),
+        ("models", "from t2i_jax.models import parts\nfrom t2i_jax.errors import UserError\nimport jax"),
         ("tasks", "from t2i_jax import losses\nfrom t2i_jax.models.translator import shift_right"),
         ("", "def load():\n    from t2i_jax import tasks"),
         ("cli", "import t2i_jax\nfrom t2i_jax.evals.report import evaluate_run"),

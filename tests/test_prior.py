@@ -10,6 +10,7 @@ import t2i_jax
 from t2i_jax import cli, files, pipelines, runs
 from t2i_jax.errors import UserError
 from t2i_jax.evals import diversity, faithfulness, report, tokens
+from t2i_jax.evals.pictures import beside
 from t2i_jax.loop import continuing
 from t2i_jax.loop.train import train
 from t2i_jax.pictures import to_uint8
@@ -131,6 +132,13 @@ def test_uniform_ids_are_uniform_and_seeded():
     assert np.abs(counts - 187.5).max() < 5 * np.sqrt(187.5)
     np.testing.assert_array_equal(ids, tokens.uniform_ids(500, 24, 64, seed=3))
     assert not np.array_equal(ids, tokens.uniform_ids(500, 24, 64, seed=4))
+
+
+def test_it_is_judged_beside_uniform_ids(pipe):
+    found = beside(pipe, PROMPTS * 2, np.zeros((2, 2, 32, 32, 3), np.uint8), 3, 1)
+    assert list(found) == ["generated", "reconstructed", "real", "uniform"]
+    uniform = to_uint8(pipe.tokenizer.detokenize(tokens.uniform_ids(4, 24, 64, 3)))
+    np.testing.assert_array_equal(found["uniform"].reshape(uniform.shape), uniform)
 
 
 @pytest.mark.long

@@ -6,6 +6,8 @@ import re
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 import toys
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -136,8 +138,12 @@ def test_the_first_step_is_announced_once(run, capfd):
 
 @pytest.mark.parametrize("kind", ["jit", "pmap"])
 def test_the_step_of_every_kind_is_counted(kind):
-    built = parallel.make(toys.LoopToy(toys.loop_config(parallel=kind)))
-    assert flops_of(built.trace(4).jaxpr) == 0  # a line has no matrix products
+    def product(params, variables, batch, *, step, rngs, train):
+        loss = jnp.mean((batch["x"] @ params["kernel"] - batch["y"]) ** 2)
+        return loss, (variables, {"loss": loss})
+
+    task = toys.Toy(toys.loop_config(parallel=kind), (product,), {"kernel": np.ones((1, 1), np.float32)})
+    assert flops_of(parallel.make(task).trace(4).jaxpr) == 2 * (2 * 4)  # forward, and for the kernel
 
 
 def test_a_profile_is_written_and_changes_no_bit(run):
@@ -179,7 +185,7 @@ def test_a_range_that_cannot_be_is_one_line(command, given):
 
 
 def test_a_step_moves_nothing_that_was_not_asked_for(run, monkeypatch):
-    """Neither the step's arguments nor what it returns go to or from a device without an explicit call."""
+    """None of the step's arguments goes to a device without an explicit call."""
     step, guarded = setup.Setup.step, []
 
     def guard(self, state, batch):

@@ -22,8 +22,6 @@ from t2i_jax.data import pipeline
 from t2i_jax.loop import train
 
 REPO = Path(__file__).parents[1]
-
-
 SIGNALS = [(signal.SIGTERM,), pytest.param((signal.SIGINT, signal.SIGTERM), marks=pytest.mark.long)]
 
 
@@ -179,7 +177,7 @@ def test_the_restored_iterator_gives_the_next_batch(smoke_config, smoke_run):
 
 
 @pytest.mark.parametrize("signals", SIGNALS, ids=len)
-def test_a_signal_from_outside_saves_and_the_same_command_continues(signals, data_dir, tmp_path):
+def test_a_signal_from_outside_saves_and_a_second_start_continues_till_the_next(signals, data_dir, tmp_path):
     run = tmp_path / "run"
     options = [
         "steps=1000000",

@@ -52,7 +52,11 @@ def _run_openai_dvae(args):
 
 
 def openai_dvae_config(tensors: dict, side: int):
-    """The config of the run: dvae:openai with the tensors' sizes, for images of `side` pixels."""
+    """The config of the run: dvae:openai with the tensors' sizes, for images of `side` pixels.
+
+    Raises:
+      UserError: the tensors are not those of a dVAE.
+    """
     from t2i_jax.config import load_config
     from t2i_jax.convert import openai_dvae
 

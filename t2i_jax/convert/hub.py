@@ -49,7 +49,11 @@ def find(name_or_folder: str | Path, filenames: Sequence[str] = ("model.safetens
 
 
 def find_here(name_or_folder: str | Path, filenames: Sequence[str]) -> Path | None:
-    """As `find`, where nothing would have to be fetched; None elsewhere."""
+    """As `find`, where nothing would have to be fetched; None elsewhere.
+
+    Raises:
+      UserError: the folder holds no such file, or there is no such folder and no model can have that name.
+    """
     path = Path(name_or_folder)
     if path.is_dir():
         found = [path / filename for filename in filenames if (path / filename).is_file()]

@@ -81,10 +81,7 @@ def _train_run(task: Task, workdir: Path, accept: bool, profile: tuple[int, int]
         if checkpoints.latest is None:
             continuing.check_new(folder)
         data = task.prepare(folder, parents)
-        with hosts.agreed():
-            if hosts.is_first():
-                for name, (_, run) in built_on.items():
-                    runs.copy_parent(Path(run), folder, name)
+        hosts.on_first(lambda: [runs.copy_parent(Path(run), folder, name) for name, (_, run) in built_on.items()])
         batches = pipeline.train_stream(
             data.splits["train"],
             data.transform,

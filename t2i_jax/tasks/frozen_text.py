@@ -65,16 +65,20 @@ def load(
     encoder, folder = text_encoder(model), folder / FOLDER
     own = jax.tree.map(fetch, params["bert"])
     stamp = {"encoder": digest_of(encoder, own), "captions": digest}
-    with hosts.agreed():
-        if hosts.is_first() and text_features.stale(folder, **stamp):
-            with files.lock(run, wait=True):
-                reason = text_features.stale(folder, **stamp)  # another process may have been faster
-                if reason and reason != text_features.MISSING:
-                    print(f"text features in {folder} are {reason}: encoding captions again", file=sys.stderr)
-                if reason:
-                    # Of several processes, only the devices of this one take part.
-                    encode = _encoding(encoder, params["bert"] if hosts.alone() else own)
-                    text_features.write_features(folder, _rows(reader, captions), encode, **stamp)
+
+    def compute():
+        if not text_features.stale(folder, **stamp):
+            return
+        with files.lock(run, wait=True):
+            reason = text_features.stale(folder, **stamp)  # another process may have been faster
+            if reason and reason != text_features.MISSING:
+                print(f"text features in {folder} are {reason}: encoding captions again", file=sys.stderr)
+            if reason:
+                # Of several processes, only the devices of this one take part.
+                encode = _encoding(encoder, params["bert"] if hosts.alone() else own)
+                text_features.write_features(folder, _rows(reader, captions), encode, **stamp)
+
+    hosts.on_first(compute)
     return text_features.TextFeatures(folder)
 
 

@@ -107,14 +107,18 @@ class TokenTask(tasks.Task):
         self.encoded = encode.encode(self.config, self.tokenizer, runs.parents(self.config)["tokenizer"][1])
         captions = self.encoded.splits["train"].captions
         started = self.started(folder)
-        with hosts.agreed():
-            if hosts.is_first() and not started:
-                size = self.config.model.text_vocab_size
-                if self.vocabulary is None:
-                    pieces = text.build_word_pieces(captions(), size)
-                else:
-                    pieces = text.read_vocabulary(self.vocabulary, size)
-                text.write_word_pieces(path, pieces)
+
+        def write_pieces():
+            if started:
+                return
+            size = self.config.model.text_vocab_size
+            if self.vocabulary is None:
+                pieces = text.build_word_pieces(captions(), size)
+            else:
+                pieces = text.read_vocabulary(self.vocabulary, size)
+            text.write_word_pieces(path, pieces)
+
+        hosts.on_first(write_pieces)
         self.reader = text.CaptionReader(path, self.config.data.text_len)
         if not started and (lost := text.describe_losses(self.reader, captions())):
             print(f"warning: {lost}", file=sys.stderr)
