@@ -19,20 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.common import made_up
 from t2i_jax import sampling, tasks
 from t2i_jax.config import load_config
 from t2i_jax.loop.setup import Setup
-
-
-def make_up(shapes: dict) -> dict:
-    """Random pixels, tokens below 64 (every vocabulary has those), captions that are whole."""
-    rng = np.random.default_rng(0)
-    kinds = {
-        "f": lambda shape: rng.random(shape, np.float32),
-        "i": lambda shape: rng.integers(0, 64, shape, np.int32),
-        "b": lambda shape: np.full(shape, len(shape) == 2),  # text_mask; null marks no row
-    }
-    return {name: kinds[shape.dtype.kind](shape.shape) for name, shape in shapes.items()}
 
 
 def train(config, steps: int) -> tuple:
@@ -40,7 +30,7 @@ def train(config, steps: int) -> tuple:
     built = Setup(tasks.make(config))
     compiled = built.trace(config.batch_size).lower().compile()  # once: a jitted call would do so again
     memory = compiled.memory_analysis()
-    state, batch = built.init(), built.split_batch(make_up(built.task.batch_spec(config.batch_size)))
+    state, batch = built.init(), built.split_batch(made_up(built.task.batch_spec(config.batch_size)))
     state, _ = jax.block_until_ready(compiled(state, batch))
     start = time.perf_counter()
     for _ in range(steps):
@@ -53,7 +43,7 @@ def train(config, steps: int) -> tuple:
 def sample(config, params, count: int) -> float:
     """Seconds to draw `count` pictures' tokens at once with the config's own settings."""
     task, sampler = tasks.make(config), sampling.make(config.sampling)
-    batch = make_up(task.batch_spec(count))
+    batch = made_up(task.batch_spec(count))
     keys = jax.random.split(jax.random.key(0), count)
     condition = batch["text_ids"], batch["text_mask"], jnp.zeros(count, bool)
     draw = partial(sampler.draw, task.model, params, condition, keys)

@@ -106,3 +106,18 @@ def test_muon_of_stacked_layers():
     state = jax.eval_shape(optimizer.init, params)
     count = 3 * 5 * (2 * 8 * 16 * 8 + 2 * 8 * 8 * 8 + 2 * 8 * 8 * 16)
     assert flops_of_function(optimizer.update, params, state, params) == count
+
+
+def test_attention_of_the_fused_kernel_counts_every_pair_of_positions(monkeypatch):
+    """Two products forward; five backward, for it computes the scores again. Traced only: there is no GPU here."""
+    from jax._src.cudnn import fused_attention_stablehlo as cudnn
+
+    monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91_000)
+    arrays = [jax.ShapeDtypeStruct((2, length, 3, 8), jnp.bfloat16) for length in (4, 6, 6)]
+
+    def attention(*arrays):
+        return jax.nn.dot_product_attention(*arrays, implementation="cudnn").astype("f4").sum()
+
+    product = 2 * (2 * 3) * (4 * 6) * 8
+    assert flops_of_function(attention, *arrays) == 2 * product
+    assert flops_of_function(jax.grad(attention, (0, 1, 2)), *arrays) == 7 * product

@@ -100,7 +100,9 @@ def config_of(content: Mapping, origin: str) -> ConfigDict:
     encoder = tables.read_sizes(parts[0], bert.SIZES, bert.FIXED, f"encoder in {origin}")
     decoder = gpt2.read_sizes(parts[1], f"decoder in {origin}")
     encoder["dropout"] = parts[0].get("hidden_dropout_prob", 0.1)
+    encoder["attention_dropout"] = parts[0].get("attention_probs_dropout_prob", 0.1)
     decoder["dropout"] = parts[1].get("resid_pdrop", 0.1)
+    decoder["attention_dropout"] = parts[1].get("attn_pdrop", 0.1)
     if parts[1].get("cross_attention_hidden_size") is not None:
         raise UserError(
             f"{origin} has a decoder that projects no encoder states (cross_attention_hidden_size);"
@@ -169,7 +171,6 @@ def save(folder: str | Path, model: ConfigDict, params: Mapping, tokenizer: dict
     generation = {"decoder_start_token_id": size, "bos_token_id": size, "pad_token_id": size}
     encoder = _config(bert.SIZES, bert.FIXED, {**model.encoder, "vocab_size": model.text_vocab_size})
     decoder = _config(gpt2.SIZES, gpt2.FIXED, {**model.decoder, "vocab_size": size + 1})
-    rates = ("attn_pdrop", "embd_pdrop", "resid_pdrop")
     written = {
         "config.json": {
             "architectures": ["EncoderDecoderModel"],
@@ -180,9 +181,11 @@ def save(folder: str | Path, model: ConfigDict, params: Mapping, tokenizer: dict
             "decoder_start_token_id": size,
             "pad_token_id": size,
             "encoder": encoder
-            | dict.fromkeys(("attention_probs_dropout_prob", "hidden_dropout_prob"), model.encoder.dropout),
+            | {"hidden_dropout_prob": model.encoder.dropout}
+            | {"attention_probs_dropout_prob": model.encoder.attention_dropout},
             "decoder": decoder
-            | dict.fromkeys(rates, model.decoder.dropout)
+            | dict.fromkeys(("embd_pdrop", "resid_pdrop"), model.decoder.dropout)
+            | {"attn_pdrop": model.decoder.attention_dropout}
             | {"n_inner": model.decoder.mlp_width, "add_cross_attention": True, "is_decoder": True}
             | {"tie_word_embeddings": False, "bos_token_id": size, "eos_token_id": None},
         },

@@ -5,6 +5,9 @@ import math
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
+# Products in jax's primitives of cuDNN's attention: the backward pass computes the scores again.
+FLASH = {"dot_product_attention_fwd_wrapper": 2, "dot_product_attention_bwd_wrapper": 5}
+
 
 def flops_of(jaxpr) -> int:
     """Multiplications and additions of the matrix products and convolutions of a program, over all devices.
@@ -28,6 +31,8 @@ def _of_equation(equation) -> int:
         return _of_product(equation)
     if name == "conv_general_dilated":
         return _of_convolution(equation)
+    if name in FLASH:
+        return _of_attention(equation)
     if name == "cond":
         return max(flops_of(branch) for branch in params["branches"])
     within = sum(flops_of(inner) for inner in _jaxprs_in(params))
@@ -51,6 +56,13 @@ def _of_product(equation) -> int:
     (contracted, _), _ = equation.params["dimension_numbers"]
     left, out = equation.invars[0].aval, equation.outvars[0].aval
     return 2 * math.prod(out.shape) * math.prod(left.shape[axis] for axis in contracted)
+
+
+def _of_attention(equation) -> int:
+    """As if every query met every key, which is what attention without this kernel computes."""
+    query, key = (variable.aval.shape for variable in equation.invars[:2])
+    batch, queries, heads, size = query
+    return FLASH[equation.primitive.name] * 2 * batch * heads * queries * key[1] * size
 
 
 def _of_convolution(equation) -> int:

@@ -33,6 +33,7 @@ class Bert(nn.Module):
     mlp_width: int = 3072
     max_positions: int = 512
     dropout: float = 0.1
+    attention_dropout: float = 0.0
     dtype: str = "float32"
     remat: str = "none"
     unroll: int = FEW

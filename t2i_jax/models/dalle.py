@@ -115,6 +115,7 @@ class Model(nn.Module):
     attention: tuple[str, ...] = paper_attention(12)
     kernel: int = 11
     dropout: float = 0.1
+    attention_dropout: float = 0.0
     dtype: str = "float32"
     remat: str = "none"
     unroll: int = FEW

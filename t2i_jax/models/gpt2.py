@@ -36,6 +36,7 @@ class GPT2(nn.Module):
     mlp_width: int = 3072
     positions: int = 1024
     dropout: float = 0.1
+    attention_dropout: float = 0.0
     dtype: str = "float32"
     remat: str = "none"
     unroll: int = FEW

@@ -24,6 +24,7 @@ from jaxtyping import Array, Bool, Float, Int, ScalarLike
 from ml_collections import FrozenConfigDict
 
 from t2i_jax.models.bert import Bert
+from t2i_jax.models.parts import Embedding
 from t2i_jax.nn.attention import Attention, read_null
 from t2i_jax.nn.dense import Head
 
@@ -91,9 +92,7 @@ class Model(nn.Module):
             "position_embed", nn.initializers.normal(1.0), (self.num_tokens, self.width)
         )
         self.attn = Attention(self.width, self.heads, dtype=self.dtype)
-        self.token_embed = nn.Embed(
-            self.codebook_size, self.width, embedding_init=nn.initializers.normal(1.0), dtype=self.dtype
-        )
+        self.token_embed = Embedding(self.codebook_size, self.width, nn.initializers.normal(1.0), self.dtype)
         self.blocks = [
             GatedLayer(self.width, self.kernel, first=number == 0, dtype=self.dtype)
             for number in range(self.layers)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
-from t2i_jax.models.parts import stack
+from t2i_jax.models.parts import Embedding, stack
 from t2i_jax.models.translator import shift_right
 from t2i_jax.nn.attention import read_null
 from t2i_jax.nn.dense import float32_product, normal_init
@@ -46,6 +46,7 @@ class Model(nn.Module):
     encoder_layers: int = 6
     decoder_layers: int = 6
     dropout: float = 0.1
+    attention_dropout: float = 0.0
     dtype: str = "float32"
     remat: str = "none"
     unroll: int = FEW
@@ -53,7 +54,7 @@ class Model(nn.Module):
     def setup(self):
         def embed(rows):
             init = nn.initializers.normal(self.width**-0.5)
-            return nn.Embed(rows, self.width, embedding_init=init, dtype=self.dtype)
+            return Embedding(rows, self.width, init, self.dtype)
 
         self.text_embed, self.token_embed = embed(self.text_vocab_size), embed(self.codebook_size + 1)
         self.encoder = stack(self, self.encoder_layers, "relu", norm="post")

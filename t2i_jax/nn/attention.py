@@ -5,6 +5,7 @@ those of one example side by side.
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -34,10 +35,25 @@ def causal_mask(queries: int, keys: int, position: Int[ScalarLike, ""] = 0) -> B
     return (jnp.arange(keys) <= position + jnp.arange(queries)[:, None])[None, None]
 
 
+@cache
+def _has_flash() -> bool:
+    """Whether cuDNN's fused attention runs here: on NVIDIA devices of compute capability 8.0 (Ampere) and above."""
+    device = jax.devices()[0]
+    cuda = device.platform == "gpu" and "cuda" in device.client.platform_version
+    return cuda and float(device.compute_capability) >= 8
+
+
+def _fits_flash(query: Float[Array, "R Q head_dim"], mask: Bool[Array, "#B 1 #Q N"] | None) -> bool:
+    """Whether cuDNN takes such inputs: 16 bits, head sizes in eights, a mask that is causal or the same for all."""
+    _, queries, size = query.shape
+    simple = mask is None or mask.shape[2] == 1
+    return query.dtype.itemsize == 2 and size % 8 == 0 and size <= 128 and queries > 1 and simple
+
+
 def attend(
     query: Float[Array, "R Q head_dim"],
     memory: KeyValue,
-    mask: Bool[Array, "#B 1 #Q N"],
+    mask: Bool[Array, "#B 1 #Q N"] | None,
     heads: int,
     dropout: Callable | None = None,
     key: Key[Array, ""] | None = None,
@@ -45,20 +61,29 @@ def attend(
     """Scaled dot-product attention, heads joined again (Vaswani et al. 2017, section 3.2.1, equation 1).
 
     Scores and softmax are float32 whatever the inputs are. Where the scores of all queries would be large, those of
-    a block of queries are held at a time (Rabe & Staats 2021, "Self-attention Does Not Need O(n^2) Memory").
+    a block of queries are held at a time (Rabe & Staats 2021, "Self-attention Does Not Need O(n^2) Memory"). On
+    NVIDIA GPUs inputs of 16 bits go through cuDNN's fused kernel (Dao 2023, "FlashAttention-2") where it knows such
+    a mask and no weights are dropped.
 
     Args:
       query: of the sequence.
       memory: keys and values.
-      mask: True where a query may look. One that may look nowhere gets the mean of all values, never NaN.
+      mask: True where a query may look, which if it is the same for all of them must be a first part of the keys;
+        None where Q = N and each looks at itself and those before it. A query that may look nowhere gets the mean
+        of all values.
       heads: R / B.
       dropout: `(weights, rng=key) -> weights`.
       key: what it draws from; without one there is no dropout.
     """
-    if key is None and jax.default_backend() != "cpu":
+    if key is None and _has_flash() and _fits_flash(query, mask):
         query, keys, values = (rearrange(x, "(B heads) N d -> B N heads d", heads=heads) for x in (query, *memory))
-        out = jax.nn.dot_product_attention(query, keys, values, mask=mask)
+        lengths = None if mask is None else jnp.broadcast_to(mask.sum((1, 2, 3), dtype="int32"), len(query))
+        out = jax.nn.dot_product_attention(
+            query, keys, values, is_causal=mask is None, key_value_seq_lengths=lengths, implementation="cudnn"
+        )
         return rearrange(out, "B Q heads d -> B Q (heads d)")
+    if mask is None:
+        mask = causal_mask(query.shape[1], memory.key.shape[1])
 
     def read(query, mask, key):
         scores = jnp.einsum("rqd,rkd->rqk", query, memory.key, preferred_element_type=jnp.float32)
@@ -113,9 +138,9 @@ class Attention(nn.Module):
         return KeyValue(self.split(self.key(memory)), self.split(self.value(memory)))
 
     def __call__(
-        self, x: Float[Array, "B Q D"], memory: KeyValue, mask: Bool[Array, "#B 1 #Q N"]
+        self, x: Float[Array, "B Q D"], memory: KeyValue, mask: Bool[Array, "#B 1 #Q N"] | None
     ) -> Float[Array, "B Q D"]:
-        """Attend to projected keys and values where `mask` is True."""
+        """Attend to projected keys and values where `mask` is True; see `attend`."""
         query = self.split(self.query(x))
         key = self.drop.make_rng("dropout") if self.dropout else None
         return self.out(attend(query, memory, mask, self.heads, self.drop, key))

@@ -1,6 +1,7 @@
 """Dense parts of a transformer: how kernels start, the MLP, the head whose logits are float32."""
 
 from collections.abc import Callable
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -24,12 +25,29 @@ def normal_init(width: int, scale: float = 1.0) -> Callable:
     return nn.initializers.normal(scale * 0.02 * (768 / width) ** 0.5)
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
 def float32_product(x: Float[Array, "*B D"], kernel: Float[Array, "D K"], dtype: str) -> Float[Array, "*B K"]:
     """`x @ kernel`, both rounded to `dtype` and their products summed in float32, which is also the result's type.
 
-    A product that is rounded to bfloat16 has about 8 bits: of 8,192 logits most would be equal to another.
+    A product that is rounded to bfloat16 has about 8 bits: of 8,192 logits most would be equal to another. The
+    gradient that comes back is rounded to `dtype` too, for its own two products: of a float32 factor and a bfloat16
+    one devices make the slow product of two float32.
     """
     return jnp.matmul(x.astype(dtype), kernel.astype(dtype), preferred_element_type=jnp.float32)
+
+
+def _float32_product_forward(x, kernel, dtype):
+    return float32_product(x, kernel, dtype), (x, kernel)
+
+
+def _float32_product_backward(dtype, factors, gradient):
+    x, kernel = factors
+    of_x = float32_product(gradient, kernel.T, dtype)
+    of_kernel = float32_product(x.reshape(-1, x.shape[-1]).T, gradient.reshape(-1, gradient.shape[-1]), dtype)
+    return of_x.astype(x.dtype), of_kernel.astype(kernel.dtype)
+
+
+float32_product.defvjp(_float32_product_forward, _float32_product_backward)
 
 
 class Head(nn.Module):

@@ -60,11 +60,12 @@ class Layer(nn.Module):
     epsilon: float
     cross: bool
     dropout: float
+    attention_dropout: float
     out_scale: float
     dtype: str
 
     def setup(self):
-        attention = (self.width, self.heads, self.dropout, self.out_scale, self.dtype)
+        attention = (self.width, self.heads, self.attention_dropout, self.out_scale, self.dtype)
         self.attn = Attention(*attention)
         self.ln_attn = layer_norm(self.epsilon, self.dtype)
         if self.cross:
@@ -116,7 +117,8 @@ class Stack(nn.Module):
       norm: "pre", before each branch (nothing normalises the last output), or "post", after adding it.
       epsilon: of the norms.
       cross: attend to a memory between self-attention and MLP.
-      dropout: rate on attention weights and branches, while training.
+      dropout: rate on branches, while training.
+      attention_dropout: rate on attention weights, while training; above 0 no fused attention.
       out_scale: of the initial standard deviation of kernels that write into the residual stream.
       remat: a key of `REMAT`; anything but "none" trades arithmetic for memory.
       unroll: largest L whose layers are written out instead of scanned: more to compile, as fast or faster where
@@ -136,15 +138,17 @@ class Stack(nn.Module):
     epsilon: float = 1e-5
     cross: bool = False
     dropout: float = 0.0
+    attention_dropout: float = 0.0
     out_scale: float = 1.0
     remat: str = "none"
     unroll: int = FEW
     dtype: str = "float32"
 
-    def fields(self, dropout: float) -> tuple:
+    def fields(self, train: bool = False) -> tuple:
         """Of a `Layer`."""
         sizes = (self.width, self.heads, self.mlp_width, self.activation, self.norm, self.epsilon, self.cross)
-        return (*sizes, dropout, self.out_scale, self.dtype)
+        rates = (self.dropout, self.attention_dropout) if train else (0.0, 0.0)
+        return (*sizes, *rates, self.out_scale, self.dtype)
 
     @nn.compact
     def __call__(
@@ -176,16 +180,15 @@ class Stack(nn.Module):
             raise ValueError(f"norm {self.norm!r} is unknown; choose pre or post")
         if self.remat not in REMAT:
             raise ValueError(f"remat {self.remat!r} is unknown; choose {', '.join(REMAT)}")
-        if mask is None:
-            keys = x.shape[1] if cache is None else cache.layers[0].own.key.shape[1]
-            mask = causal_mask(x.shape[1], keys, position)
+        if mask is None and cache is not None:
+            mask = causal_mask(x.shape[1], cache.layers[0].own.key.shape[1], position)
         if cache is not None or self._is_unstacked():
             return self._one_by_one(x, mask, memory, memory_mask, cache, position)
         kind, unroll = Layer, self.layers <= self.unroll
         if self.remat != "none":
             # A loop keeps XLA from undoing it by itself; a program that is written out does not.
             kind = nn.remat(Layer, policy=REMAT[self.remat], prevent_cse=unroll)
-        own_masks = mask.ndim == 5
+        own_masks = mask is not None and mask.ndim == 5
         kind = nn.scan(
             kind,
             variable_axes={"params": 0},
@@ -194,13 +197,13 @@ class Stack(nn.Module):
             length=self.layers,
             unroll=self.layers if unroll else 1,
         )
-        layers = kind(*self.fields(self.dropout if train else 0.0), name=LAYERS)
+        layers = kind(*self.fields(train), name=LAYERS)
         return layers(x, mask, memory, memory_mask)
 
     def _one_by_one(self, x, mask, memory, memory_mask, cache, position):
         """The layers written out, without dropout."""
-        layer, after = Layer(*self.fields(0.0), parent=None), []
-        masks = mask if mask.ndim == 5 else [mask] * self.layers
+        layer, after = Layer(*self.fields(), parent=None), []
+        masks = mask if mask is not None and mask.ndim == 5 else [mask] * self.layers
         kept = cache.layers if cache else [None] * self.layers
         if cache:
             memory_mask = cache.memory_mask
@@ -227,7 +230,7 @@ class Stack(nn.Module):
         memory_mask: Bool[Array, "B S"] | None = None,
     ) -> Cache:
         """A cache of `length` positions, none written, over a memory where there is cross attention."""
-        layer = Layer(*self.fields(0.0), parent=None)
+        layer = Layer(*self.fields(), parent=None)
         shape = (batch * self.heads, length, self.width // self.heads)
 
         def empty(params):

@@ -24,7 +24,9 @@ FOLDER = "text_features"
 
 def is_constant(config, model) -> bool:
     """Whether the encoder makes the same of a caption at every step: nothing in it is trained, or dropped."""
-    if not pretrained.fits(model) or config.model.encoder.dropout or 0 not in config.optim.lr_multipliers.values():
+    if not pretrained.fits(model) or 0 not in config.optim.lr_multipliers.values():
+        return False
+    if config.model.encoder.dropout or config.model.encoder.attention_dropout:
         return False
     ids = jnp.zeros((1, 1), jnp.int32)
     params = jax.eval_shape(text_encoder(model).init, jax.random.key(0), ids, ids == 0)["params"]
