@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-CODES, TEXT_VOCAB, TEXT = 8192, 30_522, 64  # of `translator:coco`
+from t2i_jax.config import load_config
 
 
 def machine() -> str:
@@ -69,6 +69,14 @@ def random_params(model, text: int, dtype: str = "float32"):
         return jax.tree.map(lambda x: x.astype(dtype) if x.ndim > 1 else x, params)
 
     return jax.jit(init)(jax.random.key(0))
+
+
+def pair_config(tokens: int):
+    """BERT-base and GPT-2 of `translator:coco` in float32, two examples a step, nothing recomputed."""
+    fields = "batch_size=2 accumulate=1 model.dtype=float32 model.encoder.remat=none model.decoder.remat=none"
+    config = load_config("translator:coco", [f"--config.{field}" for field in fields.split()])
+    config.model.num_tokens = tokens
+    return config
 
 
 def torch_pair(config):

@@ -25,11 +25,11 @@ transformer (Vaswani et al. 2017, on the same tokens as digits): not measured.
 grid: not measured over its 2,000 steps; docs/decoder-only.md compares 386 steps of it with configs/dalle.py.
 
 coco (BERT-base, GPT-2, OpenAI's dVAE), coco_report (the recipe of the report, the student report of the README):
-not measured; neither the weights nor the captions could be had. On one H200
-coco trains 333 examples/s on made-up data (MFU 0.25), and its step compiles in 26 s (2026-11-27,
-benchmarks/results.md; before the rebuild an H100 had not compiled it after three minutes). Compiled for CPU in float32 a
-step of coco needs 16.0 GB beside 2.8 GB of state (2026-11-27, after the rebuild; 35.4 GB with scores and logits as
-a whole); with 48 layers in each half it needs 28.5 GB beside 10.0 (was 47.8).
+not measured; neither the weights nor the captions could be had. On one H200 coco trains 333 examples/s on made-up
+data (MFU 0.25), and its step compiles in 26 s (2026-11-27, benchmarks/results.md); before the rebuild an H100 had not
+compiled it after three minutes. Compiled for CPU in float32 a step of coco needs 16.0 GB beside 2.8 GB of state
+(2026-11-27, after the rebuild; 35.4 GB with scores and logits as a whole); with 48 layers in each half it needs 28.5
+GB beside 10.0 (was 47.8).
 
 How each choice was made is in docs/recipe-digits.md. The smoke variant only shows that everything runs.
 """

@@ -41,15 +41,16 @@ def test_one_three_and_five_prompts_share_programs(smoke_run, num_images):
     pipe, sizes = t2i_jax.load(smoke_run.translator), []
     sampler = pipe.sampling.replace(guidance_scale=1.0)  # one row an image
 
-    def draw(model, params, condition, keys, valid):
-        sizes.append(len(keys))
+    def draw(model, params, condition, keys, valid, rows):
+        sizes.append((len(condition[0]), len(keys)))
         return np.zeros((len(keys), pipe.tokenizer.num_tokens), np.int32)
 
     object.__setattr__(sampler, "draw", draw)
     for count in (1, 3, 5):
         prompts = (PROMPTS * 2)[:count] * num_images
         pipe.draw_ids(prompts, np.arange(len(prompts)), 0, sampler)
-    assert sizes == {1: [1, 8, 8], 4: [8, 32, 32]}[num_images]
+    # Of prompts, each of which the encoder reads once, and of images.
+    assert sizes == {1: [(1, 1), (8, 8), (8, 8)], 4: [(1, 8), (8, 32), (8, 32)]}[num_images]
 
 
 def test_on_one_device_nothing_is_moved():

@@ -1,6 +1,6 @@
 """Rows in batches of few shapes, split over the devices on which the parameters lie."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
@@ -38,10 +38,13 @@ def in_batches(apply: Callable, *arrays: np.ndarray, like=None) -> np.ndarray:
     results = []
     for start in range(0, len(arrays[0]), BATCH):
         parts = [rows[start : start + BATCH] for rows in arrays]
-        count = len(parts[0])
-        size = next(size for size in SIZES if size >= count)
-        results.append(fetch(apply(*split_rows(_repeat_last(parts, size), like)))[:count])
+        results.append(fetch(apply(*split_rows(fill(parts), like)))[: len(parts[0])])
     return np.concatenate(results)
+
+
+def fill(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Arrays of 1 to `BATCH` rows, the last one repeated up to one of `SIZES`."""
+    return _repeat_last(arrays, next(size for size in SIZES if size >= len(arrays[0])))
 
 
 def split_rows(tree, like):

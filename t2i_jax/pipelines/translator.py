@@ -166,10 +166,18 @@ class Translator:
 
     def _draw(self, text_ids, text_mask, indices, seed, sampler, null=False) -> np.ndarray:
         keys = jax.vmap(partial(jax.random.fold_in, stream(seed, "sample")))(jnp.asarray(indices))
+        key_data = np.asarray(jax.random.key_data(keys))
 
-        def draw(key_data, null, *texts):
-            keys = jax.random.wrap_key_data(key_data)
-            return sampler.draw(self._model, self._params, (*texts, null), keys, self.tokenizer.valid_ids)
+        def draw(start):
+            part = slice(start, start + batches.BATCH)
+            _, first, rows = np.unique(text_ids[part], axis=0, return_index=True, return_inverse=True)
+            texts = batches.fill([text_ids[part][first], text_mask[part][first]])  # each prompt is read once
+            condition = batches.replicate((*texts, np.full(len(texts[0]), null)), self._params)
 
-        rows = np.asarray(jax.random.key_data(keys)), np.full(len(text_ids), null), text_ids, text_mask
-        return batches.in_batches(draw, *rows, like=self._params)
+            def apply(key_data, rows):
+                keys = jax.random.wrap_key_data(key_data)
+                return sampler.draw(self._model, self._params, condition, keys, self.tokenizer.valid_ids, rows)
+
+            return batches.in_batches(apply, key_data[part], rows.astype(np.int32), like=self._params)
+
+        return np.concatenate([draw(start) for start in range(0, len(text_ids), batches.BATCH)])

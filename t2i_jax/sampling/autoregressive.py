@@ -59,16 +59,17 @@ class Autoregressive(Settings):
                 f"window {self.window} is above the {num_tokens} tokens of a picture; give 1 (off) to {num_tokens}"
             )
 
-    def draw(self, model, params, condition: tuple, keys, valid=None):
+    def draw(self, model, params, condition: tuple, keys, valid=None, rows=None):
         """Sample the tokens of B images: one compiled function a window, whatever the other settings.
 
         Args:
           model: with `encode`, `init_cache`, `decode_step`, `num_tokens` and `codebook_size`.
           params: its parameters.
-          condition: `(text_ids Int[B, S], text_mask Bool[B, S], null Bool[B])`; what `model.encode` reads. Guidance
-            does not change rows where `null` is True: these read no caption.
+          condition: `(text_ids Int[P, S], text_mask Bool[P, S], null Bool[P])`; what `model.encode` reads, once for
+            all images of a row. Guidance does not change rows where `null` is True: these read no caption.
           keys: [B], one random key an image, which depends on it and its caption alone.
           valid: Bool[N, K], which ids may stand at each position; None for all.
+          rows: Int[B], the row of the condition that each image reads; None where P = B, each its own.
 
         Returns:
           int32 ids [B, N] in [0, K).
@@ -81,7 +82,7 @@ class Autoregressive(Settings):
         self.check_fits(model.num_tokens)
         settings = dict(vars(self))
         static = {"guided": self.guided, "window": settings.pop("window")}
-        return decoding.decode(model, params, condition, keys, settings, valid, **static)[0]
+        return decoding.decode(model, params, condition, keys, settings, valid, rows, **static)[0]
 
 
 Sampler = Autoregressive

@@ -124,24 +124,28 @@ def sample_tokens(
 
 
 @partial(jax.jit, static_argnames=("model", "guided", "window"))
-def decode(model, params, condition: tuple, keys, settings: dict, valid=None, *, guided: bool, window: int = 1):
+def decode(
+    model, params, condition: tuple, keys, settings: dict, valid=None, rows=None, *, guided: bool, window: int = 1
+):
     """`Autoregressive.draw`, compiled, and the number of passes; the settings are traced.
 
     Args:
       settings: those of `Autoregressive` but `window`.
       guided: False leaves out the rows of the null caption; for guidance scale 1.
     """
-    bound, settings = partial(model.apply, {"params": unstack(params)}), dict(settings)
+    bound, settings, prompts = partial(model.apply, {"params": unstack(params)}), dict(settings), len(condition[0])
+    rows = jnp.arange(prompts) if rows is None else rows
     if guided:
-        condition = tuple(jnp.repeat(jnp.asarray(rows), 2, axis=0) for rows in condition)
-        text_ids, text_mask, null = condition
-        condition = text_ids, text_mask, null | (jnp.arange(len(null)) % 2 == 1)
+        # One more row, which reads no caption, for all images.
+        text_ids, text_mask, null = (jnp.concatenate([x, x[:1]]) for x in map(jnp.asarray, condition))
+        condition = text_ids, text_mask, null.at[-1].set(True)
+        rows, prompts = jnp.stack([rows, jnp.full_like(rows, prompts)], 1).reshape(-1), prompts + 1
     else:
         del settings["guidance_scale"]
-    memory, memory_mask = bound(*condition, method="encode")
+    cache = bound(*bound(*condition, method="encode"), method="init_cache")
     return sample_tokens(
         partial(bound, method="decode_step"),
-        bound(memory, memory_mask, method="init_cache"),
+        jax.tree.map(partial(_copy_rows, rows=rows, count=prompts), cache),
         keys,
         length=model.num_tokens,
         start_id=model.codebook_size,
@@ -149,3 +153,8 @@ def decode(model, params, condition: tuple, keys, settings: dict, valid=None, *,
         window=window,
         **settings,
     )
+
+
+def _copy_rows(x: Array, rows: Int[Array, " B"], count: int) -> Array:
+    """An array of `count` rows, or of several entries a row such as its heads, with the given rows instead."""
+    return x.reshape(count, -1, *x.shape[1:])[rows].reshape(-1, *x.shape[1:])

@@ -17,9 +17,9 @@ class Sampler(Settings):
         4.5, "Gumbel noise on how sure an id is, down to 0 at the last pass", "give a value from 0 (none) up"
     )
 
-    def draw(self, model, params, condition: tuple, keys, valid=None):
+    def draw(self, model, params, condition: tuple, keys, valid=None, rows=None):
         """Token ids of B images, as `Autoregressive.draw`, by a model that answers `encode` and `predict`."""
-        return compiled()(model, params, condition, keys, vars(self), valid)
+        return compiled()(model, params, condition, keys, vars(self), valid, rows)
 
 
 @cache
@@ -31,9 +31,10 @@ def compiled():
     from t2i_jax.sampling.decoding import sample_ids
 
     @partial(jax.jit, static_argnames="model")
-    def decode(model, params, condition, keys, settings, valid):
+    def decode(model, params, condition, keys, settings, valid, rows):
         bound, length, mask_id = partial(model.apply, {"params": params}), model.num_tokens, model.codebook_size
         memory, steps = bound(*condition, method="encode"), settings["steps"]
+        memory = memory if rows is None else jax.tree.map(lambda x: x[rows], memory)
 
         def unmask(number, ids):
             logits, masked = bound(ids, *memory, method="predict"), ids == mask_id
