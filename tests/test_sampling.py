@@ -7,10 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from brute import PLAIN, UNFILTERED, K, brute_min_p, brute_top_k, brute_top_p, keys_of, rows
+from fakes import fake_batch, fake_variables
 from flax.core import FrozenDict
 from scipy import stats
 
+from t2i_jax import tasks
+from t2i_jax.config import load_config
 from t2i_jax.models.translator import Model
+from t2i_jax.nn.stack import unstack
 from t2i_jax.sampling.decoding import decode, sample_ids, sample_tokens
 
 N = 5
@@ -241,3 +245,17 @@ def test_greedy_equals_the_uncached_rollout():
         ids = ids.at[:, position].set(logits[:, position].argmax(-1))
     assert len(np.unique(ids, axis=0)) > 3
     np.testing.assert_array_equal(sample_rows(jnp.arange(8), 1.0, **(PLAIN | {"temperature": 0.0})), ids)
+
+
+@pytest.mark.parametrize("name", ["translator:smoke", "translator:transformer", "dalle:smoke", "prior:smoke"])
+def test_weights_that_are_rounded_before_the_loop_give_the_same_logits(name):
+    """As every layer rounds them itself in bfloat16; not compiled, for XLA leaves out roundings on CPU."""
+    task = tasks.make(load_config(name, ["--config.model.dtype=bfloat16"]))
+    batch = fake_batch(task, 2)
+    variables = fake_variables(jax.eval_shape(task.init, jax.random.key(0), batch))
+    params = jax.tree.map(jnp.asarray, unstack(variables["params"]))
+    rounded = jax.tree.map(lambda x: x.astype("bfloat16") if x.ndim > 1 else x, params)
+    inputs = batch["text_ids"], batch["text_mask"], batch["ids"], batch["null"]
+    with jax.disable_jit():
+        exact, early = (task.model.apply({"params": own}, *inputs) for own in (params, rounded))
+    np.testing.assert_array_equal(early, exact)

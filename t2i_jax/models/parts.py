@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from t2i_jax.nn.dense import normal_init
@@ -31,8 +32,8 @@ class Embedding(nn.Module):
     def setup(self):
         self.embedding = self.param("embedding", self.embedding_init, (self.rows, self.width))
 
-    def __call__(self, ids: Int[Array, "*B"]) -> Float[Array, "*B D"]:
-        return jnp.take(self.embedding, ids, axis=0).astype(self.dtype)
+    def __call__(self, ids: Int[ArrayLike, "*B"]) -> Float[Array, "*B D"]:
+        return jnp.take(self.embedding, jnp.asarray(ids), axis=0).astype(self.dtype)
 
 
 def embedding(model: nn.Module, rows: int) -> Embedding:
