@@ -6,12 +6,16 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 
+from t2i_jax import models
 from t2i_jax.config import load_config
+from t2i_jax.sampling.decoding import decode
 
 
 def machine() -> str:
@@ -77,6 +81,55 @@ def pair_config(tokens: int):
     config = load_config("translator:coco", [f"--config.{field}" for field in fields.split()])
     config.model.num_tokens = tokens
     return config
+
+
+def drawing(config, params, images: int, scale: float = 1.0, window: int = 1) -> Callable:
+    """Draws all tokens of so many images, each of its own caption, at temperature 1 without filters."""
+    text_ids = np.random.default_rng(0).integers(0, 64, (images, config.data.text_len), np.int32)
+    condition = text_ids, np.ones(text_ids.shape, bool), np.zeros(images, bool)
+    keys = jax.random.split(jax.random.key(1), images)
+    settings = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "unguided_tokens": 0}
+    settings["guidance_scale"] = scale
+    kind = {"guided": scale != 1, "window": window}
+    return partial(decode, models.build(config), params, condition, keys, settings, **kind)
+
+
+OF_MEMORY = (("cross_attn", "key"), ("cross_attn", "value"))  # kernels that a decoding step does not read
+
+
+def weight_bytes(params) -> int:
+    """Bytes of what a decoding step reads of a translator: its decoder and head, less what projects the memory."""
+    flat = flatten_dict({"decoder": params["gpt2"]["decoder"], "head": params["head"]})
+    return sum(x.nbytes for path, x in flat.items() if path[-3:-1] not in OF_MEMORY)
+
+
+def generating(model, config, images: int, **options) -> Callable:
+    """As `drawing`, by the `generate` of transformers; `model` of `torch_pair`."""
+    import torch
+
+    text_ids = torch.randint(0, 64, (images, config.data.text_len), device=model.device)
+    options |= dict.fromkeys(("max_new_tokens", "min_new_tokens"), config.model.num_tokens)
+
+    @torch.inference_mode()
+    def draw():
+        mask = torch.ones_like(text_ids)
+        model.generate(text_ids, attention_mask=mask, do_sample=True, top_k=0, eos_token_id=None, **options)
+        if model.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return draw
+
+
+def in_turns(sides: dict[str, Callable], repeat: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Seconds of each side's first run, and medians of `repeat` more by each side in turn."""
+    times = {side: [] for side in sides}
+    for _ in range(repeat + 1):
+        for side, function in sides.items():
+            start = time.perf_counter()
+            jax.block_until_ready(function())
+            times[side].append(time.perf_counter() - start)
+    first = {side: took[0] for side, took in times.items()}
+    return first, {side: statistics.median(took[1:]) for side, took in times.items()}
 
 
 def torch_pair(config):

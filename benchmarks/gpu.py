@@ -9,7 +9,7 @@ Lines come as they are measured, so that a run that is cut off still tells:
   training  the jitted step on a batch already on the device. `mfu` is the share of `PEAKS` of `loop/speed.py` that
             the products of the model make up: what is computed again does not count, attention as causal
   sampling  all tokens of so many images at once, with and without guidance; and window decoding. `bandwidth` is
-            the share of the copy's that reading each weight and the whole cache once in each pass makes
+            the share of the copy's that reading the decoder's weights and the whole cache in each pass makes
   torch     the same images by the `generate` of transformers with a static cache; `ratio` is our rate over theirs
 """
 
@@ -23,16 +23,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from benchmarks import common
 from t2i_jax import models, tasks
 from t2i_jax.config import load_config
 from t2i_jax.loop.setup import Setup
 from t2i_jax.loop.speed import PEAKS
-from t2i_jax.sampling.decoding import decode
-
-SETTINGS = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "unguided_tokens": 0}
 
 
 def config_of(tiny: bool, *overrides: str):
@@ -45,33 +41,26 @@ def config_of(tiny: bool, *overrides: str):
 def model_flops(model) -> float:
     """Of the products of one example's step, forward and back; a multiplication with its addition is 2."""
 
-    def layer(part, cross):  # products with weights, each position
-        return (
-            (8 if cross else 4) * part.width**2
-            - (2 * part.width**2 if cross else 0)
-            + 2 * part.width * part.mlp_width
-        )
+    def layer(part, of_self):  # products with weights, each position
+        return of_self * part.width**2 + 2 * part.width * part.mlp_width
 
     enc, dec, n, s = model.encoder, model.decoder, model.num_tokens, model.text_len
-    encoder = enc.layers * (s * layer(enc, False) + 2 * s * s * enc.width)
+    encoder = enc.layers * (s * layer(enc, 4) + 2 * s * s * enc.width)
     of_memory = 2 * s * dec.width**2
-    decoder = dec.layers * (n * layer(dec, True) + of_memory + n * n * dec.width + 2 * n * s * dec.width)
+    decoder = dec.layers * (n * layer(dec, 6) + of_memory + n * n * dec.width + 2 * n * s * dec.width)
     return 3 * 2 * (encoder + decoder + n * dec.width * model.codebook_size)
 
 
 def device(tiny: bool) -> float:
-    """Bytes/s of a copy."""
-    size = 2**20 if tiny else 2**30
-    x = jnp.ones(size, jnp.float32)
-    copied = 8 * size / common.seconds(partial(jax.jit(lambda x: x + 1), x))
-    n = 256 if tiny else 8192
-    a = jax.random.normal(jax.random.key(0), (n, n), jnp.bfloat16)
-    product = 2 * n**3 / common.seconds(partial(jax.jit(jnp.matmul), a, a))
-    jax.block_until_ready(jax.jit(jnp.matmul)(a, a))
-    copied = max(copied, 8 * size / common.seconds(partial(jax.jit(lambda x: x + 1), x)))
-    product = max(product, 2 * n**3 / common.seconds(partial(jax.jit(jnp.matmul), a, a)))
-    common.line("device", copy=copied, product=product)
-    return copied
+    """Bytes/s of a copy; prints a line."""
+    size, n = (2**20, 256) if tiny else (2**30, 8192)
+    x, a = jnp.ones(size, jnp.float32), jax.random.normal(jax.random.key(0), (n, n), jnp.bfloat16)
+    work = partial(jax.jit(lambda x: x + 1), x), partial(jax.jit(jnp.matmul), a, a)
+    for _ in range(3):  # clocks rise
+        jax.block_until_ready([function() for function in work])
+    copying, multiplying = map(common.seconds, work)
+    common.line("device", copy=8 * size / copying, product=2 * n**3 / multiplying)
+    return 8 * size / copying
 
 
 def train(name: str, config, steps: int) -> None:
@@ -111,26 +100,19 @@ def train(name: str, config, steps: int) -> None:
         scratch_gigabytes=compiled.memory_analysis().temp_size_in_bytes / 1e9,
         peak_gigabytes=stats.get("peak_bytes_in_use", 0) / 1e9,
         loss=float(metrics["loss"]),
-        flash="fmha" in compiled.as_text() or "flash" in compiled.as_text(),
+        fused_attention="fmha" in compiled.as_text(),
     )
 
 
 def sample(config, params, images: int, scale: float, copy: float, window: int = 1) -> float:
     """Tokens/s; prints a line."""
-    text_ids = np.random.default_rng(0).integers(0, 64, (images, config.data.text_len), np.int32)
-    condition = text_ids, np.ones(text_ids.shape, bool), np.zeros(images, bool)
-    keys = jax.random.split(jax.random.key(1), images)
-    settings = SETTINGS | {"guidance_scale": scale}
-    draw = partial(
-        decode, models.build(config), params, condition, keys, settings, guided=scale != 1, window=window
-    )
+    draw = common.drawing(config, params, images, scale, window)
     began = time.perf_counter()
     passes = int(jax.block_until_ready(draw())[1])
     first = time.perf_counter() - began
     repeat = 5 if images <= 16 else 3
     took = common.seconds(draw, repeat)
     model, rows = config.model, images * (1 if scale == 1 else 2)
-    weights = sum(x.nbytes for x in jax.tree.leaves((params["gpt2"]["decoder"], params["head"])))
     positions = 2 * rows * model.decoder.layers * (model.num_tokens + model.text_len)
     cache = positions * model.decoder.width * jnp.dtype(model.dtype).itemsize
     rate = images * model.num_tokens / took
@@ -145,34 +127,29 @@ def sample(config, params, images: int, scale: float, copy: float, window: int =
         seconds=took,
         first_seconds=first,
         tokens_per_second=rate,
-        bandwidth=passes * (weights + cache) / copy / took,
+        bandwidth=passes * (common.weight_bytes(params) + cache) / copy / took,
     )
     return rate
 
 
-def generate(config, batch: int, ours: float) -> None:
+def generate(config, images: int, ours: float) -> None:
     """One line of the peer's."""
     import torch
 
     place = "cuda" if torch.cuda.is_available() else "cpu"
     model = common.torch_pair(config).to(place, torch.bfloat16).eval()
-    text_ids = torch.randint(0, 64, (batch, config.data.text_len), device=place)
-    count, times = config.model.num_tokens, []
-    with torch.inference_mode():
-        for _ in range(2):  # the first compiles
-            began = time.perf_counter()
-            model.generate(
-                text_ids, attention_mask=torch.ones_like(text_ids), do_sample=True, top_k=0, eos_token_id=None,
-                max_new_tokens=count, min_new_tokens=count, cache_implementation="static",
-            )  # fmt: skip
-            if place == "cuda":
-                torch.cuda.synchronize()
-            times.append(time.perf_counter() - began)
-    rate = batch * count / times[-1]
+    draw = common.generating(model, config, images, cache_implementation="static")
+    first, medians = common.in_turns({"torch": draw}, 3)  # the first compiles
+    rate = images * config.model.num_tokens / medians["torch"]
     common.line(
-        "torch", images=batch, tokens=count, seconds=times[-1], first_seconds=times[0], tokens_per_second=rate,
+        "torch",
+        images=images,
+        tokens=config.model.num_tokens,
+        seconds=medians["torch"],
+        first_seconds=first["torch"],
+        tokens_per_second=rate,
         ratio=ours / rate,
-    )  # fmt: skip
+    )
 
 
 def main():

@@ -4,14 +4,11 @@
 
 Both sides have random float32 weights, keep keys and values, and draw all tokens at temperature 1 without guidance.
 They take turns, so that other work on the machine falls on both alike; `ratio` is torch's seconds over ours.
-`products` is the share of our time that the products of the decoder's weights alone take, one after another.
+`products` is the share of our time that the products of the decoder's weights take, one after another, alone.
 """
 
 import argparse
-import statistics
 import sys
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -19,42 +16,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from flax.traverse_util import flatten_dict
 
 from benchmarks import common
 from t2i_jax import models
-from t2i_jax.sampling.decoding import decode
-
-SETTINGS = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "unguided_tokens": 0, "guidance_scale": 1.0}
-
-
-def ours(config, params, images: int) -> Callable:
-    text_ids = np.random.default_rng(0).integers(0, 64, (images, config.data.text_len), np.int32)
-    condition = text_ids, np.ones(text_ids.shape, bool), np.zeros(images, bool)
-    keys = jax.random.split(jax.random.key(1), images)
-    draw = partial(decode, models.build(config), params, condition, keys, SETTINGS, guided=False)
-    return lambda: jax.block_until_ready(draw())
-
-
-def peers(config, images: int) -> Callable:
-    import torch
-
-    model, count = common.torch_pair(config).eval(), config.model.num_tokens
-    text_ids = torch.randint(0, 64, (images, config.data.text_len))
-
-    @torch.inference_mode()
-    def draw():
-        return model.generate(
-            text_ids, attention_mask=torch.ones_like(text_ids), do_sample=True, top_k=0, eos_token_id=None,
-            max_new_tokens=count, min_new_tokens=count,
-        )  # fmt: skip
-
-    return draw
 
 
 def products(config, params, images: int) -> float:
     """Seconds of the decoder's products with its weights for all tokens, and of nothing else."""
-    stacked = [x for x in jax.tree.leaves(params["gpt2"]["decoder"]) if x.ndim == 3]
+    flat = flatten_dict(params["gpt2"]["decoder"])
+    stacked = [x for path, x in flat.items() if x.ndim == 3 and path[-3:-1] not in common.OF_MEMORY]
     kernels = [x[layer] for layer in range(config.model.decoder.layers) for x in stacked]
     kernels.append(params["head"]["kernel"])
 
@@ -82,17 +53,11 @@ def main():
     config = common.pair_config(arguments.tokens)
     params = common.random_params(models.build(config), config.data.text_len)
     for images in arguments.images:
-        draws = {"ours": ours(config, params, images), "torch": peers(config, images)}
-        times = {side: [] for side in draws}
-        began = time.perf_counter()
-        draws["ours"]()
-        first = time.perf_counter() - began
-        for _ in range(arguments.repeat):
-            for side, draw in draws.items():
-                began = time.perf_counter()
-                draw()
-                times[side].append(time.perf_counter() - began)
-        medians = {side: statistics.median(took) for side, took in times.items()}
+        sides = {
+            "ours": common.drawing(config, params, images),
+            "torch": common.generating(common.torch_pair(config).eval(), config, images),
+        }
+        first, medians = common.in_turns(sides, arguments.repeat)
         common.line(
             "sampling",
             tokens=arguments.tokens,
@@ -100,7 +65,7 @@ def main():
             ours=medians["ours"],
             peer=medians["torch"],
             ratio=medians["torch"] / medians["ours"],
-            first_seconds=first,
+            first_seconds=first["ours"],
             products=products(config, params, images) / medians["ours"],
         )
 

@@ -26,10 +26,10 @@ grid: not measured over its 2,000 steps; docs/decoder-only.md compares 386 steps
 
 coco (BERT-base, GPT-2, OpenAI's dVAE), coco_report (the recipe of the report, the student report of the README):
 not measured; neither the weights nor the captions could be had. On one H200 coco trains 333 examples/s on made-up
-data (MFU 0.25), and its step compiles in 26 s (2026-11-27, benchmarks/results.md); before the rebuild an H100 had not
-compiled it after three minutes. Compiled for CPU in float32 a step of coco needs 16.0 GB beside 2.8 GB of state
-(2026-11-27, after the rebuild; 35.4 GB with scores and logits as a whole); with 48 layers in each half it needs 28.5
-GB beside 10.0 (was 47.8).
+data (MFU 0.25), and its step compiles in 26 s (2026-11-27, benchmarks/results.md); before the rebuild an H100 had
+not compiled it after three minutes. Compiled for CPU in float32 a step of coco needs 16.0 GB beside 2.8 GB of state
+(2026-11-27, after the rebuild; 35.4 GB with scores and logits as a whole); with 48 layers in each half it needs
+28.5 GB beside 10.0 (was 47.8).
 
 How each choice was made is in docs/recipe-digits.md. The smoke variant only shows that everything runs.
 """
@@ -130,8 +130,8 @@ def coco():  # BERT-base, GPT-2 and OpenAI's dVAE (t2i convert openai-dvae): the
 def coco_report():  # its recipe to the letter, as the control (section 2.2); the rest as HF's Trainer
     config = coco()
     config.data.caption_dropout = 0.0
-    rates = {"attention_dropout": 0.1}
-    config.model = {"text_vocab_size": 30_522, "encoder": rates, "decoder": rates}
+    config.model = {"text_vocab_size": 30_522, "encoder": {}, "decoder": {}}
+    config.model.encoder.attention_dropout = config.model.decoder.attention_dropout = 0.1
     config.batch_size, config.accumulate = 24, 3
     config.optim.update({"lr": 3e-3, "warmup": 10, "schedule": "linear", "b2": 0.999, "weight_decay": 0.0})
     # In between down to 0, the report shows no numbers.

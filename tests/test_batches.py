@@ -41,7 +41,7 @@ def test_one_three_and_five_prompts_share_programs(smoke_run, num_images):
     pipe, sizes = t2i_jax.load(smoke_run.translator), []
     sampler = pipe.sampling.replace(guidance_scale=1.0)  # one row an image
 
-    def draw(model, params, condition, keys, valid, rows):
+    def draw(model, params, condition, keys, valid, rows=None):
         sizes.append((len(condition[0]), len(keys)))
         return np.zeros((len(keys), pipe.tokenizer.num_tokens), np.int32)
 
@@ -72,6 +72,7 @@ def work(translator: str, tokenizer: str) -> dict:
     import t2i_jax
     from t2i_jax.evals.translation import evaluator
     from t2i_jax.pipelines import Translator
+    from t2i_jax.sampling.decoding import decode
 
     alone, shards = t2i_jax.load(translator), {}
     params = on_all_devices(alone._params) if jax.device_count() > 1 else alone._params
@@ -109,9 +110,13 @@ def work(translator: str, tokenizer: str) -> dict:
         predict=predict, sample=sample, batch_size=4, temperature=1.0,
     )  # fmt: skip
     scores = evaluate(params)
-    return {"images": images.tolist(), "ids": ids.tolist(), "ratios": ratios.tolist(), "scores": scores} | {
-        "shards": shards
-    }
+    rows = *alone._reader.encode_prompts(PROMPTS * 2)[:2], np.zeros(6, bool), np.zeros((6, 2), np.uint32)
+    *condition, key_data = batches.split_rows(rows, params)
+    settings = {name: value for name, value in vars(pipe.sampling).items() if name != "window"}
+    inputs = pipe._model, params, tuple(condition), jax.random.wrap_key_data(key_data), settings
+    program = decode.lower(*inputs, guided=True).compile().as_text()
+    found = {"images": images.tolist(), "ids": ids.tolist(), "ratios": ratios.tolist(), "scores": scores}
+    return found | {"shards": shards, "exchanged": [name in program for name in ("all-gather", "all-to-all")]}
 
 
 def work_of_one_of_two_processes(translator: str) -> bool:
@@ -139,6 +144,7 @@ def test_two_devices_share_the_rows_and_give_the_results_of_one(smoke_run):
         np.testing.assert_array_equal(two[name], one[name])
     np.testing.assert_allclose(two["ratios"], one["ratios"], atol=1e-5)
     assert two["scores"] == pytest.approx(one["scores"], rel=1e-5)
+    assert two["exchanged"] == [False, False]  # each device reads and draws its own images
     shards = two["shards"]
     assert shards["evaluator"] == [[4, 2], [4, 2]]
     # Of 9 images, and of 3 captions that are ranked: padded to 32 and 8, half of them on each device.

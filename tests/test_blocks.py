@@ -155,7 +155,7 @@ def test_dropout_in_blocks_is_drawn_anew_in_each_and_again_alike(monkeypatch):
 
 def test_a_step_with_dropout_in_blocks_is_the_same_twice_and_another_with_another_seed(monkeypatch):
     """Layers scanned and rematerialised: the second forward pass draws what the first one drew."""
-    attention = Stack(3, 8, 2, 12, "gelu", dropout=0.4, unroll=0, remat="full")
+    attention = Stack(3, 8, 2, 12, "gelu", dropout=0.4, attention_dropout=0.4, unroll=0, remat="full")
     x = jnp.array(RNG.normal(size=(2, 9, 8)), "f4")
     params = attention.init(jax.random.key(0), x)["params"]
     monkeypatch.setattr(blocks, "LARGE", 4 * 2 * 2 * 9 * 4)

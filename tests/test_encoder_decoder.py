@@ -82,6 +82,8 @@ def test_load_is_a_function_of_a_folder(tiny):
     shapes = jax.eval_shape(models.build(config).init, jax.random.key(0), *texts(), pictures()[1])["params"]
     assert jax.tree.map(np.shape, params) == jax.tree.map(np.shape, shapes)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype("float32")}
+    parts = config.model.encoder, config.model.decoder
+    assert [(part.dropout, part.attention_dropout) for part in parts] == [(0.1, 0.2), (0.3, 0.4)]
 
 
 @pytest.mark.parametrize("old", [False, True], ids=["zip", "stream"])

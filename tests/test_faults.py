@@ -42,9 +42,9 @@ LONG = {  # ... and step 6 as it is scored and saved
         "copying the tokenizer",
         "translator's step 1",
         *SAVING,
-        "translator's scores written, not renamed",
         "old checkpoint half deleted",
         "translator's weights written, not renamed",
+        "translator's scores written, not renamed",
     ],
 }
 RANDOM_KILLS = 4

@@ -1,5 +1,6 @@
 """A frozen encoder: it runs once for each caption, no step computes it, and nothing else changes."""
 
+import itertools
 import shutil
 from functools import cache
 
@@ -41,7 +42,8 @@ def made(encodes_once=True, **changes):
 def test_only_an_encoder_that_never_changes_runs_once():
     config = freeze(load_config("translator:smoke"))
     assert tasks.make(config).encodes_once
-    for field, value in (("dropout", 0.1), ("dropout", 0.0)):
+    fields = ("dropout", "attention_dropout")
+    for field, value in itertools.product(fields, (0.1, 0.0)):
         config.model.encoder[field] = value
         assert tasks.make(config).encodes_once == (value == 0)
     for part, multiplier in (("bert", 0.1), ("encoder/layers/mlp", 1.0), ("gpt2", 0.0), ("word_embed", 0.0)):
@@ -84,7 +86,7 @@ def test_loss_and_gradients_are_those_of_an_encoder_that_runs():
     assert "bert" not in grads
     assert np.abs(grads["enc_to_dec_proj"]["kernel"]).max() > 1e-4
     assert np.abs(grads["null_caption"]).max() > 1e-4
-    assert_close(cached_grads, grads, 5e-7)
+    assert_close(cached_grads, grads, 2e-6)
 
 
 def without_key_biases(params):

@@ -109,6 +109,10 @@ def test_tokens_depend_neither_on_batch_nor_on_place(draw, pipe):
     heeding = draw(PROMPTS, guidance_scale=500.0)
     assert len({row.tobytes() for row in heeding}) > 4  # numbers are equal here, captions make the difference
     np.testing.assert_array_equal(draw([PROMPTS[i] for i in order], guidance_scale=500.0), heeding[order])
+    # Read once, each for its own images, among others of another number.
+    again = draw([PROMPTS[i] for i in (0, 1, 1, 0, 2, 1, 1, 0, 1)], guidance_scale=500.0)
+    for i, found in zip((0, 1, 1, 0, 2, 1, 1, 0, 1), again[:, 0], strict=True):
+        np.testing.assert_array_equal(found, heeding[i, 0])
 
 
 def test_more_than_one_batch_is_drawn_alike(draw, monkeypatch):

@@ -15,7 +15,7 @@ from t2i_jax import tasks
 from t2i_jax.config import load_config
 from t2i_jax.models.translator import Model
 from t2i_jax.nn.stack import unstack
-from t2i_jax.sampling.decoding import decode, sample_ids, sample_tokens
+from t2i_jax.sampling.decoding import _round, decode, sample_ids, sample_tokens
 
 N = 5
 
@@ -254,7 +254,7 @@ def test_weights_that_are_rounded_before_the_loop_give_the_same_logits(name):
     batch = fake_batch(task, 2)
     variables = fake_variables(jax.eval_shape(task.init, jax.random.key(0), batch))
     params = jax.tree.map(jnp.asarray, unstack(variables["params"]))
-    rounded = jax.tree.map(lambda x: x.astype("bfloat16") if x.ndim > 1 else x, params)
+    rounded = jax.tree.map_with_path(functools.partial(_round, dtype="bfloat16"), params)
     inputs = batch["text_ids"], batch["text_mask"], batch["ids"], batch["null"]
     with jax.disable_jit():
         exact, early = (task.model.apply({"params": own}, *inputs) for own in (params, rounded))

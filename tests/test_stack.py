@@ -9,10 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from fakes import fake_variables
+from fakes import fake_batch, fake_variables
+from flax.traverse_util import flatten_dict
 
+from t2i_jax import tasks
+from t2i_jax.config import load_config
 from t2i_jax.models import clip
-from t2i_jax.models.parts import Embedding
 from t2i_jax.nn import attention
 from t2i_jax.nn.attention import KeyValue, attend, causal_mask
 from t2i_jax.nn.dense import Head, float32_product
@@ -141,11 +143,32 @@ def test_what_goes_through_the_fused_kernel_of_gpus_comes_out_alike(monkeypatch,
     assert len(asked) == fused  # neither with dropout nor for a single query
 
 
-def test_gradients_of_an_embedding_are_summed_in_float32():
-    table = Embedding(3, 2, jax.nn.initializers.ones, "bfloat16")
-    params = table.init(jax.random.key(0), jnp.zeros(1, int))
-    grads = jax.grad(lambda params: table.apply(params, jnp.ones(1001, int)).astype("f4").sum())(params)
-    np.testing.assert_array_equal(grads["params"]["embedding"], [[0, 0], [1001, 1001], [0, 0]])
+def equations_of(jaxpr):
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jax.core.jaxprs_in_params(equation.params):
+            yield from equations_of(inner)
+
+
+@pytest.mark.parametrize("name", ["translator:smoke", "translator:transformer", "dalle:smoke", "prior:smoke"])
+def test_gradients_of_embeddings_are_summed_in_float32(name):
+    """Sums of ones end at 256 in bfloat16."""
+    task = tasks.make(load_config(name, ["--config.model.dtype=bfloat16"]))
+    batch = jax.tree.map(jnp.asarray, fake_batch(task, 2))
+    params = jax.eval_shape(task.init, jax.random.key(0), batch)["params"]
+    rngs = {"dropout": jax.random.key(0)}
+
+    def loss(params):
+        return task.loss_fn(task.model, params, {}, batch, step=0, rngs=rngs, train=True)[0]
+
+    sums = [
+        equation.outvars[0].aval
+        for equation in equations_of(jax.make_jaxpr(jax.grad(loss))(params).jaxpr)
+        if equation.primitive.name == "scatter-add"
+    ]
+    tables = [x.shape for path, x in flatten_dict(params).items() if path[-1] == "embedding"]
+    assert {aval.shape for aval in sums} >= set(tables)
+    assert {aval.dtype.name for aval in sums} == {"float32"}
 
 
 @pytest.mark.parametrize("field", ["norm", "remat"])

@@ -29,12 +29,14 @@ def pair(size, *, tied=False):
     (width, heads, mlp_width, layers), decoder = SIZES[size]
     encoder = transformers.BertConfig(
         vocab_size=V, hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads,
-        intermediate_size=mlp_width, max_position_embeddings=S + 3,
+        intermediate_size=mlp_width, max_position_embeddings=S + 3, hidden_dropout_prob=0.1,
+        attention_probs_dropout_prob=0.2,
     )  # fmt: skip
     width, heads, mlp_width, layers = decoder
     decoder = transformers.GPT2Config(
         vocab_size=K + 1, n_positions=N, n_embd=width, n_layer=layers, n_head=heads, n_inner=mlp_width,
-        tie_word_embeddings=tied, bos_token_id=K, eos_token_id=None,
+        tie_word_embeddings=tied, bos_token_id=K, eos_token_id=None, resid_pdrop=0.3, embd_pdrop=0.3,
+        attn_pdrop=0.4,
     )  # fmt: skip
     config = transformers.EncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
     config.tie_word_embeddings = tied

@@ -21,7 +21,8 @@ class Bert(nn.Module):
       width: D.
       layers, heads, mlp_width: depth, attention heads (a divisor of the width), width inside the MLP.
       max_positions: the longest text it can read.
-      dropout: rate on embeddings, attention weights and both branches of a layer, while training.
+      dropout: rate on embeddings and both branches of a layer, while training.
+      attention_dropout: rate on attention weights, while training; above 0 no fused attention on GPUs.
       dtype: of the computation; parameters are float32.
       remat, unroll: see `Stack`.
     """
@@ -58,7 +59,7 @@ class Bert(nn.Module):
 
         Args:
           ids: token ids in [0, V).
-          mask: True at real tokens; no position looks at the others.
+          mask: True at real tokens, which come first; no position looks at the others.
           types: segment of each token, 0 or 1; all 0 when None.
           train: apply dropout (draws from the random stream "dropout").
 

@@ -131,7 +131,8 @@ class Text(Tower):
     def __call__(self, ids: Int[Array, "B S"]) -> Float[Array, "B F"]:
         length = ids.shape[1]
         check_length("text", length, "the tower reads", self.positions, "positions")
-        x, _ = self.encoder(self.token_embed(ids) + self.position_embed(jnp.arange(length)))
+        x = self.token_embed(ids) + self.position_embed(jnp.arange(length))
+        x, _ = self.encoder(x.astype(self.dtype))
         end = jnp.argmax(ids if self.end_id is None else ids == self.end_id, axis=1)
         return self.normalised(x[jnp.arange(len(ids)), end])
 

@@ -96,7 +96,8 @@ class Model(nn.Module):
       width, heads, mlp_width: D, attention heads (a divisor of the width), width inside the MLP.
       attention: one kind a layer (see `image_mask`).
       kernel: side of the kernel of the layers that are "conv", odd.
-      dropout: rate on embeddings, attention weights and every branch of a block, while training.
+      dropout: rate on embeddings and every branch of a block, while training.
+      attention_dropout: rate on attention weights, while training; above 0 no fused attention on GPUs.
       dtype: of the computation; parameters are float32, and so are the logits.
       remat, unroll: see `Stack`.
 
@@ -198,8 +199,9 @@ class Model(nn.Module):
         there = jnp.asarray(text_mask)
         if null is not None:
             there = there & ~jnp.asarray(null)[:, None]
-        x = jnp.where(there[..., None], self.token_embed(text_ids), self.pads.astype(self.dtype))
-        return x + self.text_embed(jnp.arange(self.text_len)), jnp.ones(there.shape, bool)
+        x = jnp.where(there[..., None], self.token_embed(text_ids), self.pads)
+        x = x + self.text_embed(jnp.arange(self.text_len))
+        return x.astype(self.dtype), jnp.ones(there.shape, bool)
 
     def init_cache(self, memory: Float[Array, "B S D"], memory_mask: Bool[Array, "B S"]) -> Cache:
         """A cache for the whole sequence that holds the text which `encode` returned; all of it is read."""
@@ -227,4 +229,4 @@ class Model(nn.Module):
     def embed_image(self, ids, positions):
         rows, columns = jnp.divmod(positions, self.grid[1])
         tokens = self.token_embed(self.text_vocab_size + jnp.asarray(ids))
-        return tokens + self.row_embed(rows) + self.column_embed(columns)
+        return (tokens + self.row_embed(rows) + self.column_embed(columns)).astype(self.dtype)

@@ -24,7 +24,8 @@ class GPT2(nn.Module):
       width: D, of the memory too.
       layers, heads, mlp_width: depth, attention heads (a divisor of the width), width inside the MLP.
       positions: the longest sequence it can write.
-      dropout: rate on embeddings, attention weights and every branch of a block, while training.
+      dropout: rate on embeddings and every branch of a block, while training.
+      attention_dropout: rate on attention weights, while training; above 0 no fused attention on GPUs.
       dtype: of the computation; parameters are float32.
       remat, unroll: see `Stack`.
     """
@@ -66,7 +67,7 @@ class GPT2(nn.Module):
         Args:
           ids: in [0, vocab_size).
           memory: what cross attention reads; with a cache, its own.
-          memory_mask: True where it may be read.
+          memory_mask: True where it may be read, a first part of it.
           cache: from `init_cache`, with all earlier positions written.
           position: of the first id; `position + Q` must not exceed the cache's length (unchecked where traced).
           train: apply dropout (draws from the random stream "dropout").
@@ -81,7 +82,7 @@ class GPT2(nn.Module):
         if cache is None:
             memory, memory_mask = jnp.asarray(memory), jnp.asarray(memory_mask)
         x = self.token_embed(ids) + self.position_embed(position + jnp.arange(ids.shape[1]))
-        x = self.drop(x, deterministic=not train)
+        x = self.drop(x.astype(self.dtype), deterministic=not train)
         x, cache = self.decoder(x, None, memory, memory_mask, cache, position, train=train)
         return self.ln_f(x), cache
 

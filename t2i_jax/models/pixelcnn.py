@@ -24,7 +24,6 @@ from jaxtyping import Array, Bool, Float, Int, ScalarLike
 from ml_collections import FrozenConfigDict
 
 from t2i_jax.models.bert import Bert
-from t2i_jax.models.parts import Embedding
 from t2i_jax.nn.attention import Attention, read_null
 from t2i_jax.nn.dense import Head
 
@@ -92,7 +91,7 @@ class Model(nn.Module):
             "position_embed", nn.initializers.normal(1.0), (self.num_tokens, self.width)
         )
         self.attn = Attention(self.width, self.heads, dtype=self.dtype)
-        self.token_embed = Embedding(self.codebook_size, self.width, nn.initializers.normal(1.0), self.dtype)
+        self.token_embed = nn.Embed(self.codebook_size, self.width, embedding_init=nn.initializers.normal(1.0))
         self.blocks = [
             GatedLayer(self.width, self.kernel, first=number == 0, dtype=self.dtype)
             for number in range(self.layers)
@@ -157,7 +156,7 @@ class Model(nn.Module):
 
     def embed(self, ids: Int[ArrayLike, "B N"]) -> Float[Array, "B h w D"]:
         """The ids' vectors, laid out as the grid."""
-        return rearrange(self.token_embed(ids), "B (h w) D -> B h w D", h=self.grid[0])
+        return rearrange(self.token_embed(ids).astype(self.dtype), "B (h w) D -> B h w D", h=self.grid[0])
 
     def stacks(self, x: Float[Array, "B h w D"], condition: Float[Array, "B h w D"]) -> Float[Array, "B N D"]:
         """The horizontal stack's last features: each position's are made of the `x` before it."""

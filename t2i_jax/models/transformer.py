@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
-from t2i_jax.models.parts import Embedding, stack
+from t2i_jax.models.parts import stack
 from t2i_jax.models.translator import shift_right
 from t2i_jax.nn.attention import read_null
 from t2i_jax.nn.dense import float32_product, normal_init
@@ -31,7 +31,8 @@ class Model(nn.Module):
       heads: a divisor of D.
       mlp_width: width inside the MLPs.
       encoder_layers, decoder_layers: depths.
-      dropout: rate on embeddings, attention weights and every part of a layer, while training.
+      dropout: rate on embeddings and every part of a layer, while training.
+      attention_dropout: rate on attention weights, while training; above 0 no fused attention on GPUs.
       dtype: of the computation; parameters are float32, and so are the logits.
       remat, unroll: see `Stack`.
     """
@@ -54,7 +55,7 @@ class Model(nn.Module):
     def setup(self):
         def embed(rows):
             init = nn.initializers.normal(self.width**-0.5)
-            return Embedding(rows, self.width, init, self.dtype)
+            return nn.Embed(rows, self.width, embedding_init=init)
 
         self.text_embed, self.token_embed = embed(self.text_vocab_size), embed(self.codebook_size + 1)
         self.encoder = stack(self, self.encoder_layers, "relu", norm="post")
@@ -63,7 +64,7 @@ class Model(nn.Module):
         self.drop = nn.Dropout(self.dropout)
 
     def embed(self, table, ids, positions):
-        return table(ids) * self.width**0.5 + positions.astype(self.dtype)
+        return (table(ids) * self.width**0.5 + positions).astype(self.dtype)
 
     def __call__(
         self,

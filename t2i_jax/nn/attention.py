@@ -70,14 +70,16 @@ def attend(
       memory: keys and values.
       mask: True where a query may look, which if it is the same for all of them must be a first part of the keys;
         None where Q = N and each looks at itself and those before it. A query that may look nowhere gets the mean
-        of all values.
+        of all values; by the fused kernel, the first value.
       heads: R / B.
       dropout: `(weights, rng=key) -> weights`.
       key: what it draws from; without one there is no dropout.
     """
     if key is None and _has_flash() and _fits_flash(query, mask):
         query, keys, values = (rearrange(x, "(B heads) N d -> B N heads d", heads=heads) for x in (query, *memory))
-        lengths = None if mask is None else jnp.broadcast_to(mask.sum((1, 2, 3), dtype="int32"), len(query))
+        lengths = None
+        if mask is not None:
+            lengths = jnp.broadcast_to(jnp.maximum(mask.sum((1, 2, 3), dtype="int32"), 1), len(query))
         out = jax.nn.dot_product_attention(
             query, keys, values, is_causal=mask is None, key_value_seq_lengths=lengths, implementation="cudnn"
         )

@@ -30,8 +30,8 @@ def float32_product(x: Float[Array, "*B D"], kernel: Float[Array, "D K"], dtype:
     """`x @ kernel`, both rounded to `dtype` and their products summed in float32, which is also the result's type.
 
     A product that is rounded to bfloat16 has about 8 bits: of 8,192 logits most would be equal to another. The
-    gradient that comes back is rounded to `dtype` too, for its own two products: of a float32 factor and a bfloat16
-    one devices make the slow product of two float32.
+    gradient that comes back is rounded to `dtype` too, for its own two products: one of a float32 and a bfloat16
+    factor is computed as one of two float32, which is slow.
     """
     return jnp.matmul(x.astype(dtype), kernel.astype(dtype), preferred_element_type=jnp.float32)
 

@@ -168,7 +168,8 @@ class Stack(nn.Module):
           x: the layers' input.
           mask: True where a position (axis Q) may look (axis N: Q without a cache, the cache's length with one);
             with a first axis L one mask a layer. None: each position sees itself and those before it.
-          memory, memory_mask: what cross attention reads, and where. With a cache they come from it.
+          memory, memory_mask: what cross attention reads, and where: a first part of it. With a cache they come
+            from it.
           cache: from `init_cache`, with all earlier positions written.
           position: of the first of `x`; may be traced.
           train: apply dropout (draws from the random stream "dropout").

@@ -47,6 +47,24 @@ def fill(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
     return _repeat_last(arrays, next(size for size in SIZES if size >= len(arrays[0])))
 
 
+def distinct(arrays: Sequence[np.ndarray], like) -> tuple[Sequence[np.ndarray], np.ndarray | None]:
+    """Rows that differ in the first of some arrays, each once, and which of them every row is.
+
+    Args:
+      arrays: of 1 to `BATCH` rows.
+      like: parameters of what reads them.
+
+    Returns:
+      Arrays [P, ...] of one of `SIZES`, and indices [B]. Where P would not be smaller than what `fill` makes of all
+      rows, and over several devices, each of which reads those of its own images: the arrays as they are, and None.
+    """
+    _, first, rows = np.unique(arrays[0], axis=0, return_index=True, return_inverse=True)
+    found = fill([x[first] for x in arrays])
+    if mesh_of(like) is not None or len(found[0]) == len(fill(arrays)[0]):
+        return arrays, None
+    return found, rows.reshape(-1).astype(np.int32)
+
+
 def split_rows(tree, like):
     """Arrays [B, ...] put where parameters lie, split along B over the devices of their mesh.
 

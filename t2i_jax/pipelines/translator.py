@@ -168,16 +168,18 @@ class Translator:
         keys = jax.vmap(partial(jax.random.fold_in, stream(seed, "sample")))(jnp.asarray(indices))
         key_data = np.asarray(jax.random.key_data(keys))
 
-        def draw(start):
+        def draw(condition, key_data, rows=None):
+            keys = jax.random.wrap_key_data(key_data)
+            return sampler.draw(self._model, self._params, condition, keys, self.tokenizer.valid_ids, rows)
+
+        drawn, in_batches = [], partial(batches.in_batches, like=self._params)
+        for start in range(0, len(text_ids), batches.BATCH):
             part = slice(start, start + batches.BATCH)
-            _, first, rows = np.unique(text_ids[part], axis=0, return_index=True, return_inverse=True)
-            texts = batches.fill([text_ids[part][first], text_mask[part][first]])  # each prompt is read once
-            condition = batches.replicate((*texts, np.full(len(texts[0]), null)), self._params)
-
-            def apply(key_data, rows):
-                keys = jax.random.wrap_key_data(key_data)
-                return sampler.draw(self._model, self._params, condition, keys, self.tokenizer.valid_ids, rows)
-
-            return batches.in_batches(apply, key_data[part], rows.astype(np.int32), like=self._params)
-
-        return np.concatenate([draw(start) for start in range(0, len(text_ids), batches.BATCH)])
+            condition = text_ids[part], text_mask[part], np.full(len(text_ids[part]), null)
+            texts, rows = batches.distinct(condition, self._params)
+            if rows is None:
+                own = in_batches(lambda key_data, *texts: draw(texts, key_data), key_data[part], *texts)
+            else:
+                own = in_batches(partial(draw, texts), key_data[part], rows)
+            drawn.append(own)
+        return np.concatenate(drawn)

@@ -63,7 +63,8 @@ class Autoregressive(Settings):
         """Sample the tokens of B images: one compiled function a window, whatever the other settings.
 
         Args:
-          model: with `encode`, `init_cache`, `decode_step`, `num_tokens` and `codebook_size`.
+          model: with `encode`, `init_cache`, `decode_step`, `num_tokens`, `codebook_size` and `dtype`. Every leaf
+            of its cache begins with the rows, or with rows * heads.
           params: its parameters.
           condition: `(text_ids Int[P, S], text_mask Bool[P, S], null Bool[P])`; what `model.encode` reads, once for
             all images of a row. Guidance does not change rows where `null` is True: these read no caption.

@@ -133,21 +133,25 @@ def decode(
       settings: those of `Autoregressive` but `window`.
       guided: False leaves out the rows of the null caption; for guidance scale 1.
     """
-    # Rounded before the loop as every layer would do within it: kernels are half as much to read in bfloat16.
-    params = jax.tree.map(lambda x: x.astype(model.dtype) if x.ndim > 1 else x, unstack(params))
-    bound, settings, prompts = partial(model.apply, {"params": params}), dict(settings), len(condition[0])
-    rows = jnp.arange(prompts) if rows is None else rows
+    params = jax.tree.map_with_path(partial(_round, dtype=model.dtype), unstack(params))
+    bound, settings = partial(model.apply, {"params": params}), dict(settings)
+
+    def read(*condition):
+        return bound(*bound(*condition, method="encode"), method="init_cache")
+
+    cache = read(*condition)
+    if rows is not None:
+        cache = jax.tree.map(partial(_take, rows=rows, count=len(condition[0])), cache)
     if guided:
-        # One more row, which reads no caption, for all images.
-        text_ids, text_mask, null = (jnp.concatenate([x, x[:1]]) for x in map(jnp.asarray, condition))
-        condition = text_ids, text_mask, null.at[-1].set(True)
-        rows, prompts = jnp.stack([rows, jnp.full_like(rows, prompts)], 1).reshape(-1), prompts + 1
+        # What reads no caption is the same for all images.
+        text_ids, text_mask, _ = condition
+        null = read(*(jnp.zeros((1, *x.shape[1:]), x.dtype) for x in (text_ids, text_mask)), jnp.ones(1, bool))
+        cache = jax.tree.map(partial(_pair, count=len(keys)), cache, null)
     else:
         del settings["guidance_scale"]
-    cache = bound(*bound(*condition, method="encode"), method="init_cache")
     return sample_tokens(
         partial(bound, method="decode_step"),
-        jax.tree.map(partial(_copy_rows, rows=rows, count=prompts), cache),
+        cache,
         keys,
         length=model.num_tokens,
         start_id=model.codebook_size,
@@ -157,6 +161,17 @@ def decode(
     )
 
 
-def _copy_rows(x: Array, rows: Int[Array, " B"], count: int) -> Array:
-    """An array of `count` rows, or of several entries a row such as its heads, with the given rows instead."""
+def _round(path, x: Array, dtype: str) -> Array:
+    """A kernel as its layer would round it at every step: in bfloat16 half as much to read."""
+    return x.astype(dtype) if path[-1].key == "kernel" else x
+
+
+def _take(x: Array, rows: Int[Array, " B"], count: int) -> Array:
+    """A leaf of a cache of `count` rows, with the given ones instead; a row may have several entries: heads."""
     return x.reshape(count, -1, *x.shape[1:])[rows].reshape(-1, *x.shape[1:])
+
+
+def _pair(x: Array, null: Array, count: int) -> Array:
+    """A leaf of a cache of `count` rows, behind each the one row of `null`."""
+    x = x.reshape(count, -1, *x.shape[1:])
+    return jnp.stack([x, jnp.broadcast_to(null, x.shape)], 1).reshape(-1, *x.shape[2:])
