@@ -159,7 +159,7 @@ def test_gradients_of_embeddings_are_summed_in_float32(name):
     rngs = {"dropout": jax.random.key(0)}
 
     def loss(params):
-        return task.loss_fn(task.model, params, {}, batch, step=0, rngs=rngs, train=True)[0]
+        return task.phases()[0].loss_fn(params, {}, batch, step=0, rngs=rngs, train=True)[0]
 
     sums = [
         equation.outvars[0].aval

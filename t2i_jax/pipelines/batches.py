@@ -47,7 +47,7 @@ def fill(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
     return _repeat_last(arrays, next(size for size in SIZES if size >= len(arrays[0])))
 
 
-def distinct(arrays: Sequence[np.ndarray], like) -> tuple[Sequence[np.ndarray], np.ndarray | None]:
+def distinct(arrays: tuple[np.ndarray, ...], like) -> tuple[tuple[np.ndarray, ...], np.ndarray | None]:
     """Rows that differ in the first of some arrays, each once, and which of them every row is.
 
     Args:
@@ -59,7 +59,7 @@ def distinct(arrays: Sequence[np.ndarray], like) -> tuple[Sequence[np.ndarray], 
       rows, and over several devices, each of which reads those of its own images: the arrays as they are, and None.
     """
     _, first, rows = np.unique(arrays[0], axis=0, return_index=True, return_inverse=True)
-    found = fill([x[first] for x in arrays])
+    found = tuple(fill([x[first] for x in arrays]))
     if mesh_of(like) is not None or len(found[0]) == len(fill(arrays)[0]):
         return arrays, None
     return found, rows.reshape(-1).astype(np.int32)
