@@ -18,7 +18,7 @@ digits (the quick start), on 2 cores of an Intel Xeon (2026-11-26): overall 0.93
 weakest category 0.805 (attribution), reconstructions 0.960; 1.66 nats a token, bigram baseline 3.89. Training
 seed 1: 0.932 / 0.918; seed 2: 0.811 / 0.808, colours not bound. Without Muon and in 2,000 steps it was 0.915 on an
 EPYC and 0.784 on the Xeon. Since the rebuild, on an EPYC (2026-11-27): 0.956 / 0.945, weakest category 0.870 (two
-objects).
+objects); training seed 1: 0.811 / 0.830, colours not bound; seed 2: 0.958 / 0.951.
 
 transformer (Vaswani et al. 2017, on the same tokens as digits): not measured.
 
