@@ -15,6 +15,7 @@ from flax.traverse_util import flatten_dict
 
 from t2i_jax import models
 from t2i_jax.config import load_config
+from t2i_jax.convert.encoder_decoder import theirs_of
 from t2i_jax.sampling.decoding import decode
 
 
@@ -64,15 +65,10 @@ def made_up(shapes: dict, ids: int = 64) -> dict:
     return {name: kinds[shape.dtype.kind](shape.shape) for name, shape in shapes.items()}
 
 
-def random_params(model, text: int, dtype: str = "float32"):
-    """Parameters as training starts with; kernels and tables in `dtype`."""
+def random_params(model, text: int):
+    """Parameters as training starts with."""
     text_ids, ids = np.zeros((1, text), np.int32), np.zeros((1, model.num_tokens), np.int32)
-
-    def init(key):
-        params = model.init(key, text_ids, text_ids == 0, ids)["params"]
-        return jax.tree.map(lambda x: x.astype(dtype) if x.ndim > 1 else x, params)
-
-    return jax.jit(init)(jax.random.key(0))
+    return jax.jit(model.init)(jax.random.key(0), text_ids, text_ids == 0, ids)["params"]
 
 
 def pair_config(tokens: int):
@@ -97,10 +93,10 @@ def drawing(config, params, images: int, scale: float = 1.0, window: int = 1) ->
 OF_MEMORY = (("cross_attn", "key"), ("cross_attn", "value"))  # kernels that a decoding step does not read
 
 
-def weight_bytes(params) -> int:
-    """Bytes of what a decoding step reads of a translator: its decoder and head, less what projects the memory."""
+def weights_read(params) -> int:
+    """How many weights a decoding step of a translator reads: the decoder's and the head's, less `OF_MEMORY`."""
     flat = flatten_dict({"decoder": params["gpt2"]["decoder"], "head": params["head"]})
-    return sum(x.nbytes for path, x in flat.items() if path[-3:-1] not in OF_MEMORY)
+    return sum(x.size for path, x in flat.items() if path[-3:-1] not in OF_MEMORY)
 
 
 def generating(model, config, images: int, **options) -> Callable:
@@ -133,24 +129,7 @@ def in_turns(sides: dict[str, Callable], repeat: int) -> tuple[dict[str, float],
 
 
 def torch_pair(config):
-    """A torch `EncoderDecoderModel` of the sizes of `config.model`, with random weights; the last id begins."""
+    """A torch `EncoderDecoderModel` of the sizes of `config.model`, with random weights."""
     import transformers
 
-    model = config.model
-    encoder = transformers.BertConfig(
-        vocab_size=model.text_vocab_size, hidden_size=model.encoder.width,
-        num_hidden_layers=model.encoder.layers, num_attention_heads=model.encoder.heads,
-        intermediate_size=model.encoder.mlp_width, max_position_embeddings=model.encoder.max_positions,
-        hidden_dropout_prob=model.encoder.dropout, attention_probs_dropout_prob=model.encoder.attention_dropout,
-    )  # fmt: skip
-    size = model.codebook_size
-    decoder = transformers.GPT2Config(
-        vocab_size=size + 1, n_positions=max(model.decoder.positions, model.num_tokens + 1),
-        n_embd=model.decoder.width, n_layer=model.decoder.layers, n_head=model.decoder.heads,
-        n_inner=model.decoder.mlp_width, bos_token_id=size, eos_token_id=None,
-        resid_pdrop=model.decoder.dropout, embd_pdrop=model.decoder.dropout,
-        attn_pdrop=model.decoder.attention_dropout,
-    )  # fmt: skip
-    both = transformers.EncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
-    both.decoder_start_token_id = both.pad_token_id = size
-    return transformers.EncoderDecoderModel(both)
+    return transformers.EncoderDecoderModel(transformers.EncoderDecoderConfig(**theirs_of(config.model)))

@@ -63,7 +63,7 @@ def device(tiny: bool) -> float:
     return 8 * size / copying
 
 
-def train(name: str, config, steps: int) -> None:
+def train(config, steps: int) -> None:
     """One line."""
     began = time.perf_counter()
     built = Setup(tasks.make(config))
@@ -71,10 +71,8 @@ def train(name: str, config, steps: int) -> None:
     traced = time.perf_counter()
     compiled = lowered.compile()
     done = time.perf_counter()
-    state, batch = (
-        built.init(),
-        built.split_batch(common.made_up(built.task.batch_spec(config.batch_size), config.model.codebook_size)),
-    )
+    batch = common.made_up(built.task.batch_spec(config.batch_size), config.model.codebook_size)
+    state, batch = built.init(), built.split_batch(batch)
     state, metrics = jax.block_until_ready(compiled(state, batch))
 
     def some():
@@ -88,7 +86,7 @@ def train(name: str, config, steps: int) -> None:
     peak = PEAKS.get(jax.devices()[0].device_kind)
     stats = jax.devices()[0].memory_stats() or {}
     common.line(
-        name,
+        "training",
         batch=f"{config.batch_size} in {config.accumulate}",
         tokens=config.model.num_tokens,
         remat=config.model.decoder.remat,
@@ -113,8 +111,8 @@ def sample(config, params, images: int, scale: float, copy: float, window: int =
     repeat = 5 if images <= 16 else 3
     took = common.seconds(draw, repeat)
     model, rows = config.model, images * (1 if scale == 1 else 2)
-    positions = 2 * rows * model.decoder.layers * (model.num_tokens + model.text_len)
-    cache = positions * model.decoder.width * jnp.dtype(model.dtype).itemsize
+    cache = 2 * rows * model.decoder.layers * (model.num_tokens + model.text_len) * model.decoder.width
+    read = passes * (common.weights_read(params) + cache) * jnp.dtype(model.dtype).itemsize
     rate = images * model.num_tokens / took
     common.line(
         "sampling",
@@ -127,7 +125,7 @@ def sample(config, params, images: int, scale: float, copy: float, window: int =
         seconds=took,
         first_seconds=first,
         tokens_per_second=rate,
-        bandwidth=passes * (common.weight_bytes(params) + cache) / copy / took,
+        bandwidth=read / copy / took,
     )
     return rate
 
@@ -161,14 +159,14 @@ def main():
     tiny, only = arguments.tiny, arguments.only
     copy, rates = device(tiny), {}
     if "training" in only:
-        train("training", config_of(tiny), 2)
+        train(config_of(tiny), 2)
         if not tiny:
             kept = [f"model.{part}.remat=dots" for part in ("encoder", "decoder")]
-            train("training", config_of(tiny, "batch_size=64", "accumulate=1", *kept), 4)
+            train(config_of(tiny, "batch_size=64", "accumulate=1", *kept), 4)
     config = config_of(tiny)
     batches = [1, 2] if tiny else arguments.batches
     if "sampling" in only:
-        params = common.random_params(models.build(config), config.data.text_len, config.model.dtype)
+        params = common.random_params(models.build(config), config.data.text_len)
         for scale in (1.0, 3.0):
             for images in batches:
                 rates[images, scale] = sample(config, params, images, scale, copy)

@@ -169,26 +169,8 @@ def save(folder: str | Path, model: ConfigDict, params: Mapping, tokenizer: dict
     content = safetensors.numpy.save(tensors, {"format": "pt"})
     files.write_atomically(folder / "model.safetensors", content)
     generation = {"decoder_start_token_id": size, "bos_token_id": size, "pad_token_id": size}
-    encoder = _config(bert.SIZES, bert.FIXED, {**model.encoder, "vocab_size": model.text_vocab_size})
-    decoder = _config(gpt2.SIZES, gpt2.FIXED, {**model.decoder, "vocab_size": size + 1})
     written = {
-        "config.json": {
-            "architectures": ["EncoderDecoderModel"],
-            "model_type": "encoder-decoder",
-            "is_encoder_decoder": True,
-            "tie_word_embeddings": False,
-            "dtype": "float32",
-            "decoder_start_token_id": size,
-            "pad_token_id": size,
-            "encoder": encoder
-            | {"hidden_dropout_prob": model.encoder.dropout}
-            | {"attention_probs_dropout_prob": model.encoder.attention_dropout},
-            "decoder": decoder
-            | dict.fromkeys(("embd_pdrop", "resid_pdrop"), model.decoder.dropout)
-            | {"attn_pdrop": model.decoder.attention_dropout}
-            | {"n_inner": model.decoder.mlp_width, "add_cross_attention": True, "is_decoder": True}
-            | {"tie_word_embeddings": False, "bos_token_id": size, "eos_token_id": None},
-        },
+        "config.json": theirs_of(model),
         "generation_config.json": {
             **generation,
             "max_new_tokens": model.num_tokens,
@@ -201,6 +183,32 @@ def save(folder: str | Path, model: ConfigDict, params: Mapping, tokenizer: dict
         written["tokenizer_config.json"] = {"tokenizer_class": "PreTrainedTokenizerFast", **special}
     for name, content in written.items():
         files.write_atomically(folder / name, json.dumps(content, indent=1, ensure_ascii=False).encode())
+
+
+def theirs_of(model: ConfigDict) -> dict:
+    """The content of the `config.json` of an `EncoderDecoderModel` of these sizes; `model` as for `save`."""
+    size = model.codebook_size
+    encoder = _config(bert.SIZES, bert.FIXED, {**model.encoder, "vocab_size": model.text_vocab_size})
+    decoder = _config(gpt2.SIZES, gpt2.FIXED, {**model.decoder, "vocab_size": size + 1})
+    return {
+        "architectures": ["EncoderDecoderModel"],
+        "model_type": "encoder-decoder",
+        "is_encoder_decoder": True,
+        "tie_word_embeddings": False,
+        "dtype": "float32",
+        "decoder_start_token_id": size,
+        "pad_token_id": size,
+        "encoder": encoder
+        | {
+            "hidden_dropout_prob": model.encoder.dropout,
+            "attention_probs_dropout_prob": model.encoder.attention_dropout,
+        },
+        "decoder": decoder
+        | dict.fromkeys(("embd_pdrop", "resid_pdrop"), model.decoder.dropout)
+        | {"attn_pdrop": model.decoder.attention_dropout, "n_inner": model.decoder.mlp_width}
+        | {"add_cross_attention": True, "is_decoder": True}
+        | {"tie_word_embeddings": False, "bos_token_id": size, "eos_token_id": None},
+    }
 
 
 def encoder_table(model: ConfigDict) -> tables.Table:

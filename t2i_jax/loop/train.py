@@ -81,7 +81,12 @@ def _train_run(task: Task, workdir: Path, accept: bool, profile: tuple[int, int]
         if checkpoints.latest is None:
             continuing.check_new(folder)
         data = task.prepare(folder, parents)
-        hosts.on_first(lambda: [runs.copy_parent(Path(run), folder, name) for name, (_, run) in built_on.items()])
+
+        def copy_parents():
+            for name, (_, run) in built_on.items():
+                runs.copy_parent(Path(run), folder, name)
+
+        hosts.on_first(copy_parents)
         batches = pipeline.train_stream(
             data.splits["train"],
             data.transform,

@@ -22,9 +22,8 @@ class Bert(nn.Module):
       layers, heads, mlp_width: depth, attention heads (a divisor of the width), width inside the MLP.
       max_positions: the longest text it can read.
       dropout: rate on embeddings and both branches of a layer, while training.
-      attention_dropout: rate on attention weights, while training; above 0 no fused attention on GPUs.
       dtype: of the computation; parameters are float32.
-      remat, unroll: see `Stack`.
+      attention_dropout, remat, unroll: see `Stack`.
     """
 
     vocab_size: int

@@ -97,9 +97,8 @@ class Model(nn.Module):
       attention: one kind a layer (see `image_mask`).
       kernel: side of the kernel of the layers that are "conv", odd.
       dropout: rate on embeddings and every branch of a block, while training.
-      attention_dropout: rate on attention weights, while training; above 0 no fused attention on GPUs.
       dtype: of the computation; parameters are float32, and so are the logits.
-      remat, unroll: see `Stack`.
+      attention_dropout, remat, unroll: see `Stack`.
 
     Raises:
       ValueError: grid, kernel, attention, heads or the length of the input do not fit.

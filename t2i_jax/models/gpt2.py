@@ -25,9 +25,8 @@ class GPT2(nn.Module):
       layers, heads, mlp_width: depth, attention heads (a divisor of the width), width inside the MLP.
       positions: the longest sequence it can write.
       dropout: rate on embeddings and every branch of a block, while training.
-      attention_dropout: rate on attention weights, while training; above 0 no fused attention on GPUs.
       dtype: of the computation; parameters are float32.
-      remat, unroll: see `Stack`.
+      attention_dropout, remat, unroll: see `Stack`.
     """
 
     vocab_size: int

@@ -32,9 +32,8 @@ class Model(nn.Module):
       mlp_width: width inside the MLPs.
       encoder_layers, decoder_layers: depths.
       dropout: rate on embeddings and every part of a layer, while training.
-      attention_dropout: rate on attention weights, while training; above 0 no fused attention on GPUs.
       dtype: of the computation; parameters are float32, and so are the logits.
-      remat, unroll: see `Stack`.
+      attention_dropout, remat, unroll: see `Stack`.
     """
 
     codebook_size: int
