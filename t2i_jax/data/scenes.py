@@ -28,8 +28,8 @@ PALETTE = {
 COLOURS = tuple(PALETTE)
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 RELATIONS = ("left of", "right of", "above", "below")
-MIXTURE = {"single": 0.20, "pair": 0.25, "relation": 0.30, "count": 0.25}
-"""How often each kind of scene is drawn."""
+MIXTURE = {"single": 0.12, "pair": 0.35, "relation": 0.40, "count": 0.13}
+"""How often each kind of scene is drawn: digits are bound to colours and positions by pairs and relations alone."""
 HELD_OUT = frozenset({("red", 0), ("yellow", 7), ("purple", 4), ("orange", 1)})
 """(colour, digit) that no training or validation scene contains."""
 
