@@ -4,6 +4,7 @@ import dataclasses
 import json
 import sys
 import types
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -188,6 +189,12 @@ def test_a_bad_option_is_refused_before_the_run_is_loaded(option, value, said, p
 @pytest.mark.parametrize("argv", [[], ["sampel"], ["sample"], ["evaluate"], ["sample", "--run"]])
 def test_bad_usage_is_one_line(argv, error):
     assert "--help" in error(*argv)
+
+
+def test_the_version(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--version"])
+    assert capsys.readouterr().out == f"t2i_jax {version('t2i_jax')}\n"
 
 
 @pytest.mark.parametrize(

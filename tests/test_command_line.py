@@ -55,7 +55,7 @@ def test_flags_that_cannot_be(command, argv, expected):
         ("data.name=nothing", "'nothing' is unknown"),
         ("model.patch=5", "block 16 is not divisible by patch 5"),
         ("model.residual_depth=5", "48 shapes are not divisible by residual_depth 5"),
-        ("model.dtype=bf16", "bf16"),
+        ("model.dtype=bf16", "config.model.dtype is 'bf16'; it is float32 or bfloat16"),
     ],
 )
 def test_configs_that_cannot_be(command, data_dir, tmp_path, field, expected):

@@ -131,6 +131,7 @@ def test_doctor_from_the_command_line(data_dir, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(t2i_jax, "load", lambda run: object())
     assert cli.main(["doctor", "--run", str(tmp_path)]) == 2
     assert "holds no image tokenizer; name one" in capsys.readouterr().err
-    argv = ["doctor", "--config", "configs/vqvae.py:smoke", "--dry-run", "--data-dir", "elsewhere"]
-    assert cli.main(argv) == 2
-    assert "--data-dir goes together with --run" in capsys.readouterr().err
+    for flag in ("--data-dir", "--out"):
+        argv = ["doctor", "--config", "configs/vqvae.py:smoke", "--dry-run", flag, "elsewhere"]
+        assert cli.main(argv) == 2
+        assert f"{flag} goes together with --run" in capsys.readouterr().err

@@ -126,7 +126,7 @@ def test_a_fingerprint_says_what_is_read(data_dir, tmp_path, monkeypatch):
     copy = shutil.copytree(data_dir, tmp_path / "copy")
     assert first == fingerprint(folder=copy)  # it is the same data wherever it lies
     others = [fingerprint("validation"), fingerprint("train[:100]"), fingerprint(corrupt="refuse")]
-    monkeypatch.setattr(captioned_digits.CaptionedDigits, "VERSION", "1.2.0")
+    monkeypatch.setattr(captioned_digits.CaptionedDigits, "VERSION", "1.3.0")
     others.append(fingerprint(folder=copy))
     assert len({first, *others}) == 5
 

@@ -20,9 +20,18 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; see {self.prog} --help")
 
 
+class _Version(argparse.Action):
+    def __call__(self, parser, *_):
+        from importlib.metadata import version  # only where it is asked for
+
+        print(f"t2i_jax {version('t2i_jax')}")
+        parser.exit()
+
+
 def build_parser():
     """The argparse parser of `t2i`; bad usage raises `UserError`."""
     parser = _Parser(prog="t2i", description="Text to image with discrete tokens.", allow_abbrev=False)
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version, and leave")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add(commands)

@@ -43,9 +43,10 @@ def run(args) -> None:
     if asked != (args.config is not None):
         raise UserError("--config goes together with --dry-run or --overfit N, as in --config translator --dry-run")
     if args.config is not None:
-        if useless := [name for name in ("data", "data_dir", "split") if getattr(args, name) is not None]:
+        if useless := [name for name in ("data", "data_dir", "split", "out") if getattr(args, name) is not None]:
             raise UserError(
-                f"--{useless[0].replace('_', '-')} goes together with --run; for --config it is --config.data"
+                f"--{useless[0].replace('_', '-')} goes together with --run; a config has its own data, and"
+                " no pictures are made of it"
             )
         _examine_config(args)
         return

@@ -7,6 +7,8 @@ from ml_collections import FrozenConfigDict
 
 from t2i_jax.errors import UserError
 
+DTYPES = ("float32", "bfloat16")  # that models compute in
+
 
 def find(name: str) -> ModuleType:
     """The file of a model.
@@ -30,8 +32,10 @@ def build(config):
       An unbound `flax.linen.Module`. Fields are frozen, so that lists become tuples and the module hashes.
 
     Raises:
-      UserError: there is no such model, or it has no such field.
+      UserError: there is no such model, or it has no such field, or computes in no such type.
     """
+    if (dtype := config.model.get("dtype", DTYPES[0])) not in DTYPES:
+        raise UserError(f"config.model.dtype is {dtype!r}; it is {' or '.join(DTYPES)}")
     try:
         return find(config.model_name).Model(**FrozenConfigDict(config.model))
     except (AttributeError, TypeError) as error:
