@@ -2,6 +2,7 @@
 
 import signal
 
+import jax
 import pytest
 import toys
 
@@ -9,6 +10,7 @@ from t2i_jax import files, runs, tasks
 from t2i_jax.errors import UserError
 from t2i_jax.loop import train
 from t2i_jax.loop.metrics import Metrics
+from t2i_jax.loop.setup import Setup
 
 
 @pytest.fixture
@@ -124,3 +126,9 @@ def test_a_signal_between_save_and_log_costs_no_step(run, tmp_path, monkeypatch)
     run(checkpoint_every=6, eval_every=6)
     run(folder="whole", checkpoint_every=6, eval_every=6)
     assert state_of(tmp_path / "run") == state_of(tmp_path / "whole")
+
+
+def test_a_step_fetches_nothing_from_the_host(run, monkeypatch):
+    monkeypatch.setattr(Setup, "split_batch", lambda self, batch: batch)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device transfer"):
+        run()

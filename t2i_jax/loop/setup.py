@@ -109,7 +109,9 @@ class Setup:
         Returns:
           The state after it, and its metrics; see `step.train_step`. Neither is waited for.
         """
-        return self._step(state, self.split_batch(batch))
+        batch = self.split_batch(batch)
+        with jax.transfer_guard("disallow"):  # whatever else came from the host would stall the devices
+            return self._step(state, batch)
 
     def trace(self, size: int) -> jax.stages.Traced:
         """The step for a batch of `size` examples, not run: `.jaxpr`, and `.lower().compile()`."""
