@@ -13,7 +13,8 @@ class UserError(Exception):
 
 def one_line(error: Exception) -> str:
     """What an exception says, in one line of at most 300 characters; its type where it says nothing."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    line = " ".join(str(error).split()) or type(error).__name__
+    return line if len(line) <= 300 else f"{line[:147]} ... {line[-148:]}"  # the reason may stand at either end
 
 
 def near_miss(name: str, known: Iterable[str]) -> str:

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from t2i_jax import files
-from t2i_jax.errors import UserError
+from t2i_jax.errors import UserError, one_line
 
 REPO = Path(__file__).parents[1]
 HOLD = """
 import sys, time
 from t2i_jax import files
+from t2i_jax.errors import one_line
 with files.lock(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)
@@ -211,3 +212,12 @@ def test_the_package_needs_no_fcntl():
     environment = os.environ | {"PYTHONPATH": str(REPO)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_what_an_exception_says_keeps_both_ends_in_one_line():
+    assert one_line(OSError("no\nroom")) == "no room"
+    assert one_line(KeyError()) == "KeyError"
+    line = one_line(RuntimeError(f"writing {'path/' * 100}: no space left"))
+    assert len(line) == 300
+    assert line.startswith("writing path/")
+    assert line.endswith("path/: no space left")
