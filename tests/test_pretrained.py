@@ -1,7 +1,5 @@
 """A translator that starts from released weights: what is loaded, what starts anew, and what it refuses."""
 
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +10,6 @@ import t2i_jax
 from t2i_jax import models, tasks
 from t2i_jax.convert import gpt2
 from t2i_jax.data import text
-from t2i_jax.errors import UserError
 from t2i_jax.models.gpt2 import GPT2
 from t2i_jax.tasks import pretrained
 
