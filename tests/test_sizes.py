@@ -113,8 +113,8 @@ def test_a_text_is_no_longer_than_a_releases_positions(sources):
     with pytest.raises(UserError) as caught:
         load(SMOKE, encoder_weights=source, data__text_len=17)
     assert str(caught.value) == (
-        f"config.data.text_len is 17, but config.encoder_weights ({source}/config.json) reads texts of at most 16 word"
-        " pieces; lower the first"
+        f"config.data.text_len is 17, but config.encoder_weights ({source}/config.json) reads texts of at most 16"
+        " word pieces; lower the first"
     )
 
 
