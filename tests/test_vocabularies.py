@@ -92,15 +92,15 @@ def test_signs_of_the_captions_have_pieces_and_those_that_stand_alone_only_one()
 
 
 def test_a_size_below_the_characters_is_one_line():
-    captions = ["red seven, blue"]
-    words, least = 4 + 4, 4 + 36 + 36 + 1  # the comma stands alone
-    assert build_word_pieces(captions, words).get_vocab_size() == words
-    with pytest.raises(UserError) as caught:
-        build_word_pieces(captions, words - 1)
-    assert str(caught.value) == (
-        f"captions hold 4 words, and their characters alone are {least} word pieces; the model reads at most 7:"
-        f" raise config.model.text_vocab_size to {least} or, so that every word is a piece, 8"
-    )
+    least = 4 + 36 + 36 + 1  # the comma stands alone
+    for captions, count, enough in ((["red seven, blue"], 4, 8), ([*SYLLABLES, ","], 101, least)):
+        assert build_word_pieces(captions, enough).get_vocab_size() == enough
+        with pytest.raises(UserError) as caught:
+            build_word_pieces(captions, enough - 1)
+        assert str(caught.value) == (
+            f"captions hold {count} words, and single characters are {least} word pieces; the model reads at most"
+            f" {enough - 1}: raise config.model.text_vocab_size to {enough} or more"
+        )
 
 
 SCRIPT = """

@@ -49,9 +49,8 @@ def _train_pieces(words: Counter[str], size: int) -> set[str]:
     inner = [f"##{sign}" for sign in signs if len(_words_of(f"a{sign}")) == 1]
     if (least := len(SPECIAL) + len(signs) + len(inner)) > size:
         raise UserError(
-            f"captions hold {len(words)} words, and their characters alone are {least} word pieces; the model reads"
-            f" at most {size}: raise config.model.text_vocab_size to {least} or, so that every word is a piece,"
-            f" {len(SPECIAL) + len(words)}"
+            f"captions hold {len(words)} words, and single characters are {least} word pieces; the model reads at"
+            f" most {size}: raise config.model.text_vocab_size to {min(least, len(SPECIAL) + len(words))} or more"
         )
     # Pairs that are equally frequent go by their ids. Inner characters get theirs in the order of a hash map, but
     # for those that are named beforehand.
