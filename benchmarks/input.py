@@ -24,7 +24,7 @@ from PIL import Image, ImageFilter
 from benchmarks import common
 from t2i_jax import tasks
 from t2i_jax.config import load_config
-from t2i_jax.data import pipeline, text
+from t2i_jax.data import pipeline, text, vocabularies
 from t2i_jax.data.images import square
 from t2i_jax.data.token_cache import Tokens, write_tokens
 
@@ -47,7 +47,7 @@ def tokens(count: int, batches: int) -> None:
         ids = rng.integers(0, config.model.codebook_size, (count, config.model.num_tokens), np.int32)
         write_tokens(Path(folder) / "tokens", zip(ids, captions, strict=True), tokenizer="", data="")
         path = Path(folder) / "pieces"
-        text.write_word_pieces(path, text.build_word_pieces(itertools.chain(*captions), 4000))
+        vocabularies.write_word_pieces(path, vocabularies.build_word_pieces(itertools.chain(*captions), 4000))
         task.reader = text.CaptionReader(path, config.data.text_len)
         dataset = Tokens(Path(folder) / "tokens", tokenizer="", data="").dataset()
         stream = pipeline.train_stream(dataset, task.transform, batch_size=64, seed=0)

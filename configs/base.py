@@ -108,7 +108,7 @@ def on_tokens(config, tokenizer, data) -> None:
     # One value, two places: overriding either field overrides both.
     for field in ("name", "source", "data_dir", "train", "validation", "corrupt"):
         tokenizer.data[field] = data.get_ref(field)
-    config.model.text_vocab_size = 64  # V, at most, where the vocabulary is made of the captions
+    config.model.text_vocab_size = 64  # V, at most: words of the captions, or pieces of words where these are more
     config.shown_captions = (  # drawn at every evaluation; never among the prompts a run is scored by
         "a green five",
         "a white two",

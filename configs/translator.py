@@ -60,6 +60,7 @@ def translator(tokenizer, data):
     config.data.code_noise = 0.0  # share of decoder inputs replaced by random codes, against exposure bias
     config.encoder_weights = ""  # a released BERT, its folder or its name on the hub; "" starts from scratch
     config.decoder_weights = ""  # a released GPT-2, likewise; its token table and head always start anew
+    config.optim.lr_multipliers = {"bert": 1.0}  # 0 freezes the encoder, which then runs once for each caption
     config.steps = 2000
     return config
 
@@ -86,7 +87,7 @@ def transformer():  # the original one: sinusoids, post-norm, nothing learned be
     del config.model.encoder, config.model.decoder
     config.model.update({"width": 160, "heads": 5, "mlp_width": 640, "dropout": 0.0})
     config.model.update({"encoder_layers": 2, "decoder_layers": 3})
-    config.init_from_tokenizer = False
+    config.init_from_tokenizer, config.optim.lr_multipliers = False, {}
     return config
 
 

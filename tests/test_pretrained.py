@@ -1,7 +1,5 @@
 """A translator that starts from released weights: what is loaded, what starts anew, and what it refuses."""
 
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +10,6 @@ import t2i_jax
 from t2i_jax import models, tasks
 from t2i_jax.convert import gpt2
 from t2i_jax.data import text
-from t2i_jax.errors import UserError
 from t2i_jax.models.gpt2 import GPT2
 from t2i_jax.tasks import pretrained
 
@@ -170,60 +167,3 @@ def test_weights_that_do_not_fit_are_one_line_each(refusal, sources, monkeypatch
     raw = (bert / "model.safetensors").read_bytes()
     (bert / "model.safetensors").write_bytes(raw[:-7])
     assert "is damaged, cut short or no safetensors file" in refusal()
-
-
-# --- vocabularies
-
-
-def test_vocabularies_in_both_forms_read_alike(tmp_path):
-    lines, whole = tmp_path / "vocab.txt", tmp_path / "tokenizer.json"
-    lines.write_text("\r\n".join(PIECES) + "\r\n")
-    tokenizer = text.read_vocabulary(lines, len(PIECES))
-    tokenizer.enable_padding(length=9)
-    tokenizer.enable_truncation(4)
-    whole.write_text(tokenizer.to_str())
-    for path in (lines, whole):
-        read = text.read_vocabulary(path, len(PIECES))
-        assert read.encode("A red sevens ones").tokens == [
-            "[CLS]",
-            "a",
-            "red",
-            "seven",
-            "##s",
-            "one",
-            "##s",
-            "[SEP]",
-        ]
-    lines.write_text("\n".join([*PIECES[:-1], "Red"]))
-    cased = text.read_vocabulary(lines, len(PIECES))
-    assert cased.encode("Red red A").tokens == ["[CLS]", "Red", "red", "[UNK]", "[SEP]"]
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "said"),
-    [
-        ("vocab.txt", "\n".join(PIECES[:-2]), "holds 41 word pieces; the model reads 43"),
-        ("vocab.txt", "\n".join(WORDS), "it lists no [PAD]"),
-        ("vocab.txt", b"\xff\xfe\xfd", "cannot be read"),
-        ("tokenizer.json", "{", "cannot be read"),
-        ("tokenizer.json", json.dumps({"model": {}}), "cannot be read"),
-    ],
-)
-def test_vocabularies_that_do_not_fit(tmp_path, name, content, said):
-    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(UserError) as caught:
-        text.read_vocabulary(tmp_path / name, len(PIECES))
-    assert said in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_tokenizer_without_marks_is_refused(tmp_path):
-    tokenizer = text.build_word_pieces(["a red seven"], 9)
-    content = json.loads(tokenizer.to_str())
-    (tmp_path / "tokenizer.json").write_text(json.dumps({**content, "post_processor": None}))
-    with pytest.raises(UserError, match=r"puts no \[CLS\] and \[SEP\]"):
-        text.read_vocabulary(tmp_path / "tokenizer.json", tokenizer.get_vocab_size())
-    wider = text.with_unused(content, 12)
-    (tmp_path / "tokenizer.json").write_text(json.dumps(wider))
-    read = text.read_vocabulary(tmp_path / "tokenizer.json", 12)
-    assert read.encode("a [unused0] seven").ids == tokenizer.encode("a [unused0] seven").ids

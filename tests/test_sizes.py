@@ -18,7 +18,8 @@ def load(name, **fields):
 @pytest.fixture
 def sources(tmp_path):
     """Folders of a BERT and a GPT-2 as `save_pretrained` writes them."""
-    bert = released.write(tmp_path / "bert", released.bert_tensors(), config=released.BERT_JSON)
+    config = released.BERT_JSON | {"max_position_embeddings": 16}
+    bert = released.write(tmp_path / "bert", released.bert_tensors(), config=config)
     return bert, released.write(tmp_path / "gpt2", released.gpt2_tensors(), config=released.GPT2_JSON)
 
 
@@ -86,6 +87,35 @@ def test_weights_that_would_have_to_be_fetched_leave_sizes_as_the_config_has_the
     assert load(SMOKE, encoder_weights="nobody/bert").model.encoder.width == 32
     model = load("translator:coco").model
     assert (model.encoder.width, model.encoder.layers, model.text_vocab_size) == (768, 12, 30_522)
+
+
+def test_sizes_of_a_name_are_fetched_where_that_is_asked_for(sources, monkeypatch):
+    option = ["--config.encoder_weights=nobody/bert"]
+
+    def width(fetch):
+        return load_config(SMOKE, option, fetch=fetch).model.encoder.width
+
+    def unreachable(*_, **__):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", lambda *_, **__: None)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda _, name: str(sources[0] / name))
+    assert (width(fetch=True), width(fetch=False)) == (released.D, 32)
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", unreachable)
+    assert width(fetch=True) == 32  # the weights cannot be had either, which is said where they are read
+
+
+def test_a_text_is_no_longer_than_a_releases_positions(sources):
+    source = sources[0]
+    config = load(SMOKE, encoder_weights=source, data__text_len=16)
+    assert (config.model.encoder.max_positions, config.model.text_len) == (16, 16)
+    with pytest.raises(UserError) as caught:
+        load(SMOKE, encoder_weights=source, data__text_len=17)
+    assert str(caught.value) == (
+        f"config.data.text_len is 17, but config.encoder_weights ({source}/config.json) reads texts of at most 16"
+        " word pieces; lower the first"
+    )
 
 
 @pytest.mark.parametrize(

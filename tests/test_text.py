@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from t2i_jax import files
-from t2i_jax.data.text import SPECIAL, CaptionReader, build_word_pieces, describe_losses, write_word_pieces
+from t2i_jax.data.text import CaptionReader, describe_losses
+from t2i_jax.data.vocabularies import SPECIAL, build_word_pieces, write_word_pieces
 from t2i_jax.errors import UserError
 
 CAPTIONS = ("a red seven", "a blue three left of a red seven", "three yellow sevens", "an Orange six, small")
@@ -36,28 +37,6 @@ def reader(tmp_path):
 
 def ids_of(*pieces):
     return [[*SPECIAL, *WORDS].index(piece) for piece in pieces]
-
-
-def test_pieces_are_the_sorted_words_after_the_special_ones():
-    vocab = build_word_pieces(CAPTIONS, 64).get_vocab()
-    assert sorted(vocab, key=vocab.get) == [*SPECIAL, *WORDS]
-
-
-def test_pieces_do_not_depend_on_the_order_of_captions():
-    expected = build_word_pieces(CAPTIONS, 64).to_str()
-    for seed in range(5):
-        shuffled = np.random.default_rng(seed).permutation([*CAPTIONS, *CAPTIONS[:2]])
-        assert build_word_pieces(map(str, shuffled), 64).to_str() == expected
-
-
-def test_more_words_than_the_model_reads():
-    size = len(SPECIAL) + len(WORDS)
-    assert build_word_pieces(CAPTIONS, size).get_vocab_size() == size
-    with pytest.raises(UserError) as error:
-        build_word_pieces(CAPTIONS, size - 1)
-    assert str(error.value) == (
-        f"captions hold {size} word pieces; the model reads at most {size - 1} (config.model.text_vocab_size)"
-    )
 
 
 def test_encode(reader):

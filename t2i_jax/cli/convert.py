@@ -69,8 +69,8 @@ def openai_dvae_config(tensors: dict, side: int):
 
 def _run_encoder_decoder(args):
     from t2i_jax import runs
-    from t2i_jax.convert import encoder_decoder, hub
-    from t2i_jax.data import text
+    from t2i_jax.convert import encoder_decoder
+    from t2i_jax.data import vocabularies
     from t2i_jax.pipelines import converted
     from t2i_jax.tasks import pretrained
 
@@ -79,15 +79,15 @@ def _run_encoder_decoder(args):
     if args.tokenizer_run:
         config.model.num_tokens = _num_tokens(args.tokenizer_run, config.model)
     try:
-        vocabulary = hub.find_beside(args.folder, pretrained.VOCABULARY)
+        vocabulary = pretrained.find_vocabulary(args.folder)
     except UserError:
         pieces = None
     else:
-        pieces = text.read_vocabulary(vocabulary, config.model.text_vocab_size)
+        pieces = vocabularies.read_vocabulary(vocabulary, config.model.text_vocab_size)
 
     def add(folder):
         if pieces:
-            text.write_word_pieces(folder / runs.TEXT_TOKENIZER, pieces)
+            vocabularies.write_word_pieces(folder / runs.TEXT_TOKENIZER, pieces)
         if args.tokenizer_run:
             runs.copy_parent(Path(args.tokenizer_run), folder, "tokenizer")
 

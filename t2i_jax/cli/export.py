@@ -25,7 +25,7 @@ def run(args) -> None:
     check_run(args.run)
     from t2i_jax import files, models, runs
     from t2i_jax.convert import encoder_decoder
-    from t2i_jax.data import text
+    from t2i_jax.data import vocabularies
     from t2i_jax.pipelines import converted
     from t2i_jax.tasks import pretrained
 
@@ -40,7 +40,7 @@ def run(args) -> None:
     pieces = Path(args.run) / runs.TEXT_TOKENIZER
     tokenizer = None
     if pieces.exists():
-        tokenizer = text.with_unused(files.read_json(pieces), config.model.text_vocab_size)
+        tokenizer = vocabularies.with_unused(files.read_json(pieces), config.model.text_vocab_size)
     with files.replacing(out) as partial:
         encoder_decoder.save(partial, config.model, params, tokenizer)
     if "converted_from" not in config:

@@ -11,13 +11,14 @@ from t2i_jax.config.sizes import fill_sizes
 from t2i_jax.errors import UserError, one_line
 
 
-def load_config(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
+def load_config(name: str, overrides: Sequence[str] = (), *, fetch: bool = False) -> ConfigDict:
     """An experiment with all its fields: completed, overridden, sizes that follow filled in, locked.
 
     Args:
       name: `NAME` of the package or `PATH.py`, and `:VARIANT` after it where the default is not meant. The file is
         run.
       overrides: `--config.FIELD=VALUE`.
+      fetch: see `fill_sizes`.
 
     Raises:
       UserError: there is no such file, variant or field, or a value does not fit.
@@ -34,7 +35,7 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
         raise UserError(one_line(error)) from None
     if rest:
         raise UserError(f"{rest[0]!r} is no flag; options start with --, as in --config.steps=100")
-    return fill_sizes(values.config, typed=values["config"].override_values)
+    return fill_sizes(values.config, typed=values["config"].override_values, fetch=fetch)
 
 
 def _unknown_field(config: ConfigDict, overrides: Sequence[str]) -> str:

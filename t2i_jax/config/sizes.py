@@ -1,7 +1,9 @@
 """Sizes that follow from data, a tokenizer or released weights: filled in, so that each is set in one place."""
 
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -30,19 +32,22 @@ class Size(NamedTuple):
     least: bool = False
 
 
-def fill_sizes(config: ConfigDict, typed: Collection[str] = (), *, name: str = "config") -> ConfigDict:
+def fill_sizes(
+    config: ConfigDict, typed: Collection[str] = (), *, name: str = "config", fetch: bool = False
+) -> ConfigDict:
     """Set, in place, sizes of a config's model that follow from its data, its tokenizer and its released weights.
 
     - `image_size` and `channels` of pictures, `text_len`: from `config.data`.
     - `codebook_size`, `num_tokens`, `grid`: from the tokenizer's own config, filled in before.
     - a part's positions: from the text's and the picture's lengths.
     - a part's other sizes, and `text_vocab_size`: from the `config.json` of `config.PART_weights`, where that lies
-      on this machine.
+      on this machine or, if asked for, can be fetched. A text may be no longer than its positions.
 
     Args:
       config: as `complete` makes it.
       typed: dotted names of fields that the user set; what follows must agree with them.
       name: of the config, for messages.
+      fetch: from the hub what is not on this machine, where that can be reached.
 
     Returns:
       The same config.
@@ -53,9 +58,9 @@ def fill_sizes(config: ConfigDict, typed: Collection[str] = (), *, name: str = "
     for parent, (own, _) in runs.parents(config).items():
         path = f"parents.{parent}.config."
         inside = [field.removeprefix(path) for field in typed if field.startswith(path)]
-        fill_sizes(own, inside, name=f"{name}.{path[:-1]}")
+        fill_sizes(own, inside, name=f"{name}.{path[:-1]}", fetch=fetch)
     defaults = fields_of(models.find(config.model_name).Model)
-    for size in _sizes(config, name):
+    for size in _sizes(config, name, fetch):
         *outer, field = size.path
         node, dotted = config.model, ".".join(("model", *size.path))
         for key in outer:
@@ -75,7 +80,7 @@ def fill_sizes(config: ConfigDict, typed: Collection[str] = (), *, name: str = "
     return config
 
 
-def _sizes(config: ConfigDict, name: str) -> Iterator[Size]:
+def _sizes(config: ConfigDict, name: str, fetch: bool) -> Iterator[Size]:
     """What follows, each field after those that it depends on."""
     model, data = config.model, config.data
     for field in ("image_size", "channels", "text_len"):
@@ -92,7 +97,7 @@ def _sizes(config: ConfigDict, name: str) -> Iterator[Size]:
                 yield Size((part, field), model[length], f"{name}.model.{length} {model[length]}", least=True)
         source = config.get(f"{part}_weights")
         if source:
-            yield from _released_sizes(part, cls, source, model, f"{name}.{part}_weights")
+            yield from _released_sizes(part, cls, source, model, name, fetch)
 
 
 def _token_sizes(tokenizer: ConfigDict, origin: str) -> dict[str, Any]:
@@ -108,10 +113,11 @@ def _token_sizes(tokenizer: ConfigDict, origin: str) -> dict[str, Any]:
     return {"codebook_size": model.codebook_size, "num_tokens": count, "grid": (count // width, width)}
 
 
-def _released_sizes(part: str, cls: type, source: str, model: ConfigDict, field: str) -> Iterator[Size]:
-    """Sizes of a part by the config.json of released weights; none where that would have to be fetched."""
+def _released_sizes(part: str, cls: type, source: str, model: ConfigDict, name: str, fetch: bool) -> Iterator[Size]:
+    """Sizes of a part by the config.json of released weights; none where that cannot be had."""
+    field = f"{name}.{part}_weights"
     try:
-        path = hub.find_beside(source, ("config.json",), hub.find_here)
+        path = _find_config(source, fetch)
         if path is None:
             return
         format_ = import_module(f"t2i_jax.convert.{cls.__module__.rpartition('.')[2]}")
@@ -122,5 +128,19 @@ def _released_sizes(part: str, cls: type, source: str, model: ConfigDict, field:
     for size, value in found.items():
         if size in model[part] and size not in POSITIONS:
             yield Size((part, size), value, origin)
+    longest = found.get("max_positions")
+    if longest and model.text_len > longest:
+        raise UserError(
+            f"{name}.data.text_len is {model.text_len}, but {origin} reads texts of at most {longest} word pieces;"
+            " lower the first"
+        )
     if part == "encoder" and "text_vocab_size" in model:
         yield Size(("text_vocab_size",), found["vocab_size"], origin)
+
+
+def _find_config(source: str, fetch: bool) -> Path | None:
+    path = hub.find_beside(source, ("config.json",), hub.find_here)
+    if path is None and fetch:
+        with suppress(UserError):  # the weights cannot be had either, which is said where they are read
+            path = hub.find_beside(source, ("config.json",))
+    return path

@@ -1,17 +1,16 @@
 """Released weights for the encoder and the decoder of a translator."""
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import jax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from t2i_jax.convert import bert, gpt2, hub
-from t2i_jax.data import text
+from t2i_jax.data import vocabularies
 from t2i_jax.errors import UserError
 from t2i_jax.models.translator import Model
-
-VOCABULARY = ("tokenizer.json", "vocab.txt")
 
 
 def fits(model) -> bool:
@@ -42,11 +41,24 @@ def load_weights(config) -> tuple[dict, Path | None]:
         try:
             loaded[name] = module.load(source, sizes[half], f"config.model.{half}")
             if half == "encoder":
-                vocabulary = hub.find_beside(source, VOCABULARY)
-                text.read_vocabulary(vocabulary, model.text_vocab_size)
+                vocabulary = find_vocabulary(source)
+                vocabularies.read_vocabulary(vocabulary, model.text_vocab_size)
         except UserError as error:
             raise UserError(f"{error}; or train from scratch: config.{half}_weights=''") from None
     return loaded, vocabulary
+
+
+def find_vocabulary(source: str | Path) -> Path:
+    """The vocabulary of released weights, and beside it what says how to read a plain one, where there is such.
+
+    Raises:
+      UserError: there is no vocabulary to be had.
+    """
+    path = hub.find_beside(source, vocabularies.FILES)
+    if path.suffix == ".txt":
+        with suppress(UserError):  # not every release has one
+            hub.find_beside(source, (vocabularies.SETTINGS,))
+    return path
 
 
 def put(loaded: dict, params: dict) -> dict:

@@ -98,10 +98,11 @@ class TokenTask(tasks.Task):
         """See `Task.prepare`: image tokens by the parent `tokenizer`, made once, and a text tokenizer of captions.
 
         Raises:
-          UserError: the tokenizer's codes do not fit `config.model`, or the captions have too many words.
+          UserError: the tokenizer's codes do not fit `config.model`, or `text_vocab_size` is below the number of
+            characters in the captions.
         """
         from t2i_jax import encode  # imports Grain, which takes a second; sampling does without
-        from t2i_jax.data import text
+        from t2i_jax.data import text, vocabularies
 
         self.tokenizer, path = parents["tokenizer"], folder / runs.TEXT_TOKENIZER
         self.encoded = encode.encode(self.config, self.tokenizer, runs.parents(self.config)["tokenizer"][1])
@@ -113,10 +114,10 @@ class TokenTask(tasks.Task):
                 return
             size = self.config.model.text_vocab_size
             if self.vocabulary is None:
-                pieces = text.build_word_pieces(captions(), size)
+                pieces = vocabularies.build_word_pieces(captions(), size)
             else:
-                pieces = text.read_vocabulary(self.vocabulary, size)
-            text.write_word_pieces(path, pieces)
+                pieces = vocabularies.read_vocabulary(self.vocabulary, size)
+            vocabularies.write_word_pieces(path, pieces)
 
         hosts.on_first(write_pieces)
         self.reader = text.CaptionReader(path, self.config.data.text_len)

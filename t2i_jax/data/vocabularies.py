@@ -1,0 +1,133 @@
+"""Vocabularies of text: WordPiece made of captions, or that of a released BERT, and their files."""
+
+import json
+import string
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+
+from t2i_jax import files
+from t2i_jax.errors import UserError, one_line
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+FILES, SETTINGS = ("tokenizer.json", "vocab.txt"), "tokenizer_config.json"  # of a release
+OF_CAPTIONS = normalizers.BertNormalizer(lowercase=True)
+WORDS = pre_tokenizers.BertPreTokenizer()
+
+
+def build_word_pieces(captions: Iterable[str], size: int) -> Tokenizer:
+    """A BERT-style WordPiece tokenizer of captions.
+
+    Where all their words fit, these are the pieces, and no others: of letters that no caption is read as, a model
+    would learn nothing, so a word that is not among them is [UNK]. Where they do not fit, pieces are trained
+    (Schuster & Nakajima 2012, by `tokenizers`' trainer), every single letter among them: no word is [UNK] that is
+    made of letters and digits of English or of characters of the captions.
+
+    The same captions, in any order, give the same ids on every machine.
+
+    Args:
+      captions: of training; gone through once.
+      size: most pieces that the model's embedding holds (`config.model.text_vocab_size`).
+
+    Raises:
+      UserError: not even the single characters fit.
+    """
+    words = Counter(word for caption in captions for word in _words_of(caption))
+    pieces = words if len(SPECIAL) + len(words) <= size else _train_pieces(words, size)
+    return _word_pieces({piece: i for i, piece in enumerate((*SPECIAL, *sorted(pieces)))}, OF_CAPTIONS)
+
+
+def _words_of(text: str) -> list[str]:
+    return [word for word, _ in WORDS.pre_tokenize_str(OF_CAPTIONS.normalize_str(text))]
+
+
+def _train_pieces(words: Counter[str], size: int) -> set[str]:
+    signs = sorted({*"".join(words), *string.ascii_lowercase, *string.digits})
+    # Not those that are words by themselves.
+    inner = [f"##{sign}" for sign in signs if len(_words_of(f"a{sign}")) == 1]
+    if (least := len(SPECIAL) + len(signs) + len(inner)) > size:
+        raise UserError(
+            f"captions hold {len(words)} words, and single characters are {least} word pieces; the model reads at"
+            f" most {size}: raise config.model.text_vocab_size to {min(least, len(SPECIAL) + len(words))} or more"
+        )
+    # Pairs that are equally frequent go by their ids. Inner characters get theirs in the order of a hash map, but
+    # for those that are named beforehand.
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=size, special_tokens=[*SPECIAL, *inner], initial_alphabet=signs, show_progress=False
+    )
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.train_from_iterator(words.elements(), trainer)
+    return tokenizer.get_vocab().keys() - set(SPECIAL)
+
+
+def read_vocabulary(path: str | Path, size: int) -> Tokenizer:
+    """The tokenizer of a released BERT.
+
+    Args:
+      path: its `tokenizer.json`, or its `vocab.txt`, one piece a line. How captions are normalised the first says
+        itself, for the second a `tokenizer_config.json` beside it; without one they are read in lower case where no
+        piece has a capital letter.
+      size: pieces that the model's embedding holds (`config.model.text_vocab_size`).
+
+    Raises:
+      UserError: the file cannot be read, is no such file, or holds another number of pieces.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".json":
+            tokenizer = Tokenizer.from_str(path.read_text("utf-8"))
+            tokenizer.no_padding()
+            tokenizer.no_truncation()
+        else:
+            tokenizer = _of_lines(path)
+    except Exception as error:  # the library raises bare Exception
+        raise UserError(f"vocabulary {path} cannot be read ({one_line(error)}); name BERT's vocab.txt") from None
+    found = tokenizer.get_vocab_size()
+    if found != size:
+        raise UserError(
+            f"vocabulary {path} holds {found} word pieces; the model reads {size} (config.model.text_vocab_size):"
+            " name the vocabulary that belongs to the weights, or change the field"
+        )
+    if len(tokenizer.encode("").ids) != 2:
+        raise UserError(f"vocabulary {path} puts no [CLS] and [SEP] around a text; name that of a BERT")
+    return tokenizer
+
+
+def _of_lines(path):
+    lines, settings = path.read_text("utf-8").removesuffix("\n").split("\n"), path.with_name(SETTINGS)
+    vocab = {piece.removesuffix("\r"): i for i, piece in enumerate(lines)}
+    missing = [piece for piece in SPECIAL if piece not in vocab]
+    if missing:
+        raise ValueError(f"it lists no {missing[0]}")
+    said = json.loads(settings.read_text("utf-8")) if settings.exists() else {}
+    capitals = any(piece != piece.lower() for piece in vocab if not piece.startswith("["))
+    normalizer = normalizers.BertNormalizer(
+        lowercase=said.get("do_lower_case", not capitals),
+        strip_accents=said.get("strip_accents"),
+        handle_chinese_chars=said.get("tokenize_chinese_chars", True),
+    )
+    return _word_pieces(vocab, normalizer)
+
+
+def _word_pieces(vocab, normalizer):
+    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, WORDS
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", vocab["[SEP]"]), ("[CLS]", vocab["[CLS]"]))
+    return tokenizer
+
+
+def with_unused(content: dict, size: int) -> dict:
+    """A tokenizer's JSON with as many pieces as an embedding has rows: those it lacks are [unused0], [unused1], ...
+
+    So does BERT itself; no text holds them, as brackets are pieces of their own.
+    """
+    vocab = content["model"]["vocab"]
+    unused = {f"[unused{i}]": len(vocab) + i for i in range(size - len(vocab))}
+    return {**content, "model": {**content["model"], "vocab": vocab | unused}}
+
+
+def write_word_pieces(path: str | Path, tokenizer: Tokenizer) -> None:
+    """Write a tokenizer as `tokenizers` JSON, with a digest."""
+    files.write_json(path, json.loads(tokenizer.to_str()))
