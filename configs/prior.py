@@ -48,6 +48,18 @@ def mnist():
     return classes(vqvae.get_config("mnist"), base.mnist(), tuple("0123456789"))
 
 
+def fashion():
+    """Sized for two cores."""
+    names = ("a t-shirt", "trousers", "a pullover", "a dress", "a coat")
+    names += ("a sandal", "a shirt", "a sneaker", "a bag", "an ankle boot")
+    config = classes(vqvae.get_config("fashion"), base.fashion(), names)
+    config.model.update({"width": 64, "kernel": 3, "layers": 6})
+    config.model.encoder.update({"width": 64, "mlp_width": 128, "layers": 1})
+    config.steps, config.eval_every, config.checkpoint_every = 1500, 1500, 100
+    config.optim.lr = 2e-3
+    return config
+
+
 def cifar10():
     names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
     return classes(vqvae.get_config("cifar10"), base.cifar10(), names)

@@ -48,6 +48,21 @@ def mnist_ae():
     return config
 
 
+def fashion():
+    """Sized for two cores."""
+    config = mnist()
+    config.data = base.fashion()
+    config.model.latent = 32
+    config.steps = 2000
+    return config
+
+
+def fashion_ae():
+    config = fashion()
+    config.model.variational = False
+    return config
+
+
 def cifar10():
     config = digits()
     config.data = base.cifar10()

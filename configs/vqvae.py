@@ -48,6 +48,31 @@ def mnist():
     return report(base.mnist())
 
 
+def fashion():
+    """Sized for two cores, as is the prior over its 49 tokens."""
+    config = vqvae(base.fashion())
+    config.optim.lr = 2e-3
+    config.steps, config.eval_every = 2000, 2000
+    return config
+
+
+def fashion_fine():
+    """196 tokens in place of 49: what they are too few for."""
+    config = fashion()
+    config.model.update({"downsampling": 2, "residual_blocks": 1})
+    config.kmeans_examples = 100
+    config.steps, config.eval_every = 800, 800
+    return config
+
+
+def fashion_resnet():
+    """The report's encoder, trained from scratch."""
+    config = fashion()
+    config.model.update({"encoder": "resnet", "pretrained": False})
+    config.steps, config.eval_every = 1000, 1000
+    return config
+
+
 def cifar10():
     return report(base.cifar10())
 
