@@ -55,8 +55,8 @@ def fashion():
     config = classes(vqvae.get_config("fashion"), base.fashion(), names)
     config.model.update({"width": 64, "kernel": 3, "layers": 6})
     config.model.encoder.update({"width": 64, "mlp_width": 128, "layers": 1})
-    config.steps, config.eval_every, config.checkpoint_every = 1500, 1500, 100
-    config.optim.lr = 2e-3
+    config.steps, config.eval_every, config.checkpoint_every = 1000, 1000, 100
+    config.optim.lr, config.optim.muon = 2e-3, 2.0
     return config
 
 

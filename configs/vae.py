@@ -53,7 +53,7 @@ def fashion():
     config = mnist()
     config.data = base.fashion()
     config.model.latent = 32
-    config.steps = 2000
+    config.steps, config.eval_every = 2000, 2000
     return config
 
 

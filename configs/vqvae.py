@@ -52,7 +52,7 @@ def fashion():
     """Sized for two cores, as is the prior over its 49 tokens."""
     config = vqvae(base.fashion())
     config.optim.lr = 2e-3
-    config.steps, config.eval_every = 2000, 2000
+    config.steps, config.eval_every, config.checkpoint_every = 2000, 2000, 100
     return config
 
 

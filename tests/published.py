@@ -28,8 +28,8 @@ def idx(array: np.ndarray) -> bytes:
     return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
 
 
-def write_idx(data_dir: Path, name: str = "mnist", zipped: bool = False) -> Path:
-    """The four files; returns their folder."""
+def write_idx(data_dir: Path, name: str = "mnist", zipped: bool = False, pictures=pictures) -> Path:
+    """The four files of `pictures(name, split)`; returns their folder."""
     folder = data_dir / "downloads" / "manual" / name
     folder.mkdir(parents=True)
     for split, prefix in (("train", "train"), ("test", "t10k")):

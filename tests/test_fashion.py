@@ -1,7 +1,10 @@
 """Fashion-MNIST: the prior's variant trained end to end on a few pictures, and the judge of what it draws."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from published import write_idx
 
 import t2i_jax
@@ -9,6 +12,7 @@ from t2i_jax import files, runs
 from t2i_jax.config import load_config
 from t2i_jax.data.sources.fashion_mnist import CAPTIONS
 from t2i_jax.evals import garments, report
+from t2i_jax.evals.judges import fashion_mnist
 from t2i_jax.loop.train import train
 
 SMALL = {
@@ -16,10 +20,12 @@ SMALL = {
     "data.validation": "train[15:]",
     "steps": 2,
     "batch_size": 8,
+    "optim.warmup": 1,
     "checkpoint_every": 2,
     "eval_every": 2,
     "parents.tokenizer.config.steps": 2,
     "parents.tokenizer.config.batch_size": 8,
+    "parents.tokenizer.config.optim.warmup": 1,
     "parents.tokenizer.config.checkpoint_every": 2,
     "parents.tokenizer.config.eval_every": 2,
     "parents.tokenizer.config.kmeans_examples": 15,
@@ -38,7 +44,7 @@ def stripes(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     y, x = np.mgrid[:28, :28]
     across = np.cos(angles)[:, None, None] * x + np.sin(angles)[:, None, None] * y
     waves = np.sin(across + phases[:, None, None])
-    return np.uint8(120 + 80 * waves + rng.uniform(0, 40, waves.shape))[..., None], labels
+    return np.uint8(120 + 80 * waves + rng.uniform(0, 40, waves.shape))[..., None], labels.astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +60,7 @@ def run(once):
     return once("fashion", make) / "prior"
 
 
+@pytest.mark.long
 def test_the_prior_is_trained_on_the_captions_of_the_files(run):
     assert runs.read_config(run).shown_captions == CAPTIONS  # one list, two places
     assert files.read_json(run / runs.SCORES)["step"] == 2
@@ -61,13 +68,36 @@ def test_the_prior_is_trained_on_the_captions_of_the_files(run):
     assert all(word in pieces for word in ("sandal", "ankle", "boot", "shirt", "an"))
 
 
-def test_the_judge_has_every_column_and_caption(run, monkeypatch):
+@pytest.mark.long
+def test_a_run_is_judged(run, monkeypatch):
     monkeypatch.setattr(garments, "PICTURES", 1)  # the made-up test set has no more of a class
     table, results = report.evaluate_run(t2i_jax.load(run), run)
     columns = results["classified"]
     assert list(columns) == ["generated", "reconstructed", "real", "uniform", "test set"]
-    assert all(list(scores) == [*CAPTIONS, "overall"] for scores in columns.values())
     assert columns["real"] == columns["test set"]
+    assert "bigram baseline" in table
+
+
+def test_the_judge_asks_for_every_caption_and_compares_with_it(tmp_path, monkeypatch):
+    """On classes that can be told apart: pictures as asked are right, those of the next class wrong."""
+    sizes = {"train": 600, "test": 200}
+    write_idx(tmp_path, "fashion_mnist", pictures=lambda _, split: stripes(sizes[split], len(split)))
+    monkeypatch.setattr(garments, "PICTURES", 5)
+
+    def beside(pipe, captions, real, seed, candidates):
+        assert (pipe, seed, candidates) == (world, 3, 2)
+        assert list(captions) == [words for words in CAPTIONS for _ in range(5)]
+        return {"generated": np.roll(real, 1, axis=0), "real": real}
+
+    monkeypatch.setattr(fashion_mnist, "beside", beside)
+    world = SimpleNamespace(config=ConfigDict({"data": {"name": "fashion_mnist", "data_dir": str(tmp_path)}}))
+    table, results = fashion_mnist.judge(world, 3, 2)
+    columns = results["classified"]
+    assert list(columns) == ["generated", "real", "test set"]
+    assert all(list(scores) == [*CAPTIONS, "overall"] for scores in columns.values())
+    assert columns["generated"]["overall"] < 0.05
+    assert columns["real"]["overall"] > 0.95
+    assert columns["test set"]["overall"] > 0.95
     assert "an ankle boot" in table
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Float32, Int, UInt8
+from ml_collections import ConfigDict
 from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import RidgeClassifier
 from sklearn.metrics.pairwise import euclidean_distances
@@ -17,10 +18,10 @@ from t2i_jax.data.sources import open_split
 from t2i_jax.data.sources.fashion_mnist import CAPTIONS
 from t2i_jax.evals import tables
 
-PICTURES = 50  # drawn for each caption
+PICTURES = 30  # drawn for each caption
 ORIENTATIONS, CELL = 8, 4  # of a histogram, and the side of the pixels that share one
 COARSE = 0.15  # weight of pixels averaged over 2 x 2, beside the histograms
-LANDMARKS = 3000  # of the approximation
+LANDMARKS = 1500  # of the approximation
 CHUNK = 5000  # pictures at a time: 25,000 numbers each
 
 
@@ -38,7 +39,7 @@ class Classifier:
         return self._model.predict(_describe(images))
 
 
-def read(data: Mapping, split: str) -> tuple[UInt8[np.ndarray, "n 28 28 1"], Int[np.ndarray, " n"]]:
+def read(data: Mapping | ConfigDict, split: str) -> tuple[UInt8[np.ndarray, "n 28 28 1"], Int[np.ndarray, " n"]]:
     """Pictures and labels of a split of the set that `config.data` names.
 
     Raises:
