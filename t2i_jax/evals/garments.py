@@ -7,7 +7,7 @@ gradient orientation (Dalal & Triggs 2005) and coarse pixels. No network is trai
 from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Float32, Int, UInt8
+from jaxtyping import Float32, Integer, UInt8
 from ml_collections import ConfigDict
 from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import RidgeClassifier
@@ -28,31 +28,33 @@ CHUNK = 5000  # pictures at a time: 25,000 numbers each
 class Classifier:
     """Trains on construction, in about a minute; then a function from pictures to labels."""
 
-    def __init__(self, images: UInt8[np.ndarray, "n 28 28 1"], labels: Int[np.ndarray, " n"]):
+    def __init__(self, images: UInt8[np.ndarray, "n 28 28 1"], labels: Integer[np.ndarray, " n"]):
         described = _describe(images)
         width = np.median(euclidean_distances(described[:1000], squared=True))
         kernel = Nystroem(gamma=2 / width, n_components=min(LANDMARKS, len(images)), random_state=0)
         self._model = make_pipeline(kernel, RidgeClassifier(alpha=0.1)).fit(described, labels)
 
-    def __call__(self, images: UInt8[np.ndarray, "n 28 28 1"]) -> Int[np.ndarray, " n"]:
+    def __call__(self, images: UInt8[np.ndarray, "n 28 28 1"]) -> Integer[np.ndarray, " n"]:
         """The label of each picture."""
         return self._model.predict(_describe(images))
 
 
-def read(data: Mapping | ConfigDict, split: str) -> tuple[UInt8[np.ndarray, "n 28 28 1"], Int[np.ndarray, " n"]]:
+Labelled = tuple[UInt8[np.ndarray, "n 28 28 1"], Integer[np.ndarray, " n"]]
+
+
+def read(data: Mapping | ConfigDict, split: str) -> Labelled:
     """Pictures and labels of a split of the set that `config.data` names.
 
     Raises:
       UserError: the set cannot be opened.
     """
     rows = list(open_split(data, split)[0])
-    return np.stack([row["image"] for row in rows]), np.array(
-        [CAPTIONS.index(row["caption"].decode()) for row in rows]
-    )
+    labels = [CAPTIONS.index(row["caption"].decode()) for row in rows]
+    return np.stack([row["image"] for row in rows]), np.array(labels)
 
 
 def some_of_each(
-    images: UInt8[np.ndarray, "n H W C"], labels: Int[np.ndarray, " n"], count: int, seed: int
+    images: UInt8[np.ndarray, "n H W C"], labels: Integer[np.ndarray, " n"], count: int, seed: int
 ) -> UInt8[np.ndarray, "P count H W C"]:
     """`count` pictures of each class, others for another seed."""
     rng = np.random.default_rng(seed)
@@ -61,7 +63,7 @@ def some_of_each(
     )
 
 
-def shares(found: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"]) -> dict[str, float]:
+def shares(found: Integer[np.ndarray, " n"], labels: Integer[np.ndarray, " n"]) -> dict[str, float]:
     """The share of right answers by caption, and "overall", their mean."""
     by_class = {words: float(np.mean(found[labels == own] == own)) for own, words in enumerate(CAPTIONS)}
     return by_class | {"overall": float(np.mean(list(by_class.values())))}
