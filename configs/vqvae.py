@@ -8,7 +8,7 @@ digits: 28.2 dB, usage 100%, perplexity 182 of 512; 3.5 minutes.
 photos: 32.0 dB, usage 100%, perplexity 1,318 of 2,048; 12 minutes of training (docs/vqvae-photos.png).
 mnist, cifar10, coco: not measured.
 
-Fashion-MNIST (2 CPU cores, AMD EPYC, 2026-11-27, much other work beside it), on 5,000 pictures left out of training:
+Fashion-MNIST (2 CPU cores, AMD EPYC, 2026-11-27, much other work beside it), on 5,000 pictures kept from training:
 fashion_fine: 26.7 dB, usage 100%, perplexity 159 of 512; 4.5 minutes (docs/fashion.md).
 fashion: 23.3 dB, usage 100%, perplexity 303 of 512; 11 minutes.
 fashion_resnet: not measured.
