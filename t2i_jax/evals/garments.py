@@ -26,7 +26,7 @@ CHUNK = 5000  # pictures at a time: 25,000 numbers each
 
 
 class Classifier:
-    """Trains on construction, in about a minute; then a function from pictures to labels."""
+    """Trains on construction, in half a minute; then a function from pictures to labels."""
 
     def __init__(self, images: UInt8[np.ndarray, "n 28 28 1"], labels: Integer[np.ndarray, " n"]):
         described = _describe(images)
