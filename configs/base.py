@@ -60,7 +60,7 @@ def photos() -> ml_collections.ConfigDict:
 
 
 def mnist() -> ml_collections.ConfigDict:
-    """MNIST, 28 x 28 pixels, one channel; the caption is the digit. TensorFlow prepares it (extra `prepare`)."""
+    """MNIST, 28 x 28 pixels, one channel; the caption is the digit. Its files: `t2i_jax/data/sources/mnist.py`."""
     data = digits()
     data.name = "mnist"
     data.train, data.validation = "train[:55000]", "train[55000:]"
@@ -69,8 +69,15 @@ def mnist() -> ml_collections.ConfigDict:
     return data
 
 
+def fashion() -> ml_collections.ConfigDict:
+    """Fashion-MNIST: garments, shoes and bags in MNIST's format, "an ankle boot" their captions."""
+    data = mnist()
+    data.name = "fashion_mnist"
+    return data
+
+
 def cifar10() -> ml_collections.ConfigDict:
-    """CIFAR10, 32 x 32 pixels; the caption is the class. TensorFlow prepares it (extra `prepare`)."""
+    """CIFAR10, 32 x 32 pixels; the caption is the class. Its files: `t2i_jax/data/sources/cifar10.py`."""
     data = digits()
     data.name = "cifar10"
     data.train, data.validation = "train[:45000]", "train[45000:]"

@@ -90,7 +90,9 @@ def test_a_data_set_without_detector_is_refused(smoke_run):
     pipe = t2i_jax.load(smoke_run.translator)
     pipe.config = ConfigDict(pipe.config.to_dict())
     pipe.config.data.name = "coco_captions/2017"
-    with pytest.raises(UserError, match="draws coco_captions; only captioned_digits and captioned_photos have"):
+    with pytest.raises(
+        UserError, match="draws coco_captions; only captioned_digits, captioned_photos, fashion_mnist have"
+    ):
         report.evaluate_run(pipe, smoke_run.translator)
 
 

@@ -51,11 +51,11 @@ def open_builder(
         options = {"config": variant} if variant else {}
         return builder_cls(data_dir=os.path.abspath(data_dir), file_format="array_record", **options)
 
-    return open_split(name, Path(data_dir, name), build, data_dir, split, corrupt)[:2]
+    return open_split(name, Path(data_dir, name), build, data_dir, split, corrupt)
 
 
-def info(builder, description: str, side: int, **features):
-    """The `tfds.core.DatasetInfo` of a set of RGB pictures of `side` pixels, with further TFDS features.
+def info(builder, description: str, side: int, *, channels: int = 3, **features):
+    """The `tfds.core.DatasetInfo` of a set of pictures of `side` pixels, with further TFDS features.
 
     Not features.Image: TFDS encodes PNG by TensorFlow only, and reads it at 1,900 examples/s where a plain tensor
     reads at 8,500/s from a file of the same size, because array_record compresses. As bytes: else every pixel
@@ -63,7 +63,7 @@ def info(builder, description: str, side: int, **features):
     """
     import tensorflow_datasets as tfds  # 0.6 s; only where images are read
 
-    image = tfds.features.Tensor(shape=(side, side, 3), dtype=np.uint8, encoding="bytes")
+    image = tfds.features.Tensor(shape=(side, side, channels), dtype=np.uint8, encoding="bytes")
     # DatasetInfo itself, because dataset_info_from_configs would look for metadata files in the source's folder.
     return tfds.core.DatasetInfo(
         builder=builder,
@@ -86,7 +86,7 @@ def full_name(name: str, variant: str, variants: Iterable[str]) -> str:
 
 def open_split(
     name: str, folder: Path, build: Callable, data_dir: str, split: str, corrupt: str
-) -> tuple[grain.MapDataset, str, object]:
+) -> tuple[grain.MapDataset, str]:
     """Open a split of a set, preparing it first where it is missing.
 
     Its metadata are verified at once, its records before the first of them is read, each once a process.
@@ -98,7 +98,7 @@ def open_split(
       data_dir, split, corrupt: see `open_builder`.
 
     Returns:
-      The dataset, its fingerprint, and the builder's `DatasetInfo`.
+      The dataset and its fingerprint.
 
     Raises:
       UserError: see `open_builder`.
@@ -134,7 +134,7 @@ def open_split(
         raise
     dataset = grain.MapDataset.source(_Verified(source, lambda: verify(version, records=True)))
     made_of = [name, version.name, files.read_json(version / files.MANIFEST)["files"], split, corrupt]
-    return dataset, hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest(), builder.info
+    return dataset, hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
 
 class _Verified:
@@ -162,17 +162,11 @@ def _prepare(name: str, data_dir: str, folder: Path, build: Callable, way_out: s
 
     def open_builder():
         try:
-            builder = build()
+            return build()
         except UserError:
             raise
         except Exception as error:  # what a corrupt file of the set makes of it has many names
             raise UserError(f"data set {name} in {folder} cannot be opened: {one_line(error)}; {way_out}") from None
-        if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
-            raise UserError(
-                f"data set {name} in {folder} is prepared as {builder.info.file_format.value}; prepare it as"
-                " array_record (file_format='array_record' of tfds.builder), in another config.data.data_dir"
-            )
-        return builder
 
     builder = open_builder()
     if Path(builder.data_dir, files.MANIFEST).exists():

@@ -35,7 +35,7 @@ def evaluate_run(translator, run: str | Path, *, seed: int = 0, candidates: int 
     name = translator.config.data.name.partition("/")[0]
     known = [module.name for module in iter_modules(judges.__path__)]
     if name not in known:
-        raise UserError(f"run {run} draws {name}; only {' and '.join(known)} have a judge of pictures")
+        raise UserError(f"run {run} draws {name}; only {', '.join(known)} have a judge of pictures")
     scores = {  # before the minutes that judging takes
         "tokenizer": read_scores(runs.parent_folder(Path(run), "tokenizer"), _TOKENIZER_SCORES),
         "training": read_scores(Path(run), _TRANSLATOR_SCORES),

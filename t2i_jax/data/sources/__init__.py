@@ -12,7 +12,6 @@ dataset: a `grain.MapDataset` of `{"image": uint8 [H, W, C], "caption": bytes}`;
 `config.data.name` is `source` or `source/variant`, and `config.data.source` a file of one's own, if any:
 
     data.name = "captioned_digits/fine"                 # sources/captioned_digits.py, variant="fine"
-    data.name = "mnist"                                 # no such file: a labelled set of TFDS, sources/stock.py
     data.name, data.source = "flowers", "mine/flowers.py"
 """
 
@@ -23,6 +22,7 @@ import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
 import grain
 from ml_collections import ConfigDict
@@ -63,8 +63,13 @@ def open_split(data: Mapping | ConfigDict, split: str) -> tuple[grain.MapDataset
 def _find(name: str, path: str) -> Callable:
     if path:
         return _load(Path(path).resolve())
-    own = name.isidentifier() and importlib.util.find_spec(f"{__name__}.{name}")
-    return import_module(f"{__name__}.{name if own else 'stock'}").open
+    known = [module.name for module in iter_modules(__path__)]
+    if name not in known:
+        raise UserError(
+            f"data set {name!r} is unknown; t2i_jax/data/sources has {', '.join(known)}; name a file of your own in"
+            " config.data.source"
+        )
+    return import_module(f"{__name__}.{name}").open
 
 
 @functools.cache

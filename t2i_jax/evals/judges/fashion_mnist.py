@@ -1,0 +1,24 @@
+"""Fashion-MNIST: whether a classifier trained on the real training set sees what the caption names."""
+
+import numpy as np
+
+from t2i_jax.data.sources.fashion_mnist import CAPTIONS
+from t2i_jax.evals import garments
+from t2i_jax.evals.pictures import beside
+
+
+def judge(pipe, seed: int, candidates: int) -> tuple[str, dict]:
+    """The fraction of right pictures by caption, as text and numbers; arguments as in `captioned_digits.judge`.
+
+    Its column "test set" says how good the classifier is: on all pictures of the real test set.
+    """
+    data = pipe.config.data
+    classifier = garments.Classifier(*garments.read(data, "train"))
+    images, labels = garments.read(data, "test")
+    real = garments.some_of_each(images, labels, garments.PICTURES, seed)
+    prompts = [words for words in CAPTIONS for _ in range(garments.PICTURES)]
+    asked, columns = np.repeat(np.arange(len(CAPTIONS)), garments.PICTURES), {}
+    for kind, pictures in beside(pipe, prompts, real, seed, candidates).items():
+        columns[kind] = garments.shares(classifier(pictures.reshape(-1, *images.shape[1:])), asked)
+    columns["test set"] = garments.shares(classifier(images), labels)
+    return garments.format_table(columns), {"classified": columns}
