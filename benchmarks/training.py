@@ -26,7 +26,7 @@ from t2i_jax.loop.setup import Setup
 def ours(config) -> Callable:
     built = Setup(tasks.make(config))
     shapes = built.task.batch_spec(config.batch_size)
-    state, batch = built.start(), common.made_up(shapes)
+    state, batch = built.init(), common.made_up(shapes)
 
     def step():
         nonlocal state
