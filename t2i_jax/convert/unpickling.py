@@ -1,7 +1,7 @@
 """Pickles read without trust, whoever wrote them.
 
-A pickle is a program: loading one runs whatever its author wrote. Here it can build numbers, strings and containers,
-and call the few functions that its reader gives for the names in it; nothing else.
+A pickle is a program: loading one runs whatever its author wrote. Here it can build numbers, strings and
+containers, and call the few functions that its reader gives for the names in it; nothing else.
 """
 
 import io
