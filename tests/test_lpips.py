@@ -86,6 +86,14 @@ def test_where_no_channel_sees_anything_the_gradient_is_no_nan():
     assert np.abs(gradient).max() > 0  # of what the first convolution sees
 
 
+def test_squared_distances_of_embeddings_are_lpips():
+    weights, _ = weights_of("alexnet")
+    images, targets = map(jnp.array, pictures(32, 47))
+    ours, theirs = (lpips.embedding(weights, x) for x in (images, targets))
+    squared = np.sum((ours - theirs) ** 2, axis=1)
+    np.testing.assert_allclose(squared, lpips.distance(weights, images, targets), rtol=1e-5)
+
+
 @pytest.mark.parametrize(("network", "least"), [("vgg16", 16), ("alexnet", 31)])
 def test_the_smallest_picture_that_has_features(network, least):
     weights, _ = weights_of(network)

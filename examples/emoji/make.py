@@ -3,7 +3,8 @@
     npm pack emoji-datasource-google@16.0.0 emoji-datasource-twitter@16.0.0 emojibase-data@17.0.0
     python examples/emoji/make.py --packages . --out data/emoji
 
-It reads the three packages where they lie, unpacks nothing and fetches nothing. It writes, the same bytes each time,
+It reads the three packages where they lie, unpacks nothing and fetches nothing. It writes, the same bytes each
+time,
 
     train/captions.jsonl, heldout/captions.jsonl    {"file": ..., "captions": [...]} a line
     train/*.png, heldout/*.png                      64 x 64 pixels on white
@@ -93,8 +94,8 @@ def captions(label: str, base: dict, tone) -> list[str]:
 def hold_out(emoji: list[dict]) -> None:
     """Set `held_out` of each: the rule by which it is not trained on, or "".
 
-    Whole combinations: one skin tone of some activities, whoever does them; some colours of hearts, circles, squares
-    and books; and names whose words are all in other names. Flags are trained on.
+    Whole combinations: one skin tone of some activities, whoever does them; some colours of hearts, circles,
+    squares and books; and names whose words are all in other names. Flags are trained on.
     """
     for entry in emoji:
         entry["held_out"] = ""

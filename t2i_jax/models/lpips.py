@@ -108,6 +108,15 @@ def distance(weights: dict, images: Float[Array, "B H W C"], targets: Float[Arra
     return total
 
 
+def embedding(weights: dict, images: Float[Array, "B H W C"]) -> Float[Array, "B D"]:
+    """Vectors whose squared distances are LPIPS, for pixels in [0, 1]: to compare many pictures with many."""
+    parts = []
+    for level, x in enumerate(features(weights, images)):
+        scaled = _unit(x) * jnp.sqrt(weights["heads"][f"head_{level}"] / (x.shape[1] * x.shape[2]))
+        parts.append(scaled.reshape(len(x), -1))
+    return jnp.concatenate(parts, axis=1)
+
+
 def _network(weights):
     return next(name for name in weights if name in NETWORKS)
 
