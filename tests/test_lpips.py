@@ -42,8 +42,8 @@ def check_parity(weights, tree, height, width):
     features, distances = lpips_files.torch_lpips(tree, images, targets)
     for ours, theirs in zip(jax.jit(lpips.features)(weights, images), features, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())
-    assert distances.min() > 0.01
-    np.testing.assert_allclose(jax.jit(lpips.distance)(weights, images, targets), distances, rtol=1e-5, atol=1e-6)
+    assert distances.min() > 0.001
+    np.testing.assert_allclose(jax.jit(lpips.distance)(weights, images, targets), distances, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (45, 51)])
