@@ -11,6 +11,7 @@ from flax.traverse_util import flatten_dict
 from test_lpips import weights_of
 
 from t2i_jax import runs, tasks
+from t2i_jax.config import load_config
 from t2i_jax.loop import setup
 from t2i_jax.models import lpips
 from t2i_jax.tasks import reconstruct
@@ -25,8 +26,8 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def config(smoke_config, folder):
-    config = smoke_config("vqvae")
+def config(folder):
+    config = load_config("vqvae:smoke")
     config.lpips_weights, config.loss.perceptual = str(folder), 0.5
     return config
 
