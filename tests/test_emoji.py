@@ -6,6 +6,8 @@ import json
 import sys
 import tarfile
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import REPO
@@ -13,6 +15,7 @@ from PIL import Image
 from test_lpips import weights_of
 
 from t2i_jax.errors import UserError
+from t2i_jax.models import lpips
 
 
 def load(name):
@@ -178,13 +181,12 @@ def weights():
 
 
 def test_distances_are_lpips(weights):
-    vectors = judge.embed(weights, [picture(i, "RGB") for i in range(3)], 64)
-    pixels = np.stack([np.asarray(picture(i, "RGB"), np.float32) / 255 for i in range(3)])
-    expected = [
-        [float(judge.lpips.distance(weights, *map(judge.jax.numpy.array, (a[None], b[None])))[0]) for b in pixels]
-        for a in pixels
-    ]
-    np.testing.assert_allclose(judge.distances(vectors, vectors), expected, atol=1e-4)
+    images = [picture(i, "RGB") for i in range(3)]
+    vectors = judge.embed(weights, images, 64)
+    pixels = np.stack([np.asarray(image, np.float32) / 255 for image in images])
+    pairs = (jnp.array(x) for x in (np.repeat(pixels, 3, axis=0), np.tile(pixels, (3, 1, 1, 1))))
+    expected = jax.jit(lpips.distance)(weights, *pairs)
+    np.testing.assert_allclose(judge.distances(vectors, vectors).ravel(), expected, atol=1e-4)
 
 
 def test_drawn_pictures_are_judged_without_their_captions(made, weights, tmp_path):
