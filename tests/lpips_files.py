@@ -4,6 +4,8 @@ import pickle
 
 import numpy as np
 
+from t2i_jax.convert import lpips as convert
+
 VGG16 = ((64, 3), (64, 64), (128, 64), (128, 128), (256, 128), (256, 256), (256, 256), (512, 256))
 ALEXNET = ((64, 3), (192, 64), (384, 192), (256, 384), (256, 256))
 SIDES = {"VGG16_0": [3] * 13, "AlexNet_0": [11, 5, 3, 3, 3]}
@@ -29,6 +31,18 @@ def content(network, seed=0):
         f"NetLinLayer_{i}": {"Conv_0": {"kernel": rng.random((1, 1, width, 1)).astype(np.float32)}}
         for i, width in heads
     }
+
+
+def weights_of(network, seed=0):
+    """Random weights of "vgg16" or "alexnet" as they are converted, and the content of the file."""
+    tree = content(convert.NETWORKS[network], seed)
+    flat = {
+        ".".join((outer, layer, name)): x
+        for outer, layers in tree.items()
+        for layer, arrays in layers.items()
+        for name, x in arrays.items()
+    }
+    return convert.convert(flat, "this"), tree
 
 
 def dump(path, tree):

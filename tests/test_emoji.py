@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import REPO
+from lpips_files import weights_of
 from PIL import Image
-from test_lpips import weights_of
 
 from t2i_jax.errors import UserError
 from t2i_jax.models import lpips

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from fakes import fake_variables
 from flax.traverse_util import flatten_dict
-from test_lpips import weights_of
+from lpips_files import weights_of
 
 from t2i_jax import runs, tasks
 from t2i_jax.config import load_config
