@@ -56,7 +56,7 @@ class TokenizerTask(ImageTask):
                 f"config.lpips_weights {folder} sees nothing in pictures of {side} pixels, but from {least} on;"
                 " leave it out, or enlarge the pictures"
             )
-        return weights
+        return jax.tree.map(jnp.asarray, weights)  # a constant each, however often it is read
 
     def kmeans_images(self):
         """[config.kmeans_examples, H, W, C] in [0, 1] of the training split."""
