@@ -70,13 +70,15 @@ class TokenizerTask(ImageTask):
     def evaluators(self) -> dict[str, Callable]:
         from t2i_jax.evals import reconstruction
 
+        weights = self.lpips
+
         def distance(pair):
-            return lpips.distance(self.lpips, *(pictures[None] for pictures in pair))[0]
+            return lpips.distance(weights, *(pictures[None] for pictures in pair))[0]
 
         @jax.jit
         def compiled(params, variables, batch):
             found = self.predict(self.model, params, variables, batch)
-            if self.lpips:
+            if weights:
                 pairs = found["image"], batch["image"]
                 found["lpips"] = jax.lax.map(distance, pairs, batch_size=AT_ONCE)
             return found
