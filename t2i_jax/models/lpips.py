@@ -122,9 +122,8 @@ def _network(weights):
 
 
 def _unit(x):
-    """Of length 1 along the channels. Where all are 0 they stay so, and the gradient is no NaN."""
-    squares = jnp.sum(x**2, axis=-1, keepdims=True)
-    return x / (jnp.sqrt(jnp.where(squares > 0, squares, 1.0)) + EPSILON)
+    """Of length 1 along the channels; where all are 0 they stay so, and ReLU lets no gradient of the root through."""
+    return x / (jnp.sqrt(jnp.sum(x**2, axis=-1, keepdims=True)) + EPSILON)
 
 
 def _halved(x):
