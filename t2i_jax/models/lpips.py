@@ -122,7 +122,7 @@ def _network(weights):
 
 
 def _unit(x):
-    """Of length 1 along the channels; where all are 0 they stay so, and ReLU lets no gradient of the root through."""
+    """Of length 1 along the channels. Where all are 0 they stay so; ReLU lets no gradient of the root through."""
     return x / (jnp.sqrt(jnp.sum(x**2, axis=-1, keepdims=True)) + EPSILON)
 
 
