@@ -113,6 +113,7 @@ def test_every_picture_has_its_captions_and_lies_in_one_split(made):
     assert captions["google-1f34e.png"] == ["red apple", "red apple, diet", "red apple, fruit", "red apple, health"]
     dark = "firefighter: dark skin tone"
     assert captions["twitter-1f9d1-200d-1f692-1f3ff.png"] == [dark, "firefighter with dark skin", f"{dark}, fire"]
+    assert captions["google-1f9e1.png"] == ["orange heart", "orange heart, love"]
     assert captions["google-1f1f3-1f1f4.png"] == ["flag: Norway", "flag of Norway"]
     assert captions["google-271d.png"] == ["Swiss cross"]
 
@@ -133,9 +134,10 @@ def test_whole_combinations_are_held_out(made, monkeypatch):
     held = {row["label"]: row["held_out"] for row in lines(made / "index.jsonl") if row["held_out"]}
     assert held == {"orange heart": "colour x shape"}
     monkeypatch.setitem(make.ONE_IN, "activity", 1)  # of every activity one tone
-    rows = make.read_emoji(json.dumps(DATA).encode(), json.dumps(MESSAGES).encode())
+    man = emoji("man firefighter", "1F468-200D-1F692", group=1, subgroup=25, toned=True)
+    rows = make.read_emoji(json.dumps([*DATA, man]).encode(), json.dumps(MESSAGES).encode())
     tones = {row["base"]: row["tone"] for row in rows if row["held_out"] == "skin tone x activity"}
-    assert tones == {"firefighter": 5, "woman firefighter": 5}  # the same whoever does it
+    assert tones == {"firefighter": 5, "woman firefighter": 5, "man firefighter": 5}  # the same whoever does it
 
 
 def test_names_are_held_out_whose_words_are_trained_on(monkeypatch):
