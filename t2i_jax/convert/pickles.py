@@ -1,22 +1,21 @@
 """Pickled torch modules, whole or their state dicts, read without torch and without trust.
 
-A pickle is a program: loading one as torch does runs whatever its author wrote. Here it can build numbers, strings,
-containers, tensors and inert stand-ins for the modules that its reader names, and nothing else. Both formats of
-`torch.save` are read: the zip archive (since torch 1.6) and the stream of pickles before it.
+Beside numbers, strings and containers they can build tensors and inert stand-ins for the modules that their reader
+names (`unpickling.py`). Both formats of `torch.save` are read: the zip archive (since torch 1.6) and the stream of
+pickles before it.
 """
 
 import io
 import math
-import pickle
-import pickletools
 import zipfile
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
 
-from t2i_jax.errors import UserError
+from t2i_jax.convert import unpickling
+from t2i_jax.convert.unpickling import RefusedError
 
 MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001  # of the older format
 DEPTH = 20  # modules inside each other
@@ -30,18 +29,10 @@ STORAGES = {
     "ByteStorage": np.uint8,
     "BoolStorage": np.bool_,
 }
-# What torch.save writes, all of protocol 2. Left out: opcodes that reach the extension registry, build instances in
-# other ways, or reserve memory before they read (BYTEARRAY8).
-OPCODES = {
-    "PROTO", "STOP", "MARK", "POP", "POP_MARK", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2",
-    "LONG1", "BINFLOAT", "BINUNICODE", "EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2",
-    "TUPLE3", "APPEND", "APPENDS", "SETITEM", "SETITEMS", "BINGET", "BINPUT", "LONG_BINGET", "LONG_BINPUT",
-    "GLOBAL", "REDUCE", "NEWOBJ", "BUILD", "BINPERSID",
+# What torch.save writes more than bare data.
+OPCODES = unpickling.OPCODES | {
+    "POP", "POP_MARK", "LONG1", "BINFLOAT", "EMPTY_LIST", "APPEND", "APPENDS", "NEWOBJ", "BINPERSID",
 }  # fmt: skip
-
-
-class RefusedError(Exception):
-    """Why a pickle is not read; `_read` adds the file."""
 
 
 class Tensor(NamedTuple):
@@ -121,21 +112,14 @@ def read_state(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def _read(path, classes, unpack):
-    """`unpack(root, arrays of the storages)` of a file; whatever it holds, an error is one line."""
-    try:
-        raw = Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); name a file that torch.save wrote") from None
-    read = _read_zip if raw.startswith(b"PK") else _read_stream
-    try:
+    """`unpack(root, arrays of the storages)` of a file."""
+
+    def read(raw):
         if not raw.startswith((b"PK", b"\x80")):
             raise RefusedError("was not written by torch.save")
-        return unpack(*read(raw, classes))
-    except RefusedError as error:
-        reason = str(error)
-    except Exception as error:  # the unpickler and zipfile raise anything on bytes that are no file of theirs
-        reason = f"is damaged, or torch.save did not write it ({type(error).__name__}: {str(error)[:120]})"
-    raise UserError(f"{path} {reason}; nothing in it was run, and nothing of it is used")
+        return unpack(*(_read_zip if raw.startswith(b"PK") else _read_stream)(raw, classes))
+
+    return unpickling.read(path, "torch.save", read)
 
 
 def _read_zip(raw, classes):
@@ -189,61 +173,22 @@ def _checked(contents, sizes):
 
 def _unpickle(stream, classes):
     """The next object of a stream, and `{key: (type, count)}` of the storages that it names."""
-    start = stream.tell()
-    for number, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
-        if opcode.name not in OPCODES:
-            raise RefusedError(f"holds the pickle opcode {opcode.name}, which torch.save does not write")
-        # The unpickler makes room up to this place at once: one far away would fill the memory.
-        if opcode.name == "LONG_BINPUT" and argument > number:
-            raise RefusedError(f"keeps an object at place {argument}, before {number} are there")
-    end = stream.tell()
-    unpickler = _Unpickler(io.BytesIO(stream.getbuffer()[start:end]), classes)
-    result = unpickler.load()
-    stream.seek(end)
-    return result, unpickler.sizes
+    result, loader = unpickling.load(stream, OPCODES, "torch.save", _Unpickler, classes)
+    return result, loader.sizes
 
 
-class _Unpickler(pickle._Unpickler):
-    """Builds what `find_class` allows. All callables that a pickle gets hold of are made for this one load.
-
-    Python's own unpickler, not the faster one in C: only there can it be seen to that keys of dicts are strings.
-    Hashing tuples inside tuples, shared or a million deep, would take for ever or crash the process.
-    """
-
-    dispatch: ClassVar = dict(pickle._Unpickler.dispatch)
-
-    def _load_item(self):
-        self._check_keys(self.stack[-2:-1])
-        super().load_setitem()
-
-    def _load_items(self):
-        self._check_keys(self.stack[::2])
-        super().load_setitems()
-
-    dispatch[pickle.SETITEM[0]], dispatch[pickle.SETITEMS[0]] = _load_item, _load_items
-
-    def _check_keys(self, keys):
-        if not all(type(key) is str for key in keys):
-            raise RefusedError("holds a dict with a key that is no string")
-
+class _Unpickler(unpickling.Unpickler):
     def __init__(self, file, classes):
-        super().__init__(file, encoding="utf-8")
-        self.sizes = {}
-        self._allowed = {
+        allowed = {
             "__builtin__.set": lambda *_: None,  # of names of buffers; protocol 2 has the names of Python 2
             "collections.OrderedDict": lambda: OrderedDict(),
             "torch.device": lambda *_: None,
             "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
             "torch._utils._rebuild_tensor_v2": lambda *arguments: _tensor(*arguments),
         }
-        self._allowed |= {name: type(name, (Module,), {"__slots__": ()}) for name in classes}
-        self._allowed |= {f"torch.{name}": name for name in STORAGES}
-
-    def find_class(self, module, name):
-        full = f"{module}.{name}"
-        if full not in self._allowed:
-            raise RefusedError(f"asks for {full[:120]!r}, which may not occur in it")
-        return self._allowed[full]
+        allowed |= {name: type(name, (Module,), {"__slots__": ()}) for name in classes}
+        super().__init__(file, allowed | {f"torch.{name}": name for name in STORAGES})
+        self.sizes = {}
 
     def persistent_load(self, identity):
         """A class, in the older format (its source comes along and is left alone), or a storage."""

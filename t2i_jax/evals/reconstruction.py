@@ -59,13 +59,15 @@ def evaluate(
     """Score a tokenizer on every picture of a split.
 
     Args:
-      predict: as of `predict_split`; its arrays are `image` and `ids` [B, N].
+      predict: as of `predict_split`; its arrays are `image`, `ids` [B, N], and `lpips` where that is asked for.
       params, dataset, transform: see `predict_split`.
       codebook_size: K.
 
     Returns:
-      Scores `psnr` (mean over pictures, dB), `usage`, `perplexity`; and the grid of `predict_split`.
+      Scores `psnr` (mean over pictures, dB), `usage`, `perplexity`, and the mean of `lpips` where there is any; and
+      the grid of `predict_split`.
     """
     whole, grid = predict_split(predict, params, dataset, transform)
-    scores = {"psnr": float(np.mean(whole["psnr"])), **codebook_health(whole["ids"], codebook_size)}
+    ids = whole.pop("ids")
+    scores = {name: float(np.mean(values)) for name, values in whole.items()} | codebook_health(ids, codebook_size)
     return scores, {"reconstructions": grid}

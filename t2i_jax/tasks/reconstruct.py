@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import jax
@@ -11,9 +11,12 @@ from einops import rearrange
 
 from t2i_jax import losses
 from t2i_jax.errors import UserError
+from t2i_jax.models import lpips
 from t2i_jax.nn import codebooks
 from t2i_jax.pipelines.tokenizer import Tokenizer
 from t2i_jax.tasks.images import ImageTask
+
+AT_ONCE = 25  # pairs of pictures whose LPIPS an evaluation computes at a time: features are large
 
 
 class TokenizerTask(ImageTask):
@@ -22,12 +25,38 @@ class TokenizerTask(ImageTask):
     pipeline = Tokenizer
 
     def check(self, folder: Path) -> None:
-        """See `Task.check`; `config.kmeans_examples` is at least 0."""
+        """See `Task.check`; `config.kmeans_examples` is at least 0, and the weights of LPIPS are at hand."""
         super().check(folder)
+        _ = self.lpips
         if self.config.kmeans_examples < 0:
             raise UserError(
                 f"config.kmeans_examples {self.config.kmeans_examples} is below 0; 0 switches k-means off"
             )
+
+    @cached_property
+    def lpips(self) -> dict | None:
+        """The weights that `config.lpips_weights` names, by which runs are scored; None for "".
+
+        Raises:
+          UserError: they cannot be had, or do not go with the config.
+        """
+        folder, weight = self.config.get("lpips_weights", ""), self.config.loss.get("perceptual", 0.0)
+        if not weight >= 0:
+            raise UserError(f"config.loss.perceptual {weight} is below 0; give a weight >= 0")
+        if weight and not folder:
+            raise UserError(
+                f"config.loss.perceptual {weight} needs released weights; set config.lpips_weights to a folder that"
+                " t2i convert lpips made"
+            )
+        if not folder:
+            return None
+        weights, side = lpips.load(folder), self.config.data.image_size
+        if side < (least := lpips.smallest_side(weights)):
+            raise UserError(
+                f"config.lpips_weights {folder} sees nothing in pictures of {side} pixels, but from {least} on;"
+                " leave it out, or enlarge the pictures"
+            )
+        return jax.tree.map(jnp.asarray, weights)  # a constant each, however often it is read
 
     def kmeans_images(self):
         """[config.kmeans_examples, H, W, C] in [0, 1] of the training split."""
@@ -41,7 +70,18 @@ class TokenizerTask(ImageTask):
     def evaluators(self) -> dict[str, Callable]:
         from t2i_jax.evals import reconstruction
 
-        compiled = jax.jit(partial(self.predict, self.model))
+        weights = self.lpips
+
+        def distance(pair):
+            return lpips.distance(weights, *(pictures[None] for pictures in pair))[0]
+
+        @jax.jit
+        def compiled(params, variables, batch):
+            found = self.predict(self.model, params, variables, batch)
+            if weights:
+                pairs = found["image"], batch["image"]
+                found["lpips"] = jax.lax.map(distance, pairs, batch_size=AT_ONCE)
+            return found
 
         def evaluate(params, variables):
             def predict(batch, number):
@@ -53,12 +93,26 @@ class TokenizerTask(ImageTask):
         return {"reconstruction": evaluate}
 
 
-def loss_fn(model, params, variables, batch, *, step, rngs, train, foreground_weight: float):
-    """Weighted squared error, and the quantizer's loss (van den Oord et al. 2017, eq. 3).
+def loss_fn(
+    model,
+    params,
+    variables,
+    batch,
+    lpips_weights: dict | None = None,
+    *,
+    step,
+    rngs,
+    train,
+    foreground_weight: float,
+    perceptual: float = 0.0,
+):
+    """Weighted squared error, the quantizer's loss (van den Oord et al. 2017, eq. 3), and LPIPS.
 
     Args:
       batch: `{"image": [B, H, W, C]}` in [0, 1].
+      lpips_weights: see `models.lpips`; not read where `perceptual` is 0.
       foreground_weight: weight of a pixel that is not black.
+      perceptual: weight of the LPIPS of reconstructions, which are not clipped for it; 0 leaves it out.
 
     Returns:
       loss, (variables after the codebook's update, metrics).
@@ -67,18 +121,23 @@ def loss_fn(model, params, variables, batch, *, step, rngs, train, foreground_we
         {"params": params, **variables}, batch["image"], train=train, mutable=list(variables), rngs=rngs
     )
     loss = jnp.mean(losses.squared_error(images, batch["image"], foreground_weight) + asked)
-    metrics = {
-        "loss": loss,
-        "psnr": jnp.mean(losses.psnr(images, batch["image"])),
-        "quantizer_loss": jnp.mean(asked),
-    }
+    metrics = {"psnr": jnp.mean(losses.psnr(images, batch["image"])), "quantizer_loss": jnp.mean(asked)}
+    if perceptual:
+        metrics["lpips"] = jnp.mean(lpips.distance(lpips_weights, images, batch["image"]))
+        loss += perceptual * metrics["lpips"]
+    metrics["loss"] = loss
     return loss, (variables, metrics)
 
 
 class Task(TokenizerTask):
-    """Weighted squared error and the quantizer's loss."""
+    """Weighted squared error, the quantizer's loss, and LPIPS where it has a weight."""
 
     loss_fn = staticmethod(loss_fn)
+
+    def loss(self, loss_fn: Callable) -> Callable:
+        """See `Task.loss`; the weights of LPIPS are constants of the step, and in no state."""
+        loss = super().loss(loss_fn)
+        return partial(loss, lpips_weights=self.lpips) if self.config.loss.get("perceptual") else loss
 
     def warm_start(self, params: dict, variables: dict, key) -> tuple[dict, dict]:
         """Released ResNet weights, and codebooks, where there are any, by k-means over features of training images.

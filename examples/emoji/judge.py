@@ -1,0 +1,172 @@
+"""Which emoji does a picture look like? Nearest real pictures by features of AlexNet or VGG16, blind to captions.
+
+    python examples/emoji/judge.py --data data/emoji --lpips-weights weights/alexnet --calibrate
+    python examples/emoji/judge.py --data data/emoji --lpips-weights weights/alexnet --images samples
+
+The first line says how good the judge itself is: it judges real pictures after JPEG, blurred, after a tokenizer
+(`--tokenizer RUN`), and in the other design. The second judges what `t2i sample --prompts-file ... --out samples`
+wrote, each picture against the emoji that have its prompt as a caption.
+"""
+
+import argparse
+import io
+import json
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+from PIL import Image, ImageFilter
+
+import t2i_jax
+from t2i_jax.errors import UserError
+from t2i_jax.models import lpips
+from t2i_jax.pipelines.batches import in_batches
+
+SIDE = 64  # pixels at which pictures are compared
+QUERIES = 500  # real pictures that a calibration judges
+
+
+def embed(weights: dict, images: list[Image.Image], size: int) -> np.ndarray:
+    """Vectors [B, D] whose squared distances are LPIPS, of pictures that are shrunk to `size` pixels first."""
+    pixels = (image.resize((size, size), Image.BICUBIC).resize((SIDE, SIDE), Image.BICUBIC) for image in images)
+    pixels = np.stack([np.asarray(image.convert("RGB"), np.float32) / 255 for image in pixels])
+    return in_batches(jax.jit(lambda x: lpips.embedding(weights, x)), pixels)
+
+
+def distances(queries: np.ndarray, bank: np.ndarray) -> np.ndarray:
+    """LPIPS [B, M] of every query to every picture of the bank, from their vectors."""
+    squares = (np.sum(x**2, axis=1, dtype=np.float32) for x in (queries, bank))
+    return np.add.outer(*squares) - 2 * queries @ bank.T
+
+
+def ranks(to_bank: np.ndarray, owners: np.ndarray, asked: list[set[int]]) -> np.ndarray:
+    """How many emoji are nearer to each query than the nearest of those asked for; 0 is right.
+
+    Args:
+      to_bank: distances [B, M].
+      owners: [M], the emoji of each picture of the bank, from 0.
+      asked: emoji that are right, by query.
+    """
+    to_emoji = np.full((len(to_bank), owners.max() + 1), np.inf, np.float32)
+    np.minimum.at(to_emoji.T, owners, to_bank.T)
+    own = [min(row[list(right)]) for row, right in zip(to_emoji, asked, strict=True)]
+    return np.sum(to_emoji < np.array(own)[:, None], axis=1)
+
+
+def table(rank: np.ndarray, kinds: dict[str, list[str]]) -> str:
+    """Top-1 and top-5 of all queries, and of those of each value of each kind."""
+    lines = [f"{'':34} pictures   top-1   top-5"]
+    parts = {"all": np.ones(len(rank), bool)}
+    for values in kinds.values():
+        values = np.array(values)
+        parts |= {str(value): values == value for value in sorted(set(values)) if value}
+    for name, own in parts.items():
+        lines.append(f"{name:34} {own.sum():8} {np.mean(rank[own] < 1):7.3f} {np.mean(rank[own] < 5):7.3f}")
+    return "\n".join(lines)
+
+
+def jpeg(image: Image.Image) -> Image.Image:
+    """A picture after JPEG of quality 10."""
+    file = io.BytesIO()
+    image.save(file, "jpeg", quality=10)
+    return Image.open(file)
+
+
+def reconstructed(run: str, images: list[Image.Image]) -> list[Image.Image]:
+    """Pictures after the tokenizer of a run."""
+    tokenizer = t2i_jax.load(run)
+    side = tokenizer.config.model.image_size
+    pixels = np.stack([np.asarray(image.resize((side, side), Image.BICUBIC)) for image in images])
+    back = tokenizer.detokenize(tokenizer.tokenize(pixels))
+    return [Image.fromarray(np.uint8(np.round(255 * image))) for image in back]
+
+
+def read_index(data: Path) -> list[dict]:
+    """What `make.py` wrote of each picture; `emoji`, a number from 0, is added.
+
+    Raises:
+      UserError: there is no such file.
+    """
+    try:
+        index = [json.loads(line) for line in (data / "index.jsonl").read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{data / 'index.jsonl'} cannot be read ({error}); make it with make.py") from None
+    numbers = {code: number for number, code in enumerate(dict.fromkeys(entry["hexcode"] for entry in index))}
+    return [{**entry, "emoji": numbers[entry["hexcode"]]} for entry in index]
+
+
+def calibrate(index, images, weights, size, tokenizer, seed=0) -> str:
+    """Tables of how often the judge knows real pictures again, by what was done to them."""
+    bank, owners = embed(weights, images, size), np.array([entry["emoji"] for entry in index])
+    chosen = np.random.default_rng(seed).permutation(len(index))[:QUERIES]
+    entries, real = [index[i] for i in chosen], [images[i].resize((size, size), Image.BICUBIC) for i in chosen]
+    asked = [{entry["emoji"]} for entry in entries]
+    kinds = {kind: [entry[kind] for entry in entries] for kind in ("design", "group")}
+    changed = {"JPEG, quality 10": [jpeg(image) for image in real]}
+    changed["blurred, 1 pixel of standard deviation"] = [x.filter(ImageFilter.GaussianBlur(1)) for x in real]
+    if tokenizer:
+        changed[f"through {tokenizer}"] = reconstructed(tokenizer, real)
+    found = {name: distances(embed(weights, pictures, size), bank) for name, pictures in changed.items()}
+    designs = np.array([entry["design"] for entry in index])
+    other = distances(bank[chosen], bank)
+    other[np.array(kinds["design"])[:, None] == designs] = np.inf
+    found["the other design"] = other
+    return "\n\n".join(f"{name}\n{table(ranks(d, owners, asked), kinds)}" for name, d in found.items())
+
+
+def judge(index, images, weights, folder: Path) -> str:
+    """The table of pictures that `t2i sample` wrote into a folder.
+
+    Raises:
+      UserError: they cannot be read, or a prompt is no caption of an emoji.
+    """
+    by_caption = {}
+    for number, entry in enumerate(index):
+        for caption in entry["captions"]:
+            by_caption.setdefault(caption.lower(), []).append(number)
+    drawn, asked, of_prompt = [], [], []
+    try:
+        lines = (folder / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
+        for entry in map(json.loads, lines):
+            right = by_caption.get(entry["prompt"].lower())
+            if right is None:
+                raise UserError(f"{entry['prompt']!r} is no caption in {folder}'s data; ask for emoji by theirs")
+            for name in entry["files"]:
+                drawn.append(Image.open(folder / name).convert("RGB"))
+                asked.append({index[i]["emoji"] for i in right})
+                of_prompt.append(index[right[0]])
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{folder} holds no pictures of t2i sample --prompts-file ({error})") from None
+    size = drawn[0].width
+    to_bank = distances(embed(weights, drawn, size), embed(weights, images, size))
+    rank = ranks(to_bank, np.array([entry["emoji"] for entry in index]), asked)
+    kinds = {kind: [entry[kind] for entry in of_prompt] for kind in ("group", "held_out")}
+    kinds["nearest design"] = [f"drawn like {index[i]['design']}" for i in to_bank.argmin(1)]
+    return table(rank, kinds)
+
+
+def main() -> None:
+    """Judge, or calibrate."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0], allow_abbrev=False)
+    parser.add_argument("--data", type=Path, required=True, help="what make.py wrote")
+    parser.add_argument("--lpips-weights", required=True, help="what t2i convert lpips wrote")
+    task = parser.add_mutually_exclusive_group(required=True)
+    task.add_argument("--images", type=Path, help="what t2i sample --prompts-file wrote")
+    task.add_argument("--calibrate", action="store_true", help="judge real pictures")
+    parser.add_argument("--tokenizer", help="run of a tokenizer, for the calibration")
+    parser.add_argument("--size", type=int, default=32, help="pixels a side of the calibration's pictures")
+    args = parser.parse_args()
+    try:
+        index, weights = read_index(args.data), lpips.load(args.lpips_weights)
+        images = [Image.open(args.data / entry["file"]).convert("RGB") for entry in index]
+        if args.calibrate:
+            print(calibrate(index, images, weights, args.size, args.tokenizer))
+        else:
+            print(judge(index, images, weights, args.images))
+    except UserError as error:
+        sys.exit(f"{error}")
+
+
+if __name__ == "__main__":
+    main()
