@@ -106,6 +106,20 @@ def photos():
     return config
 
 
+def folder():  # your own pictures with captions, some twenty to some thousands: docs/own-pictures.md
+    config = translator(patch_vqvae.get_config("folder"), base.folder())
+    config.data.text_len = 24
+    config.model.text_vocab_size = 2000
+    config.model.encoder.width = config.model.decoder.width = 192
+    config.model.encoder.heads = config.model.decoder.heads = 6
+    config.model.encoder.mlp_width = config.model.decoder.mlp_width = 768
+    config.shown_captions = ()  # the first of the data's own
+    config.optim.muon = 2.0
+    config.steps, config.batch_size = 1200, 32
+    config.sampling.update({"temperature": 0.5, "unguided_tokens": 0, "guidance_scale": 1.5})
+    return config
+
+
 def coco():  # BERT-base, GPT-2 and OpenAI's dVAE (t2i convert openai-dvae): the report's experiment done right
     config = translator(dvae.get_config("openai"), base.coco())
     config.model = {  # the rest is as released, which are the defaults

@@ -199,11 +199,19 @@ def test_a_fingerprint_follows_from_files_and_options_and_not_from_the_place(tmp
     ("field", "value", "said"),
     [
         ("dir", "", "config.data.dir is empty; name your folder of pictures, as in --config.data.dir=photos"),
-        ("dir", "nowhere", "nowhere is no folder, .tar or .parquet file; name one that holds pictures with captions"),
+        (
+            "dir",
+            "nowhere",
+            "nowhere is no folder, .tar or .parquet file; name one that holds pictures with captions",
+        ),
         ("validation_share", 1.0, "config.data.validation_share is 1.0; it is at least 0 and below 1"),
         ("background", "whitish", "config.data.background is 'whitish'; it is a colour, such as white or #ffffff"),
         ("crops", -1, "config.data.crops is -1; it is 0 to 1000"),
-        ("crop_scale", (0.0, 1.0), "config.data.crop_scale is (0.0, 1.0); it is two numbers, 0 < least <= largest <= 1"),
+        (
+            "crop_scale",
+            (0.0, 1.0),
+            "config.data.crop_scale is (0.0, 1.0); it is two numbers, 0 < least <= largest <= 1",
+        ),
     ],
 )
 def test_an_option_that_does_not_fit_is_refused(tmp_path, field, value, said):

@@ -55,10 +55,9 @@ def survey(path: str | Path, *, image_size: int, background: str, validation_sha
     pictures = entries.pictures_of(path, skips)
 
     def look(content, picture):
-        with images.open_image(content) as opened:
-            kind = opened.format, opened.mode
         image = images.decode(content, background)
-        return _Look(image.size, *kind, images.square(image, image_size))
+        with images.open_image(content) as opened:
+            return _Look(image.size, opened.format, opened.mode, images.square(image, image_size))
 
     looks, shown, every = {}, {}, max(1, len(pictures) // SHOWN)
     bar = tqdm(entries.map_pictures(path, pictures, look), "looking", len(pictures), file=sys.stderr)

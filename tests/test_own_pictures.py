@@ -1,0 +1,62 @@
+"""A stranger's path, as the docs write it: photographs with captions -> check -> training -> a picture."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+from t2i_jax.data.sources.captioned_photos import PHOTOGRAPHS, photograph
+
+REPO = Path(__file__).parents[1]
+SHORT = [
+    *("--config.steps=3", "--config.eval_every=3", "--config.checkpoint_every=3", "--config.batch_size=4"),
+    *("--config.parents.tokenizer.config.steps=3", "--config.parents.tokenizer.config.batch_size=4"),
+]
+
+
+def write_photographs(folder: Path) -> None:
+    """Twenty photographs, JPEG and PNG, with captions."""
+    folder.mkdir()
+    pixels = {words: photograph(words) for words in PHOTOGRAPHS}
+    pixels |= dict(zip(("a chinese temple", "a red dahlia"), load_sample_images().images, strict=True))
+    halves = list(pixels.items())[: 20 - len(pixels)]
+    pixels |= {f"the left half of {words}": half[:, : half.shape[1] // 2] for words, half in halves}
+    with (folder / "captions.jsonl").open("w") as rows:
+        for number, (words, picture) in enumerate(pixels.items()):
+            name = f"{number}.{('jpg', 'png')[number % 2]}"
+            Image.fromarray(picture).save(folder / name)
+            rows.write(json.dumps({"file": name, "caption": words}) + "\n")
+
+
+@pytest.mark.long
+def test_from_photographs_to_a_picture(tmp_path):
+    write_photographs(tmp_path / "photos")
+    for name in ("train.py", "configs"):
+        (tmp_path / name).symlink_to(REPO / name)
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(REPO),
+    }
+    said = {}
+    block = re.search(r"```sh\n(.*?)```", (REPO / "docs" / "own-pictures.md").read_text(), re.DOTALL)[1]
+    for command in block.splitlines():
+        command = " ".join([command, *(SHORT if "train.py" in command else [])])
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        said[command.split()[1]] = done.stdout + done.stderr
+    assert "20 pictures in photos" in said["data"]
+    assert "skipped     nothing" in said["data"]
+    assert "training patch_vqvae-folder" in said["train.py"]
+    assert "training translator-folder" in said["train.py"]
+    for sheet in ("contact-sheet.png", "grid.png"):
+        with Image.open(tmp_path / sheet) as opened:
+            assert np.asarray(opened).std() > 10
