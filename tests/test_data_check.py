@@ -84,7 +84,7 @@ def test_odd_pictures_are_reported_as_preparing_treats_them(tmp_path, monkeypatc
     for reason, (name,) in SKIPPED.items():
         assert f"1 {reason} ({name})" in found.text
     assert "  width       32 to 64 (median 32) pixels" in found.text
-    assert "modes       RGB 4, L 1" in found.text
+    assert "  modes       RGB 4, P 2, " in found.text
     shown = dict(zip(found.captions, found.pictures[:, 0], strict=True))
     np.testing.assert_array_equal(shown["a hole"][20:], 255)
     assert shown["a picture on its side"][:10].min() > 240  # turned, as its size is

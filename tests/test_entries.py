@@ -230,7 +230,11 @@ def test_a_picture_of_gigabytes_is_not_read(own, monkeypatch):
             "has no column caption or captions or text, but 'file', 'words'; name it",
         ),
         ("captions.csv", b"", "captions.csv has no column file or file_name, but none; name it so"),
-        ("captions.csv", b"file,caption\n" + b"x" * 200_000, "captions.csv, line 2: field larger than field limit"),
+        (
+            "captions.csv",
+            b"file,caption\n" + b"x" * 200_000,
+            "captions.csv, after line 1: field larger than field limit",
+        ),
         ("a.txt", b"caf\xe9", "a.txt is not UTF-8 (byte 0xe9 at 3); save it as UTF-8"),
         ("x.tar", b"\x1f\x8b" + b"\0" * 600, "x.tar is cut short or no tar ("),
         ("x.parquet", b"PAR1" + b"\0" * 600, "x.parquet cannot be read as parquet ("),

@@ -92,7 +92,7 @@ def _csv_rows(file: Path) -> Iterator[tuple[int, Any]]:
         for row in reader:  # one of more cells than columns lacks quotes: its caption would lose its end
             yield reader.line_num, None if None in row else row
     except csv.Error as error:
-        raise UserError(f"{file}, line {reader.line_num}: {one_line(error)}; write it as CSV") from None
+        raise UserError(f"{file}, after line {reader.line_num}: {one_line(error)}; write it as CSV") from None
 
 
 def _read_text(file: Path) -> str:
