@@ -23,7 +23,7 @@ def opened(tmp_path):
     def call(split, **options):
         options = {"image_size": 16, **options}
         dataset = folder.open(split, str(tmp_path / "data"), dir=str(tmp_path / "pictures"), **options)[0]
-        return [({caption.decode() for caption in row["captions"]}, row["image"]) for row in dataset]
+        return [([caption.decode() for caption in row["captions"]], row["image"]) for row in dataset]
 
     return call
 
@@ -79,6 +79,12 @@ def test_adding_pictures_moves_none_between_splits(tmp_path, opened):
             assert earlier < now[split]
         before = now
     assert 5 <= len(before["validation"]) <= 19  # of 60, 12 are expected
+    own = tmp_path / "pictures"
+    for number in range(60):
+        (own / f"{number}.png").rename(own / f"renamed {number}.png")
+    rows = own / "captions.jsonl"
+    rows.write_text(rows.read_text().replace('"file": "', '"file": "renamed '))
+    assert {split: captions_of(opened(split, validation_share=0.2)) for split in before} == before
 
 
 def test_a_split_without_a_picture_shares_the_others(tmp_path, opened, capsys):
@@ -147,7 +153,9 @@ def test_shards_together_hold_every_example(tmp_path, opened, monkeypatch):
     monkeypatch.setattr(folder, "SHARD_SIZE", 4)
     write_numbered(tmp_path / "pictures", range(5))
     assert len(opened("train", validation_share=0.0, crops=1)) == 10
-    assert len(list((tmp_path / "data").rglob("*train.array_record*"))) == 3
+    (info,) = (tmp_path / "data").rglob("dataset_info.json")
+    lengths = {split["name"]: split["shardLengths"] for split in json.loads(info.read_text())["splits"]}
+    assert lengths == {"train": ["4", "4", "2"], "validation": ["5"]}
 
 
 CHANGES = {

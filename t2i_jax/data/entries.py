@@ -59,7 +59,7 @@ def find_files(path: str | Path, skipped: Names) -> dict[str, Path]:
       UserError: there is nothing.
     """
     root = Path(path)
-    if root.is_file() and root.suffix.lower() in READERS:
+    if root.is_file() and _reader(root.name):
         return {root.name: root}
     if not root.is_dir():
         raise UserError(f"{path} is no folder, .tar or .parquet file; name one that holds pictures with captions")
@@ -85,10 +85,15 @@ def _refuse(error: OSError):
 def digest_of(path: str | Path) -> str:
     """sha256 of the names and contents of every file that counts, each read once a process while it stays the same.
 
+    Of a file that is too large to be a picture, such as a film beside them, the size stands for the content.
+
     Raises:
       UserError: there is nothing.
     """
-    made_of = {name: files.sha256_once(file) for name, file in find_files(path, {}).items()}
+    made_of = {}
+    for name, file in find_files(path, {}).items():
+        size = file.stat().st_size
+        made_of[name] = files.sha256_once(file) if size <= MAX_BYTES or _reader(name) else size
     return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
 
 
@@ -103,15 +108,19 @@ def entries(path: str | Path, skipped: Names) -> Iterator[Entry]:
       UserError: there is nothing, or a file of captions, a tar or a parquet file cannot be read.
     """
     found = find_files(path, skipped)
-    readers = {name: READERS[suffix] for name in found if (suffix := PurePosixPath(name).suffix.lower()) in READERS}
-    loose = {name: file for name, file in found.items() if name not in readers}
+    loose = {name: file for name, file in found.items() if not _reader(name)}
     for name, captions in captions_of(loose, path, skipped).items():
         if captions:
             yield Entry(name, captions, lambda file=loose[name]: _read(file))
         else:
             add(skipped, UNCAPTIONED, name)
-    for name, reader in readers.items():
-        yield from reader(found[name], name, skipped)
+    for name in [name for name in found if name not in loose]:
+        yield from _reader(name)(found[name], name, skipped)
+
+
+def _reader(name: str) -> Callable | None:
+    """What reads a tar or a parquet file; None for any other."""
+    return READERS.get(PurePosixPath(name).suffix.lower())
 
 
 def _read(file: Path) -> bytes:

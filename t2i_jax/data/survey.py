@@ -1,5 +1,6 @@
 """What a folder of one's own pictures holds, in a table and in pictures, before anything is prepared of it."""
 
+import math
 import statistics
 import sys
 import textwrap
@@ -59,7 +60,7 @@ def survey(path: str | Path, *, image_size: int, background: str, validation_sha
         with images.open_image(content) as opened:
             return _Look(image.size, opened.format, opened.mode, images.square(image, image_size))
 
-    looks, shown, every = {}, {}, max(1, len(pictures) // SHOWN)
+    looks, shown, every = {}, {}, math.ceil(len(pictures) / SHOWN)
     bar = tqdm(entries.map_pictures(path, pictures, look), "looking", len(pictures), file=sys.stderr)
     for name, seen in bar:
         if isinstance(seen, images.Unreadable):
