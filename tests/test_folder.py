@@ -203,29 +203,28 @@ def test_a_fingerprint_follows_from_files_and_options_and_not_from_the_place(tmp
     assert fingerprint(crops=1, crop_scale=(0.2, 0.3)) != fingerprint(crops=1)
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "said"),
-    [
-        ("dir", "", "config.data.dir is empty; name your folder of pictures, as in --config.data.dir=photos"),
-        (
-            "dir",
-            "nowhere",
-            "nowhere is no folder, .tar or .parquet file; name one that holds pictures with captions",
-        ),
-        ("validation_share", 1.0, "config.data.validation_share is 1.0; it is at least 0 and below 1"),
-        ("background", "whitish", "config.data.background is 'whitish'; it is a colour, such as white or #ffffff"),
-        ("crops", -1, "config.data.crops is -1; it is 0 to 1000"),
-        (
-            "crop_scale",
-            (0.0, 1.0),
-            "config.data.crop_scale is (0.0, 1.0); it is two numbers, 0 < least <= largest <= 1",
-        ),
-    ],
-)
-def test_an_option_that_does_not_fit_is_refused(tmp_path, field, value, said):
+RANGES = [
+    ("dir", "", "config.data.dir is empty; name your folder of pictures, as in --config.data.dir=photos"),
+    ("dir", ".", "config.data.data_dir data lies in config.data.dir ., which would change with what is prepared;"),
+    ("dir", "nowhere", "nowhere is no folder, .tar or .parquet file; name one that holds pictures with captions"),
+    ("validation_share", 1.0, "config.data.validation_share is 1.0; it is at least 0 and below 1"),
+    ("background", "whitish", "config.data.background is 'whitish'; it is a colour, such as white or #ffffff"),
+    ("background", "#ff000080", "config.data.background is '#ff000080'; it is a colour, such as white or #ffffff"),
+    ("crops", -1, "config.data.crops is -1; it is 0 to 1000"),
+    (
+        "crop_scale",
+        (0.0, 1.0),
+        "config.data.crop_scale is (0.0, 1.0); it is two numbers, 0 < least <= largest <= 1",
+    ),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "said"), RANGES)
+def test_an_option_that_does_not_fit_is_refused(tmp_path, monkeypatch, field, value, said):
+    monkeypatch.chdir(tmp_path)
     write_numbered(tmp_path / "pictures", range(2))
-    options = {"name": "folder", "data_dir": str(tmp_path), "dir": str(tmp_path / "pictures"), "image_size": 16}
+    options = {"name": "folder", "data_dir": "data", "dir": "pictures", "image_size": 16}
     with pytest.raises(UserError) as error:
         open_split(options | {field: value}, "train")
-    assert str(error.value) == said
-    assert not Path(tmp_path, "folder").exists()
+    assert str(error.value).startswith(said)
+    assert not Path("data").exists()

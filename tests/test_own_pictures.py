@@ -1,11 +1,13 @@
 """A stranger's path, as the docs write it: photographs with captions -> check -> training -> a picture."""
 
 import json
+import math
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from t2i_jax.data.sources.captioned_photos import PHOTOGRAPHS, photograph
+from t2i_jax.tasks.tokens import TokenTask
 
 REPO = Path(__file__).parents[1]
 SHORT = [
@@ -33,6 +36,19 @@ def write_photographs(folder: Path) -> None:
             name = f"{number}.{('jpg', 'png')[number % 2]}"
             Image.fromarray(picture).save(folder / name)
             rows.write(json.dumps({"file": name, "caption": words}) + "\n")
+
+
+def test_captions_of_the_data_are_shown_as_far_as_the_tokenizer_reads_them():
+    """Where the config lists none: the first eight, each once."""
+    captions = ["a cat", "a cat", "a dog that sleeps in the sun", "x" * 100, *(f"picture {i}" for i in range(9))]
+
+    def lengths(texts):  # a piece has ten letters
+        return [2 + sum(math.ceil(len(word) / 10) for word in text.split()) for text in texts]
+
+    encoded = SimpleNamespace(splits={"train": SimpleNamespace(captions=lambda: iter(captions))})
+    task = SimpleNamespace(encoded=encoded, reader=SimpleNamespace(lengths=lengths, text_len=6))
+    first = ["a cat", "a dog that sleeps", "x" * 25]
+    assert TokenTask.captions_to_show(task) == [*first, *(f"picture {i}" for i in range(5))]
 
 
 @pytest.mark.long

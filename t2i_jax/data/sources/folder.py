@@ -139,7 +139,7 @@ class Folder(tfds.core.ShardBasedBuilder):
         """Examples of pictures; of these, those that cannot be read are skipped and removed."""
         config = self.builder_config
         made = entries.map_pictures(config.dir, pictures, partial(_squares, config.options, split == "train"))
-        for name, squares in tqdm(made, split, len(pictures), file=sys.stderr):
+        for name, squares in tqdm(made, split, len(pictures), file=sys.stderr, disable=not pictures):
             if isinstance(squares, images.Unreadable):
                 skipped.add(self._skipped, str(squares), name)
                 del pictures[name]
@@ -180,11 +180,16 @@ def open(
       image_size, validation_share, background, crops, crop_scale, flip: see `Options`.
 
     Raises:
-      UserError: there is no such folder, or no picture with a caption in it; an option out of its range; or what
-        `prepared.open_builder` raises.
+      UserError: there is no such folder, or no picture with a caption in it; `data_dir` lies in it; an option is
+        out of its range; or what `prepared.open_builder` raises.
     """
     if not dir:
         raise UserError("config.data.dir is empty; name your folder of pictures, as in --config.data.dir=photos")
+    if Path(data_dir).resolve().is_relative_to(Path(dir).resolve()):
+        raise UserError(
+            f"config.data.data_dir {data_dir} lies in config.data.dir {dir}, which would change with what is"
+            " prepared; start the command in another folder"
+        )
     options = Options(image_size, validation_share, background, crops, tuple(crop_scale), flip)
     made_of = json.dumps([entries.digest_of(dir), dataclasses.asdict(options)])
     stem = re.sub(r"[^\w-]", "_", Path(dir).resolve().name, flags=re.ASCII) or "pictures"
