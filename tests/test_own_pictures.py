@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from t2i_jax.config import load_config
 from t2i_jax.data.sources.captioned_photos import PHOTOGRAPHS, photograph
 from t2i_jax.tasks.tokens import TokenTask
 
@@ -36,6 +37,16 @@ def write_photographs(folder: Path) -> None:
             name = f"{number}.{('jpg', 'png')[number % 2]}"
             Image.fromarray(picture).save(folder / name)
             rows.write(json.dumps({"file": name, "caption": words}) + "\n")
+
+
+def test_a_field_of_the_data_is_set_once_for_tokenizer_and_translator():
+    given = {"dir": "photos", "image_size": 128, "crops": 3, "crop_scale": (0.2, 0.5), "flip": True}
+    config = load_config("translator:folder", [f"--config.data.{field}={value}" for field, value in given.items()])
+    own = config.parents.tokenizer.config
+    for field, value in given.items():
+        assert config.data[field] == own.data[field] == value
+    assert own.model.image_size == 128
+    assert config.model.num_tokens == 64 + 64 + 256
 
 
 def test_captions_of_the_data_are_shown_as_far_as_the_tokenizer_reads_them():
