@@ -20,9 +20,11 @@ from t2i_jax.tasks.tokens import TokenTask
 
 REPO = Path(__file__).parents[1]
 SHORT = [
-    *("--config.steps=3", "--config.eval_every=3", "--config.checkpoint_every=3", "--config.batch_size=4"),
-    *("--config.parents.tokenizer.config.steps=3", "--config.parents.tokenizer.config.batch_size=4"),
+    f"--{config}.{field}"
+    for config in ("config", "config.parents.tokenizer.config")
+    for field in ("steps=3", "eval_every=3", "checkpoint_every=3", "batch_size=4", "optim.warmup=1")
 ]
+"""Flags of a training that only shows that it works."""
 
 
 def write_photographs(folder: Path) -> None:
