@@ -22,7 +22,7 @@ objects); training seed 1: 0.811 / 0.830, colours not bound; seed 2: 0.958 / 0.9
 
 transformer (Vaswani et al. 2017, on the same tokens as digits): not measured.
 
-folder (your own pictures): nothing in it was tuned; docs/own-pictures.md has a time.
+folder (your own pictures): not measured, and nothing in it was tuned.
 
 grid: not measured over its 2,000 steps; docs/decoder-only.md compares 386 steps of it with configs/dalle.py.
 
