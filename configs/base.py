@@ -92,6 +92,20 @@ def coco() -> ml_collections.ConfigDict:
     return data
 
 
+def folder() -> ml_collections.ConfigDict:
+    """Your own pictures with captions, prepared at 64 x 64 pixels; see docs/own-pictures.md."""
+    data = digits()
+    data.name = "folder"
+    data.dir = ""  # the folder, or a .tar or .parquet file
+    data.image_size = 64
+    data.validation_share = 0.1  # of pictures that are held out; 0 trains on all
+    data.background = "white"  # under what is transparent
+    data.crops = 0  # random squares of each training picture beside its central one
+    data.crop_scale = (0.5, 1.0)  # their least and largest side, as shares of the picture's shorter side
+    data.flip = False  # training pictures mirrored too; not where captions say left and right
+    return data
+
+
 def smoke(config) -> None:
     """Make a small experiment of a config: two steps on the tiny set, everything at each of them."""
     config.data.name = "captioned_digits/tiny"
@@ -113,7 +127,7 @@ def on_tokens(config, tokenizer, data) -> None:
     config.data.text_len = 12  # S, word pieces a caption, [CLS] and [SEP] included
     config.data.caption_dropout = 0.1  # share of captions replaced by the null caption
     # One value, two places: overriding either field overrides both.
-    for field in ("name", "source", "data_dir", "train", "validation", "corrupt"):
+    for field in tokenizer.data:
         tokenizer.data[field] = data.get_ref(field)
     config.model.text_vocab_size = 64  # V, at most: words of the captions, or pieces of words where these are more
     config.shown_captions = (  # drawn at every evaluation; never among the prompts a run is scored by

@@ -43,6 +43,12 @@ def photos():
     return config
 
 
+def folder():  # your own pictures
+    config = photos()
+    config.data = base.folder()
+    return config
+
+
 def smoke():
     config = digits()
     config.model.update({"codebook_size": 64, "hues": 8, "gains": 8, "width": 32})

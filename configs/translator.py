@@ -20,6 +20,8 @@ combinations 0.943, weakest category 0.845 (two objects), reconstructions 0.956;
 
 transformer (Vaswani et al. 2017, on the same tokens as digits): not measured.
 
+folder (your own pictures): not measured, and nothing in it was tuned.
+
 grid: not measured over its 2,000 steps; docs/decoder-only.md compares 386 steps of it with configs/dalle.py.
 
 coco (BERT-base, GPT-2, OpenAI's dVAE), coco_report (the recipe of the report, the student report of the README):
@@ -102,6 +104,20 @@ def photos():
     config.steps, config.batch_size = 1200, 32
     config.shown_captions = PHOTO_CAPTIONS
     config.sampling.update({"unguided_tokens": 0, "guidance_scale": 1.0})
+    return config
+
+
+def folder():  # your own pictures with captions, some twenty to some thousands: docs/own-pictures.md
+    config = translator(patch_vqvae.get_config("folder"), base.folder())
+    config.data.text_len = 24
+    config.model.text_vocab_size = 2000
+    config.model.encoder.width = config.model.decoder.width = 192
+    config.model.encoder.heads = config.model.decoder.heads = 6
+    config.model.encoder.mlp_width = config.model.decoder.mlp_width = 768
+    config.shown_captions = ()  # the first of the data's own
+    config.optim.muon = 2.0
+    config.steps, config.batch_size = 1200, 32
+    config.sampling.update({"temperature": 0.5, "unguided_tokens": 0, "guidance_scale": 1.5})
     return config
 
 

@@ -123,7 +123,7 @@ def sha256_of(path: str | Path) -> str:
 _known: dict[Path, tuple] = {}  # path -> (state, checksum) of files that this process has read
 
 
-def _sha256_once(path: Path) -> str:
+def sha256_once(path: Path) -> str:
     """`sha256_of`, read once a process while the file's time, size and inode stay what they were."""
     path = path.resolve()
     stat = path.stat()
@@ -178,7 +178,7 @@ def verify_manifest(
         path = folder / name
         if not path.is_file():
             raise CorruptError(f"{path} is missing")
-        if (_sha256_once if once else sha256_of)(path) != expected:
+        if (sha256_once if once else sha256_of)(path) != expected:
             raise CorruptError(f"{path} is corrupt (its checksum does not fit)")
     return manifest
 

@@ -11,7 +11,8 @@ NAME = "coco_captions_2017/tiny"
 CAPTIONS = 5
 GOOD = {1: "wide", 2: "tall", 3: "grey", 4: "cmyk", 5: "small"}
 SKIPPED = {
-    "corrupt": ["train2017/000000000006.jpg", "train2017/000000000007.jpg"],
+    "corrupt": ["train2017/000000000006.jpg"],
+    "in no format that is read": ["train2017/000000000007.jpg"],
     "missing": ["train2017/000000000008.jpg"],
     "without captions": ["train2017/000000000009.jpg"],
     "captioned without a picture": ["train2017/99"],

@@ -48,7 +48,7 @@ def test_pictures_that_can_be_read_are_there_in_order(manual, tmp_path, monkeypa
     for example in train:  # a picture's colour is its number; of CMYK it is more light than that
         number = example["image_id"]
         if GOOD[number] == "cmyk":
-            expected = images.square(jpeg("cmyk", number), 16)
+            expected = images.square(images.decode(jpeg("cmyk", number)), 16)
             np.testing.assert_array_equal(example["image"], expected)
         else:
             assert example["image"].mean() == pytest.approx(20 * number + 14.5, abs=3)
@@ -62,7 +62,7 @@ def test_the_rest_is_named(manual, tmp_path, capsys):
     assert skipped.FILE in files.verify_manifest(folder)["files"]
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith(
-        f"warning: {NAME} lacks pictures: 1 captioned without a picture (train2017/99), 2 corrupt ("
+        f"warning: {NAME} lacks pictures: 1 captioned without a picture (train2017/99), 1 corrupt ("
     )
     assert "1 missing (train2017/000000000008.jpg), 1 without captions (" in line
     open_split(tmp_path)
@@ -140,7 +140,7 @@ def test_without_files_or_network(manual, tmp_path, no_network):
     ],
 )
 def test_annotations_without_a_caption_are_refused(manual, tmp_path, part, cut, monkeypatch):
-    monkeypatch.setattr(images, "square", None)
+    monkeypatch.setattr(images, "decode", None)
     path = manual / "annotations" / f"captions_{part}.json"
     path.write_bytes(cut(path.read_bytes()))
     for corrupt in ("skip", "refuse"):
@@ -196,18 +196,18 @@ def test_no_picture_at_all(manual, tmp_path):
 
 def test_any_error_of_decoding_one_picture_skips_that_one(manual, tmp_path, monkeypatch):
     """By name and reason: a decoder may raise anything, and a picture may be too large for memory."""
-    square = images.square
+    to_rgb = images.to_rgb
 
-    def decode(content, size):
-        if content == jpeg("tall", 2):
+    def decode(image, background):
+        if image.mode == "L":
             raise RuntimeError("Failed to decode frame 0: Decoding of color planes failed")
-        return square(content, size)
+        return to_rgb(image, background)
 
-    monkeypatch.setattr(images, "square", decode)
+    monkeypatch.setattr(images, "to_rgb", decode)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 900)  # more than twice as many are refused, and 1 has 1,952
-    assert [example["image_id"] for example in open_split(tmp_path)] == [3, 4, 5]
+    assert [example["image_id"] for example in open_split(tmp_path)] == [4, 5]
     named = files.read_json(tmp_path / NAME / "1.0.0" / skipped.FILE)["skipped"]
-    assert named["corrupt (RuntimeError)"] == ["train2017/000000000002.jpg"]
+    assert named["corrupt (RuntimeError)"] == ["train2017/000000000003.jpg"]
     assert "train2017/000000000001.jpg" in named["above 1,800 pixels"]
 
 

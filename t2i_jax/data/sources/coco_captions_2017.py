@@ -26,7 +26,6 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image
 from tqdm import tqdm
 
 from t2i_jax.data import images, prepared, skipped
@@ -111,13 +110,9 @@ def _load(path, size: int) -> np.ndarray | str:
     except (zipfile.BadZipFile, zlib.error):
         return "corrupt"
     try:
-        return images.square(content, size)
-    except Image.DecompressionBombError:
-        return f"above {2 * Image.MAX_IMAGE_PIXELS:,} pixels"
-    except (OSError, SyntaxError, ValueError, EOFError):  # what Pillow makes of broken pictures
-        return "corrupt"
-    except Exception as error:  # its plugins raise whatever they like
-        return f"corrupt ({type(error).__name__})"
+        return images.square(images.decode(content), size)
+    except images.Unreadable as error:
+        return str(error)
 
 
 def _find(dl_manager, manual: Path) -> dict:

@@ -1,0 +1,125 @@
+"""What a folder of one's own pictures holds, in a table and in pictures, before anything is prepared of it."""
+
+import math
+import statistics
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tokenizers.pre_tokenizers import BertPreTokenizer
+from tqdm import tqdm
+
+from t2i_jax.data import entries, images, skipped
+from t2i_jax.errors import UserError
+
+SHOWN = 24  # pictures of the contact sheet
+CAPTION = 80  # letters of a caption there
+FEW = 100  # pictures, of which each counts
+
+
+class Survey(NamedTuple):
+    """What was found.
+
+    Attributes:
+      text: the table.
+      pictures: uint8 [n, 1, H, W, 3], up to SHOWN, as training would get them.
+      captions: one of each, cut.
+    """
+
+    text: str
+    pictures: np.ndarray
+    captions: list[str]
+
+
+class _Look(NamedTuple):
+    size: tuple[int, int]
+    format: str
+    mode: str
+    square: np.ndarray
+
+
+def survey(path: str | Path, *, image_size: int, background: str, validation_share: float) -> Survey:
+    """Read every picture and caption.
+
+    Args:
+      path: see `entries.entries`.
+      image_size, background, validation_share: see `sources.folder.Options`.
+
+    Raises:
+      UserError: no picture can be used.
+    """
+    skips: skipped.Names = {}
+    pictures = entries.pictures_of(path, skips)
+
+    def look(content, picture):
+        image = images.decode(content, background)
+        with images.open_image(content) as opened:
+            return _Look(image.size, opened.format, opened.mode, images.square(image, image_size))
+
+    looks, shown, every = {}, {}, math.ceil(len(pictures) / SHOWN)
+    bar = tqdm(entries.map_pictures(path, pictures, look), "looking", len(pictures), file=sys.stderr)
+    for name, seen in bar:
+        if isinstance(seen, images.Unreadable):
+            skipped.add(skips, str(seen), name)
+            continue
+        if len(looks) % every == 0 and len(shown) < SHOWN:
+            shown[name] = seen.square
+        looks[name] = seen._replace(square=None)
+    if not looks:
+        raise UserError(f"{path} has no picture that can be used: {skipped.in_words(skips)}")
+    used = [pictures[name] for name in looks]
+    return Survey(
+        "\n".join(_table(path, used, list(looks.values()), skips, image_size, validation_share)),
+        np.stack(list(shown.values()))[:, None],
+        [textwrap.shorten(pictures[name].captions[0], CAPTION, placeholder=" ...") for name in shown],
+    )
+
+
+def _table(path, pictures, looks, skips, image_size: int, share: float):
+    captions = [caption for picture in pictures for caption in picture.captions]
+    words = [len(BertPreTokenizer().pre_tokenize_str(caption)) for caption in captions]
+    shorter = [min(look.size) for look in looks]
+    held_out = sum(picture.is_held_out(share) for picture in pictures)
+    again = [picture.names for picture in pictures if len(picture.names) > 1]
+    yield f"{len(pictures):,} pictures in {path}"
+    yield f"  width       {_spread([look.size[0] for look in looks])} pixels"
+    yield f"  height      {_spread([look.size[1] for look in looks])} pixels"
+    if cut := sum(width != height for width, height in (look.size for look in looks)):
+        yield f"              {cut:,} are not square: their central square is used"
+    if small := sum(side < image_size for side in shorter):
+        yield f"              {small:,} are smaller than {image_size} pixels (config.data.image_size): enlarged"
+    yield f"  formats     {_counts(look.format for look in looks)}"
+    yield f"  modes       {_counts(look.mode for look in looks)}"
+    yield (
+        f"  captions    {_spread([len(picture.captions) for picture in pictures])} a picture,"
+        f" {len(set(captions)):,} different ones"
+    )
+    yield f"  words       {_spread(words)} a caption; config.data.text_len counts their pieces, and 2 more"
+    if again:
+        names = "; ".join(" = ".join(map(skipped.printable, names)) for names in again[: skipped.NAMED])
+        more = "; ..." if len(again) > skipped.NAMED else ""
+        yield f"  duplicates  {sum(map(len, again)) - len(again):,} left out, their captions kept ({names}{more})"
+    yield f"  splits      {len(pictures) - held_out:,} train, {held_out:,} validation" + _advice(
+        len(pictures), held_out, share
+    )
+    yield f"  skipped     {skipped.in_words(skips) or 'nothing'}"
+
+
+def _advice(count: int, held_out: int, share: float) -> str:
+    if held_out in (0, count):
+        return "; all serve for both"
+    if count < FEW and share:
+        return "; so few: config.data.validation_share=0 trains on all"
+    return ""
+
+
+def _spread(numbers: Sequence[int]) -> str:
+    return f"{min(numbers):,} to {max(numbers):,} (median {statistics.median_low(numbers):,})"
+
+
+def _counts(names) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in Counter(names).most_common())
