@@ -84,7 +84,7 @@ def configs(arguments) -> dict:
     for config in (ours, theirs):
         config.parents.tokenizer.run = str(arguments.tokenizer_run or ours.parents.tokenizer.run)
         config.data.data_dir = config.parents.tokenizer.config.data.data_dir = arguments.data_dir
-        config.data.validation, config.optim.muon = VALIDATION, MUON
+        config.data.validation, config.optim.muon, config.optim.lr_multipliers = VALIDATION, MUON, {}
     for shared in ("sampling", "data", "optim", "batch_size", "shown_captions"):
         assert ours[shared] == theirs[shared], shared
     return {"dalle": ours, "translator": theirs}

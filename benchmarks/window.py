@@ -46,7 +46,8 @@ def of_run(folder: Path, count: int) -> tuple:
     """Model, parameters, sampler, valid ids, and the texts of `count` of the run's own captions."""
     config = runs.read_config(folder)
     reader = CaptionReader(folder / runs.TEXT_TOKENIZER, config.data.text_len)
-    captions = [config.shown_captions[i % len(config.shown_captions)] for i in range(count)]
+    shown = config.shown_captions or ("a picture",)
+    captions = [shown[i % len(shown)] for i in range(count)]
     text_ids, text_mask, _ = reader.encode_prompts(captions)
     params = jax.tree.map(jnp.asarray, runs.read_weights(folder)[0])
     valid = Tokenizer(runs.parent_folder(folder, "tokenizer")).valid_ids

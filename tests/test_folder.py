@@ -205,7 +205,16 @@ def test_a_fingerprint_follows_from_files_and_options_and_not_from_the_place(tmp
 
 RANGES = [
     ("dir", "", "config.data.dir is empty; name your folder of pictures, as in --config.data.dir=photos"),
-    ("dir", ".", "config.data.data_dir data lies in config.data.dir ., which would change with what is prepared;"),
+    (
+        "dir",
+        ".",
+        "config.data.data_dir data would lie in config.data.dir ., which would change with what",
+    ),
+    (
+        "dir",
+        "data/folder",
+        "config.data.data_dir data would lie in config.data.dir data/folder, which would",
+    ),
     ("dir", "nowhere", "nowhere is no folder, .tar or .parquet file; name one that holds pictures with captions"),
     ("validation_share", 1.0, "config.data.validation_share is 1.0; it is at least 0 and below 1"),
     ("background", "whitish", "config.data.background is 'whitish'; it is a colour, such as white or #ffffff"),

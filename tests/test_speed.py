@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from t2i_jax import runs, tasks
 from t2i_jax.errors import UserError
-from t2i_jax.loop import parallel, setup, speed, train
+from t2i_jax.loop import parallel, speed, train
 from t2i_jax.loop.flops import flops_of
 
 STEPS = {"steps": 6, "eval_every": 6, "checkpoint_every": 6}
@@ -182,17 +182,3 @@ def test_a_range_that_cannot_be_is_one_line(command, given):
         f"train.py: --profile {given} is no FIRST:LAST with 1 <= FIRST <= LAST <= 2 (config.steps), as in 1:2"
     )
     assert (code, lines) == (2, [expected])
-
-
-def test_a_step_moves_nothing_that_was_not_asked_for(run, monkeypatch):
-    """None of the step's arguments goes to a device without an explicit call."""
-    step, guarded = setup.Setup.step, []
-
-    def guard(self, state, batch):
-        with jax.transfer_guard("disallow"):
-            guarded.append(True)
-            return step(self, state, batch)
-
-    monkeypatch.setattr(setup.Setup, "step", guard)
-    run("run")
-    assert len(guarded) == 6

@@ -138,6 +138,8 @@ def judge(index, images, weights, folder: Path) -> str:
                 of_prompt.append(index[right[0]])
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{folder} holds no pictures of t2i sample --prompts-file ({error})") from None
+    if not drawn:
+        raise UserError(f"{folder}/prompts.jsonl names no picture")
     size = drawn[0].width
     to_bank = distances(embed(weights, drawn, size), embed(weights, images, size))
     rank = ranks(to_bank, np.array([entry["emoji"] for entry in index]), asked)

@@ -177,6 +177,10 @@ def main() -> None:
     args = parser.parse_args()
     try:
         names = read_members(args.packages / NAMES, {f"package/en/{x}.json": x for x in ("data", "messages")}.get)
+        if len(names) < 2:
+            raise UserError(f"{args.packages / NAMES} lacks names in English; fetch it again")
+        if args.out.exists() and not (args.out / "index.jsonl").exists():
+            raise UserError(f"{args.out} was not made by this program, which would replace it; name another --out")
         pictures = {}
         for design, package in DESIGNS.items():
             path = re.compile(rf"package/img/{design}/64/(.+)\.png")

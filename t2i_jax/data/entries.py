@@ -27,7 +27,8 @@ from t2i_jax.data.shards import READERS
 from t2i_jax.data.skipped import Names, add, in_words
 from t2i_jax.errors import UserError
 
-AT_ONCE = 16  # pictures that are held, and decoded, at a time
+AT_ONCE = 16  # files of pictures that are held at a time
+WORKERS = 4  # pictures that are decoded at a time: one of 80 megapixels takes 1.2 GB
 
 
 class Picture(NamedTuple):
@@ -69,7 +70,7 @@ def find_files(path: str | Path, skipped: Names) -> dict[str, Path]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         for file in (Path(folder, name) for name in (*names, *links) if not name.startswith(".")):
             name = file.relative_to(root).as_posix()
-            if not file.resolve().is_relative_to(inside):
+            if not Path(os.path.realpath(file)).is_relative_to(inside):  # `resolve` raises at a link to itself
                 add(skipped, "that links to the outside", name)
             elif file.is_file():
                 found[name] = file
@@ -173,6 +174,6 @@ def map_pictures(
             return name, error
 
     chosen = (entry for entry in entries(path, {}) if entry.name in pictures)
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(WORKERS) as pool:
         while chunk := [(entry.name, entry.read()) for entry in islice(chosen, AT_ONCE)]:
             yield from pool.map(attempt, *zip(*chunk, strict=True))

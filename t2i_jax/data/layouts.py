@@ -4,9 +4,12 @@ import csv
 import io
 import json
 import os
+import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+from PIL import Image
 
 from t2i_jax.data.entry import CAPTION_KEYS, TEXT_ALONE, clean, first_of
 from t2i_jax.data.skipped import Names, add
@@ -33,13 +36,16 @@ def captions_of(loose: Mapping[str, Path], root: str | Path, skipped: Names) -> 
     lists = [name for name in LISTS if name in loose]
     if len(lists) > 1:
         raise UserError(f"{root} has {' and '.join(lists)}; keep one of them")
+    inner = [name for name in loose if "/" in name and PurePosixPath(name).name in LISTS]
+    if inner and not lists:
+        raise UserError(f"{root} has its captions in {inner[0]}; name the folder {Path(root, inner[0]).parent}")
     if lists:
         listed = _listed(loose[lists[0]], loose, skipped)
         return {name: listed.get(name, []) for name in loose if name != lists[0]}
     texts = {_stem(name): name for name in loose if name.lower().endswith(".txt")}
     pictures = [name for name in loose if name not in texts.values()]
     used = {name: texts[_stem(name)] for name in pictures if _stem(name) in texts}
-    if used:
+    if any(PurePosixPath(name).suffix.lower() in Image.registered_extensions() for name in used):
         for name in sorted(set(texts.values()) - set(used.values())):
             add(skipped, TEXT_ALONE, name)
         beside = {name: clean(_read_text(loose[text]).splitlines()) for name, text in used.items()}
@@ -54,6 +60,7 @@ def _stem(name: str) -> str:
 def _listed(file: Path, loose: Mapping[str, Path], skipped: Names) -> dict[str, list[str]]:
     """Captions by picture, from the rows of a file."""
     captions: dict[str, list[str]] = {}
+    names = {unicodedata.normalize("NFC", name): name for name in loose}  # macOS takes letters apart
     for number, row in _csv_rows(file) if file.suffix == ".csv" else _json_rows(file):
         place = f"{file.name}, line {number}"
         name, texts = (first_of(row, keys) if isinstance(row, dict) else None for keys in (FILE_KEYS, CAPTION_KEYS))
@@ -63,10 +70,10 @@ def _listed(file: Path, loose: Mapping[str, Path], skipped: Names) -> dict[str, 
         path = os.path.normpath(name.replace("\\", "/"))
         if os.path.isabs(path) or path.startswith(".."):
             add(skipped, "row that names a file outside", place)
-        elif path not in loose:
+        elif (found := names.get(unicodedata.normalize("NFC", path))) is None:
             add(skipped, "row that names a missing file", place)
         else:
-            captions[path] = clean([*captions.get(path, []), *clean(texts)])
+            captions[found] = clean([*captions.get(found, []), *clean(texts)])
     return captions
 
 

@@ -57,7 +57,11 @@ def tar_entries(file: Path, name: str, skipped: Names) -> Iterator[Entry]:
 def _examples(tar: tarfile.TarFile) -> dict[str, dict[str, tarfile.TarInfo]]:
     """Stem -> suffix -> member; a stem ends at the first dot of the name, as in webdataset."""
     examples: dict[str, dict[str, tarfile.TarInfo]] = {}
-    for member in filter(tarfile.TarInfo.isreg, tar.getmembers()):
+    members = [member for member in tar.getmembers() if member.isreg() and not member.issparse()]
+    tar.fileobj.seek(tar.offset)
+    if tar.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:  # `getmembers` stops at any header
+        raise tarfile.ReadError(f"no end after {len(members)} members")
+    for member in members:
         path = PurePosixPath(member.name)
         stem, dot, suffix = path.name.partition(".")
         if stem:  # else it is hidden
@@ -109,7 +113,9 @@ def parquet_entries(file: Path, name: str, skipped: Names) -> Iterator[Entry]:
             for number, row in enumerate(row for batch in batches for row in batch.to_pylist()):
                 content, captions, place = row[picture], clean(row[caption]), f"{name}, row {number}"
                 content = content.get("bytes") if isinstance(content, dict) else content
-                if isinstance(content, bytes) and captions:
+                if isinstance(content, bytes) and len(content) > MAX_BYTES:
+                    add(skipped, TOO_LARGE, place)
+                elif isinstance(content, bytes) and captions:
                     yield Entry(place, captions, lambda content=content: content)
                 else:
                     reason = UNCAPTIONED if isinstance(content, bytes) else "without bytes of a picture"

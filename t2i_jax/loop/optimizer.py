@@ -149,7 +149,7 @@ def make_optimizer(optim, steps: int) -> optax.GradientTransformation:
 
     clip = optax.clip_by_global_norm(optim.clip) if optim.clip else optax.identity()
     multipliers = {part: multiplier for part, multiplier in optim.lr_multipliers.items() if multiplier}
-    if not multipliers and not optim.muon:
+    if set(multipliers.values()) <= {1.0} and not optim.muon:
         return optax.chain(clip, adamw(1.0))
 
     def groups_of(params):

@@ -110,7 +110,8 @@ class Setup:
           The state after it, and its metrics; see `step.train_step`. Neither is waited for.
         """
         batch = self.split_batch(batch)
-        with jax.transfer_guard("disallow"):  # whatever else came from the host would stall the devices
+        # Whatever else came from the host would stall the devices.
+        with jax.transfer_guard_host_to_device("disallow"):
             return self._step(state, batch)
 
     def trace(self, size: int) -> jax.stages.Traced:

@@ -201,7 +201,9 @@ class TokenTask(tasks.Task):
     def captions_to_show(self) -> list[str]:
         """The first captions of the training split, each once, as much of them as the text tokenizer reads."""
         captions = dict.fromkeys(islice(self.encoded.splits["train"].captions(), LOOKED_AT))
-        return [shorten(caption, self.reader) for caption in islice(captions, SHOWN)]
+        empty = self.reader.lengths([""])[0]
+        shortened = (shorten(caption, self.reader) for caption in captions)
+        return list(islice((x for x in shortened if self.reader.lengths([x])[0] > empty), SHOWN))
 
     def sample(self, sampler, params: dict, batch: dict, keys):
         """Token ids [B, N] of the captions of a batch, by a sampler of `sampling/`."""

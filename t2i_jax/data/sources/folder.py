@@ -185,9 +185,9 @@ def open(
     """
     if not dir:
         raise UserError("config.data.dir is empty; name your folder of pictures, as in --config.data.dir=photos")
-    if Path(data_dir).resolve().is_relative_to(Path(dir).resolve()):
+    if Path(data_dir, Folder.name).resolve().is_relative_to(Path(dir).resolve()):
         raise UserError(
-            f"config.data.data_dir {data_dir} lies in config.data.dir {dir}, which would change with what is"
+            f"config.data.data_dir {data_dir} would lie in config.data.dir {dir}, which would change with what is"
             " prepared; start the command in another folder"
         )
     options = Options(image_size, validation_share, background, crops, tuple(crop_scale), flip)
