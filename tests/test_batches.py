@@ -142,7 +142,8 @@ def test_two_devices_share_the_rows_and_give_the_results_of_one(smoke_run):
     one, two = results(finish([start(__file__, "devices", *runs, devices=count) for count in (1, 2)]))
     for name in ("images", "ids"):
         np.testing.assert_array_equal(two[name], one[name])
-    np.testing.assert_allclose(two["ratios"], one["ratios"], atol=1e-5)
+    # A difference of two sums of about 100 nats, of which the float32 beside each is 0.8e-5 away.
+    np.testing.assert_allclose(two["ratios"], one["ratios"], atol=3e-5)
     assert two["scores"] == pytest.approx(one["scores"], rel=1e-5)
     assert two["exchanged"] == [False, False]  # each device reads and draws its own images
     shards = two["shards"]
