@@ -25,7 +25,7 @@ from benchmarks import common
 from t2i_jax import tasks
 from t2i_jax.config import load_config
 from t2i_jax.data import pipeline, text, vocabularies
-from t2i_jax.data.images import square
+from t2i_jax.data.images import decode, square
 from t2i_jax.data.token_cache import Tokens, write_tokens
 
 
@@ -64,7 +64,7 @@ def jpegs(count: int, batches: int) -> None:
         contents.append(buffer.getvalue())
 
     def transform(content, rng):
-        return {"image": square(content, 256)}
+        return {"image": square(decode(content), 256)}
 
     stream = pipeline.train_stream(grain.MapDataset.source(contents), transform, batch_size=64, seed=0)
     found = [rate(stream, 64, batches) for _ in range(5)]

@@ -82,3 +82,13 @@ def odd_pictures() -> dict[str, bytes]:
         "tiny.png": encoded(Image.new("RGB", (40, 7), "red")),
         "float.tiff": encoded(Image.fromarray(np.float32(ramp)), "TIFF"),
     }
+
+
+def write_odd(folder: Path) -> None:
+    """The odd pictures, with captions: of those that are used their own, of the others "skipped"."""
+    folder.mkdir()
+    rows = []
+    for name, content in odd_pictures().items():
+        (folder / name).write_bytes(content)
+        rows.append(json.dumps({"file": name, "caption": ODD.get(name, "skipped")}))
+    (folder / "captions.jsonl").write_text("\n".join(rows))

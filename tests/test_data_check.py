@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from folders import ODD, SKIPPED, encoded, noise, odd_pictures, write_numbered
+from folders import ODD, SKIPPED, encoded, noise, write_numbered, write_odd
 from PIL import Image
 
 from t2i_jax import cli
@@ -71,13 +71,9 @@ def test_what_is_there_is_reported(tmp_path, check):
         assert sheet.width > 3 * 128  # enlarged from 64
 
 
-def test_odd_pictures_are_reported_as_preparing_treats_them(tmp_path, monkeypatch):
+def test_write_odd_are_reported_as_preparing_treats_them(tmp_path, monkeypatch):
     own = tmp_path / "own"
-    own.mkdir()
-    for name, content in odd_pictures().items():
-        (own / name).write_bytes(content)
-    rows = [{"file": name, "caption": ODD.get(name, "x")} for name in odd_pictures()]
-    (own / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    write_odd(own)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
     found = survey(own, **OPTIONS)
     assert f"{len(ODD)} pictures in {own}" in found.text

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from folders import ODD, SKIPPED, encoded, noise, odd_pictures, write_numbered
+from folders import ODD, SKIPPED, encoded, noise, write_numbered, write_odd
 from PIL import Image
 
 from t2i_jax import files
@@ -34,11 +34,7 @@ def captions_of(examples) -> set[str]:
 
 def test_every_odd_picture_is_used_rightly_or_skipped_by_name(tmp_path, opened, monkeypatch, capsys):
     own = tmp_path / "pictures"
-    own.mkdir()
-    for name, content in odd_pictures().items():
-        (own / name).write_bytes(content)
-    rows = [{"file": name, "caption": ODD.get(name, "skipped")} for name in odd_pictures()]
-    (own / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    write_odd(own)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
     examples = opened("train", validation_share=0.0, background="#00ff00")
     shown = {caption: image.astype(int) for (caption,), image in examples}

@@ -139,7 +139,7 @@ def judge(index, images, weights, folder: Path) -> str:
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{folder} holds no pictures of t2i sample --prompts-file ({error})") from None
     if not drawn:
-        raise UserError(f"{folder}/prompts.jsonl names no picture")
+        raise UserError(f"{folder}/prompts.jsonl names no picture; draw some with t2i sample --prompts-file")
     size = drawn[0].width
     to_bank = distances(embed(weights, drawn, size), embed(weights, images, size))
     rank = ranks(to_bank, np.array([entry["emoji"] for entry in index]), asked)

@@ -45,8 +45,8 @@ def run(args) -> None:
     if args.config is not None:
         if useless := [name for name in ("data", "data_dir", "split", "out") if getattr(args, name) is not None]:
             raise UserError(
-                f"--{useless[0].replace('_', '-')} goes together with --run; a config has its own data, and"
-                " no pictures are made of it"
+                f"--{useless[0].replace('_', '-')} goes together with --run; leave it out: the data of a"
+                " config are --config.data, and no pictures are made of it"
             )
         _examine_config(args)
         return

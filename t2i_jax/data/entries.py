@@ -165,6 +165,9 @@ def map_pictures(
       path: see `entries`.
       pictures: some of `pictures_of`.
       work: makes what is wanted of a picture.
+
+    Raises:
+      UserError: see `entries`.
     """
 
     def attempt(name, content):

@@ -58,7 +58,9 @@ def read_idx(path: Path, item: tuple[int, ...]) -> UInt8[np.ndarray, "n ..."]:
     content, magic = read(path), bytes((0, 0, 8, 1 + len(item)))
     start = 4 * (2 + len(item))
     if content[:4] != magic or len(content) < start:
-        raise UserError(f"{path} is no IDX file of bytes (it begins {content[:4].hex()}, not {magic.hex()})")
+        raise UserError(
+            f"{path} is no IDX file of bytes (it begins {content[:4].hex()}, not {magic.hex()}); fetch it again"
+        )
     sizes, left = struct.unpack_from(f">{1 + len(item)}I", content, 4), len(content) - start
     if not left or sizes[1:] != item or math.prod(sizes) != left:
         declared, asked = (" x ".join(map(str, shape)) for shape in (sizes, ("n", *item)))

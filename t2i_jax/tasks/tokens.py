@@ -18,7 +18,7 @@ from t2i_jax.pipelines.batches import BATCH
 from t2i_jax.pipelines.translator import Translator
 from t2i_jax.tasks import Data
 
-LOOKED_AT, SHOWN = 10_000, 8  # captions, of which so many are shown where a config names none
+SHOWN = 8  # captions, where a config names none
 
 
 def loss_fn(model, params, variables, batch, *, step, rngs, train):
@@ -200,10 +200,16 @@ class TokenTask(tasks.Task):
 
     def captions_to_show(self) -> list[str]:
         """The first captions of the training split, each once, as much of them as the text tokenizer reads."""
-        captions = dict.fromkeys(islice(self.encoded.splits["train"].captions(), LOOKED_AT))
-        empty = self.reader.lengths([""])[0]
-        shortened = (shorten(caption, self.reader) for caption in captions)
-        return list(islice((x for x in shortened if self.reader.lengths([x])[0] > empty), SHOWN))
+        from t2i_jax.data.text import LOOKED_AT
+
+        found, empty = {}, self.reader.lengths([""])[0]
+        for caption in islice(self.encoded.splits["train"].captions(), LOOKED_AT):
+            shown = shorten(caption, self.reader)
+            if self.reader.lengths([shown])[0] > empty:
+                found[shown] = True
+            if len(found) == SHOWN:
+                break
+        return list(found)
 
     def sample(self, sampler, params: dict, batch: dict, keys):
         """Token ids [B, N] of the captions of a batch, by a sampler of `sampling/`."""

@@ -47,6 +47,9 @@ class Options:
       crops: random squares that training gets of each picture beside the central one.
       crop_scale: least and largest side of these, as shares of the picture's shorter side.
       flip: training gets all of them mirrored too; not for captions that say left and right.
+
+    Raises:
+      UserError: one of them is out of its range.
     """
 
     image_size: int
