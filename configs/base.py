@@ -106,6 +106,15 @@ def folder() -> ml_collections.ConfigDict:
     return data
 
 
+def emoji() -> ml_collections.ConfigDict:
+    """The folder that `examples/emoji/make.py` makes: 7,228 emoji in two designs, 32 x 32 pixels."""
+    data = folder()
+    data.dir = "data/emoji/train"
+    data.image_size = 32
+    data.validation_share = 0.03  # few: what is held out by rule is not in this folder
+    return data
+
+
 def smoke(config) -> None:
     """Make a small experiment of a config: two steps on the tiny set, everything at each of them."""
     config.data.name = "captioned_digits/tiny"

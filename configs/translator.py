@@ -43,6 +43,17 @@ PHOTO_CAPTIONS = (
     "a rocket on its launch pad",
 )
 
+EMOJI_CAPTIONS = (
+    "a red apple",
+    "slice of pizza",
+    "green heart",
+    "firefighter with dark skin",
+    "smiling cat with heart-eyes",
+    "flag of Norway",
+    "a kitten",
+    "an automobile",
+)
+
 COCO_CAPTIONS = (
     "a red bus on a city street",
     "a bowl of oranges on a table",
@@ -108,7 +119,12 @@ def photos():
 
 
 def folder():  # your own pictures with captions, some twenty to some thousands: docs/own-pictures.md
-    config = translator(patch_vqvae.get_config("folder"), base.folder())
+    return captioned(patch_vqvae.get_config("folder"), base.folder())
+
+
+def captioned(tokenizer, data):
+    """What sets of pictures with captions of any words share."""
+    config = translator(tokenizer, data)
     config.data.text_len = 24
     config.model.text_vocab_size = 2000
     config.model.encoder.width = config.model.decoder.width = 192
@@ -118,6 +134,28 @@ def folder():  # your own pictures with captions, some twenty to some thousands:
     config.optim.muon = 2.0
     config.steps, config.batch_size = 1200, 32
     config.sampling.update({"temperature": 0.5, "unguided_tokens": 0, "guidance_scale": 1.5})
+    return config
+
+
+def emoji():  # examples/emoji
+    config = captioned(vqvae.get_config("emoji"), base.emoji())
+    config.model.text_vocab_size = 4000
+    config.model.decoder.layers = 4
+    config.shown_captions = EMOJI_CAPTIONS
+    config.steps, config.batch_size = 1000, 64
+    config.eval_every, config.checkpoint_every = 1000, 200
+    config.sampling.guidance_scale = 2.0
+    return config
+
+
+def emoji_words():  # the same with the words of a released BERT, whose states are made once
+    config = emoji()
+    config.encoder_weights = "weights/minilm"
+    config.model.encoder = {
+        "dropout": 0.0,
+        "attention_dropout": 0.0,
+    }  # so that a caption is read once for all steps
+    config.optim.lr_multipliers = {"bert": 0.0}
     return config
 
 

@@ -100,6 +100,22 @@ def photos():  # overfitted: what the model can keep of pictures without a gramm
     return config
 
 
+def emoji():  # examples/emoji, 8 x 8 tokens of 4 pixels a side
+    config = vqvae(base.emoji())
+    config.model.codebook_size = 1024
+    config.optim.lr = 2e-3
+    config.steps, config.batch_size = 1500, 32
+    config.eval_every, config.checkpoint_every = 1500, 250
+    return config
+
+
+def emoji64():  # 8 x 8 tokens of 8 pixels a side
+    config = emoji()
+    config.data.image_size = 64
+    config.model.update({"codebook_size": 2048, "downsampling": 8})
+    return config
+
+
 def smoke():
     config = vqvae(base.digits())
     config.model.update({"codebook_size": 64, "width": 16, "code_width": 8})

@@ -1,6 +1,6 @@
 """The emoji example: three packages made up here -> a folder -> a judge of pictures."""
 
-import importlib.util
+import importlib
 import io
 import json
 import sys
@@ -17,15 +17,9 @@ from PIL import Image
 from t2i_jax.errors import UserError
 from t2i_jax.models import lpips
 
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(f"emoji_{name}", REPO / "examples" / "emoji" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-make, judge = load("make"), load("judge")
+sys.path.insert(0, str(REPO / "examples" / "emoji"))
+make, judge, prompts, attributes = map(importlib.import_module, ("make", "judge", "prompts", "attributes"))
+sys.path.pop(0)
 
 TONES = ["1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF"]
 MESSAGES = {
@@ -200,11 +194,59 @@ def test_drawn_pictures_are_judged_without_their_captions(made, weights, tmp_pat
     for name, number in (("a.png", right), ("b.png", wrong)):
         images[number].save(tmp_path / name)
     (tmp_path / "prompts.jsonl").write_text(json.dumps({"prompt": "Red apple, fruit", "files": ["a.png", "b.png"]}))
-    table = judge.judge(index, images, weights, tmp_path)
+    unseen = {"scarlet fruit": ["red apple"]}
+    table = judge.judge(index, images, weights, tmp_path, unseen)
     assert table.splitlines()[1].split()[:3] == ["all", "2", "0.500"]
+    (tmp_path / "prompts.jsonl").write_text(json.dumps({"prompt": "scarlet fruit", "files": ["a.png"]}))
+    assert judge.judge(index, images, weights, tmp_path, unseen).splitlines()[1].split()[:3] == [
+        "all",
+        "1",
+        "1.000",
+    ]
     (tmp_path / "prompts.jsonl").write_text(json.dumps({"prompt": "a poem", "files": ["a.png"]}))
     with pytest.raises(UserError, match="'a poem' is no caption"):
-        judge.judge(index, images, weights, tmp_path)
+        judge.judge(index, images, weights, tmp_path, unseen)
+
+
+def test_copies_of_training_pictures_are_told_from_new_ones(made, weights):
+    index = judge.read_index(made)
+    images = [Image.open(made / entry["file"]) for entry in index]
+    bank = judge.embed(weights, images, 64)
+    trained = np.array([not entry["held_out"] for entry in index])
+    new = judge.embed(weights, [picture(1000 + i, "RGB") for i in range(8)], 64)
+    for queries, share in ((bank[trained], "1.000"), (new, "0.000")):
+        line = judge.copies(queries, index, images, bank, weights, 64)
+        assert line == f"nearly a training picture: {share} of those drawn, 0.000 of the real ones held out"
+
+
+def test_a_skin_tone_is_measured_by_the_pixels_that_show_it():
+    values = np.linspace(0.2, 0.9, 5)
+    pictures = np.ones(
+        (10, 8, 8, 3), np.float32
+    )  # two designs, of which one shows it on the left, one on the right
+    index = []
+    for number, (design, tone) in enumerate((d, t) for d in ("a", "b") for t in range(5)):
+        pictures[number, :, slice(0, 4) if design == "a" else slice(4, 8)] = values[tone]
+        index.append({"design": design, "tone": tone + 1, "base": "cook", "label": f"cook: tone {tone}"})
+    for number, entry in enumerate(index):
+        drawn = np.clip(pictures[number] + 0.05, 0, 1)
+        assert [attributes.is_right(drawn, asked, index, pictures) for asked in index[:5]] == [
+            asked["tone"] == entry["tone"] for asked in index[:5]
+        ]
+    plain = {"tone": None, "base": "broken heart", "label": "broken heart"}
+    assert attributes.family(plain) is None
+    assert attributes.family(plain | {"label": "red heart"}) == "heart"
+
+
+def test_prompts_are_names_by_what_training_saw_of_them(made):
+    index = judge.read_index(made)
+    found = prompts.lists(index, {"crimson apple": ["red apple"]})
+    assert {"red apple", "flag: Norway"} < set(found["trained"])
+    assert "orange heart" not in found["trained"]
+    assert found["colour_x_shape"] == ["orange heart"]
+    assert found["unseen"] == ["crimson apple"]
+    with pytest.raises(UserError, match="red apple: all their words were trained on"):
+        prompts.lists(index, {"red apple": ["red apple"]})
 
 
 def test_a_calibration_has_a_table_for_each_distortion(made, weights):

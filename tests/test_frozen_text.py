@@ -53,6 +53,14 @@ def test_only_an_encoder_that_never_changes_runs_once():
     assert not tasks.make(load_config("translator:transformer")).encodes_once  # has no such encoder
 
 
+def test_a_frozen_encoder_with_dropout_says_what_that_costs(capsys):
+    for part in ({"bert": 0.0}, {"bert": 0.1}):
+        config = freeze(load_config("translator:smoke"), **part)
+        config.model.encoder.dropout = 0.1
+        tasks.make(config).before_training({})
+        assert ("--config.model.encoder.dropout=0" in capsys.readouterr().err) == (part["bert"] == 0)
+
+
 @cache
 def batches():
     """The set-up, its first state, and a batch with null rows, with features and without."""

@@ -3,13 +3,14 @@
 import signal
 
 import jax
+import jax.numpy as jnp
 import pytest
 import toys
 
 from t2i_jax import files, runs, tasks
 from t2i_jax.errors import UserError
 from t2i_jax.loop import train
-from t2i_jax.loop.metrics import Metrics
+from t2i_jax.loop.metrics import AHEAD, Metrics
 from t2i_jax.loop.setup import Setup
 
 
@@ -132,3 +133,14 @@ def test_a_step_fetches_nothing_from_the_host(run, monkeypatch):
     monkeypatch.setattr(Setup, "split_batch", lambda self, batch: batch)
     with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device transfer"):
         run()
+
+
+def test_few_steps_run_ahead(tmp_path):
+    step = jax.jit(lambda x: jax.lax.fori_loop(0, 30, lambda _, y: jnp.sin(y @ y), x).sum())
+    jax.block_until_ready(step(jnp.ones((300, 300))))
+    with Metrics(tmp_path, 0) as metrics:
+        losses = []
+        for number in range(6):
+            losses.append(step(jnp.full((300, 300), number / 7)))
+            metrics.push(number, {"loss": losses[-1]})
+            assert all(loss.is_ready() for loss in losses[:-AHEAD])

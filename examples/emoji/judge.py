@@ -14,6 +14,7 @@ import json
 import sys
 from pathlib import Path
 
+import attributes
 import jax
 import numpy as np
 from PIL import Image, ImageFilter
@@ -29,9 +30,8 @@ QUERIES = 500  # real pictures that a calibration judges
 
 def embed(weights: dict, images: list[Image.Image], size: int) -> np.ndarray:
     """Vectors [B, D] whose squared distances are LPIPS, of pictures that are shrunk to `size` pixels first."""
-    pixels = (image.resize((size, size), Image.BICUBIC).resize((SIDE, SIDE), Image.BICUBIC) for image in images)
-    pixels = np.stack([np.asarray(image.convert("RGB"), np.float32) / 255 for image in pixels])
-    return in_batches(jax.jit(lambda x: lpips.embedding(weights, x)), pixels)
+    small = (image.resize((size, size), Image.BICUBIC) for image in images)
+    return in_batches(jax.jit(lambda x: lpips.embedding(weights, x)), attributes.pixels(small, SIDE))
 
 
 def distances(queries: np.ndarray, bank: np.ndarray) -> np.ndarray:
@@ -115,37 +115,78 @@ def calibrate(index, images, weights, size, tokenizer, seed=0) -> str:
     return "\n\n".join(f"{name}\n{table(ranks(d, owners, asked), kinds)}" for name, d in found.items())
 
 
-def judge(index, images, weights, folder: Path) -> str:
-    """The table of pictures that `t2i sample` wrote into a folder.
+def asked_for(index: list[dict], unseen: dict[str, list[str]]) -> dict[str, list[int]]:
+    """Numbers of the pictures that are right, by prompt in lower case."""
+    found, of_label = {}, {}
+    for number, entry in enumerate(index):
+        of_label.setdefault(entry["label"], []).append(number)
+        for caption in entry["captions"]:
+            found.setdefault(caption.lower(), []).append(number)
+    for prompt, names in unseen.items():
+        found.setdefault(prompt.lower(), [number for name in names for number in of_label.get(name, [])])
+    return found
+
+
+def read_drawn(folder: Path) -> list[tuple[str, Image.Image]]:
+    """Prompts and pictures of a folder that `t2i sample` wrote.
 
     Raises:
-      UserError: they cannot be read, or a prompt is no caption of an emoji.
+      UserError: it cannot be read.
     """
-    by_caption = {}
-    for number, entry in enumerate(index):
-        for caption in entry["captions"]:
-            by_caption.setdefault(caption.lower(), []).append(number)
-    drawn, asked, of_prompt = [], [], []
     try:
         lines = (folder / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
-        for entry in map(json.loads, lines):
-            right = by_caption.get(entry["prompt"].lower())
-            if right is None:
-                raise UserError(f"{entry['prompt']!r} is no caption in {folder}'s data; ask for emoji by theirs")
-            for name in entry["files"]:
-                drawn.append(Image.open(folder / name).convert("RGB"))
-                asked.append({index[i]["emoji"] for i in right})
-                of_prompt.append(index[right[0]])
+        entries = [(entry["prompt"], entry["files"]) for entry in map(json.loads, lines)]
+        drawn = [(prompt, Image.open(folder / name).convert("RGB")) for prompt, names in entries for name in names]
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{folder} holds no pictures of t2i sample --prompts-file ({error})") from None
     if not drawn:
         raise UserError(f"{folder}/prompts.jsonl names no picture; draw some with t2i sample --prompts-file")
+    return drawn
+
+
+def copies(queries: np.ndarray, index: list[dict], images: list, bank: np.ndarray, weights, size: int) -> str:
+    """The share of drawn pictures that are a training picture, beside that of real pictures held out.
+
+    A picture counts as one that is as near to it as 95% of training pictures are to themselves blurred by 1 pixel.
+    """
+    held_out = np.array([bool(entry["held_out"]) for entry in index])
+    chosen = np.flatnonzero(~held_out)[:: max(1, (~held_out).sum() // QUERIES)]
+    blurred = [images[i].resize((size, size), Image.BICUBIC).filter(ImageFilter.GaussianBlur(1)) for i in chosen]
+    limit = np.quantile(np.sum((embed(weights, blurred, size) - bank[chosen]) ** 2, axis=1), 0.95)
+    shares = (np.mean(distances(x, bank[~held_out]).min(1) < limit) for x in (queries, bank[held_out]))
+    return "nearly a training picture: {:.3f} of those drawn, {:.3f} of the real ones held out".format(*shares)
+
+
+def judge(index, images, weights, folder: Path, unseen: dict[str, list[str]]) -> str:
+    """The table of pictures that `t2i sample` wrote into a folder.
+
+    Raises:
+      UserError: they cannot be read, or a prompt is neither a caption of an emoji nor one of `unseen`.
+    """
+    right, asked = asked_for(index, unseen), []
+    prompts, drawn = zip(*read_drawn(folder), strict=True)
+    for prompt in prompts:
+        if not right.get(prompt.lower()):
+            raise UserError(f"{prompt!r} is no caption in {folder}'s data; ask for emoji by theirs")
+        asked.append(right[prompt.lower()])
     size = drawn[0].width
-    to_bank = distances(embed(weights, drawn, size), embed(weights, images, size))
-    rank = ranks(to_bank, np.array([entry["emoji"] for entry in index]), asked)
-    kinds = {kind: [entry[kind] for entry in of_prompt] for kind in ("group", "held_out")}
+    queries, bank = embed(weights, drawn, size), embed(weights, images, size)
+    to_bank = distances(queries, bank)
+    rank = ranks(
+        to_bank, np.array([x["emoji"] for x in index]), [{index[i]["emoji"] for i in own} for own in asked]
+    )
+    kinds = {kind: [index[own[0]][kind] for own in asked] for kind in ("group", "held_out")}
     kinds["nearest design"] = [f"drawn like {index[i]['design']}" for i in to_bank.argmin(1)]
-    return table(rank, kinds)
+    lines = [table(rank, kinds), copies(queries, index, images, bank, weights, size)]
+    pictures = attributes.pixels(images, size)
+    shown = [
+        attributes.is_right(picture, index[own[0]], index, pictures)
+        for picture, own in zip(attributes.pixels(drawn, size), asked, strict=True)
+        if attributes.family(index[own[0]])
+    ]
+    if shown:
+        lines.append(f"skin tone or colour right by its pixels: {np.mean(shown):.3f} of {len(shown)}")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -165,7 +206,8 @@ def main() -> None:
         if args.calibrate:
             print(calibrate(index, images, weights, args.size, args.tokenizer))
         else:
-            print(judge(index, images, weights, args.images))
+            unseen = json.loads(Path(__file__).with_name("unseen.json").read_text(encoding="utf-8"))
+            print(judge(index, images, weights, args.images, unseen))
     except UserError as error:
         sys.exit(f"{error}")
 

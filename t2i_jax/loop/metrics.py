@@ -17,6 +17,8 @@ from tensorboardX.record_writer import RecordWriter
 from t2i_jax import hosts
 from t2i_jax.errors import UserError
 
+AHEAD = 2  # steps that the device may have to do yet
+
 
 class Metrics:
     """The log of a run; only the first host writes.
@@ -48,8 +50,13 @@ class Metrics:
                 self._events.close()
 
     def push(self, step: int, metrics: dict) -> None:
-        """Take a step's metrics without waiting for them."""
+        """Take a step's metrics; of the last `AHEAD` steps it does not wait for them.
+
+        Without this a slow device would have a minute of steps before it, which the bar shows as done and a stop
+        waits for.
+        """
         self._pending.append((step, metrics))
+        jax.block_until_ready(self._pending[:-AHEAD][-1:])
 
     def flush(self, last_good: int | None) -> dict:
         """Check and log what was pushed.

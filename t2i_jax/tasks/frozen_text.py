@@ -24,9 +24,14 @@ FOLDER = "text_features"
 
 def is_constant(config, model) -> bool:
     """Whether the encoder makes the same of a caption at every step: nothing in it is trained, or dropped."""
+    return is_untrained(config, model) and not (
+        config.model.encoder.dropout or config.model.encoder.attention_dropout
+    )
+
+
+def is_untrained(config, model) -> bool:
+    """Whether `config.optim.lr_multipliers` freezes all of the encoder."""
     if not pretrained.fits(model) or 0 not in config.optim.lr_multipliers.values():
-        return False
-    if config.model.encoder.dropout or config.model.encoder.attention_dropout:
         return False
     ids = jnp.zeros((1, 1), jnp.int32)
     params = jax.eval_shape(text_encoder(model).init, jax.random.key(0), ids, ids == 0)["params"]

@@ -1,6 +1,7 @@
 """Translate captions into a tokenizer's image tokens, by an encoder and a decoder."""
 
 import hashlib
+import sys
 from functools import cached_property
 from pathlib import Path
 
@@ -60,16 +61,23 @@ class Task(TokenTask):
 
     def before_training(self, params: dict) -> None:
         """See `Task.before_training`; a frozen encoder runs here, and at no step."""
-        if self.encodes_once:
-            self.features = frozen_text.load(
-                self.model,
-                params,
-                self.reader,
-                self.encoded.splits["train"].captions(),
-                digest=self.captions,
-                run=runs.parents(self.config)["tokenizer"][1],
-                folder=self.encoded.folder,
-            )
+        if not self.encodes_once:
+            if frozen_text.is_untrained(self.config, self.model):
+                print(
+                    "the encoder is frozen but has dropout, so it runs at every step; once for each caption:"
+                    " --config.model.encoder.dropout=0 --config.model.encoder.attention_dropout=0",
+                    file=sys.stderr,
+                )
+            return
+        self.features = frozen_text.load(
+            self.model,
+            params,
+            self.reader,
+            self.encoded.splits["train"].captions(),
+            digest=self.captions,
+            run=runs.parents(self.config)["tokenizer"][1],
+            folder=self.encoded.folder,
+        )
 
     def warm_start(self, params: dict, variables: dict, key) -> tuple[dict, dict]:
         """What the tokenizer knows, then released weights over it."""
