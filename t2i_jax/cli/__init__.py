@@ -7,7 +7,7 @@ imported inside the commands, so that `t2i --help` answers at once.
 import argparse
 import sys
 
-from t2i_jax.cli import compiled, convert, data, doctor, evaluate, export, sample, train
+from t2i_jax.cli import compiled, convert, data, doctor, evaluate, export, memory, sample, train
 from t2i_jax.errors import UserError, near_miss
 
 COMMANDS = (train, sample, evaluate, data, doctor, convert, export)
@@ -70,6 +70,7 @@ def main(argv=None, *, program="t2i"):
     try:
         args = parse(argv)
         compiled.keep()
+        memory.keep()
         args.function(args)
     except (UserError, OSError) as error:
         print(f"{program}:", " ".join(str(error).split()), file=sys.stderr)
