@@ -7,10 +7,10 @@ imported inside the commands, so that `t2i --help` answers at once.
 import argparse
 import sys
 
-from t2i_jax.cli import compiled, convert, data, doctor, evaluate, export, memory, sample, train
+from t2i_jax.cli import compiled, convert, data, doctor, evaluate, export, list_runs, memory, sample, train
 from t2i_jax.errors import UserError, near_miss
 
-COMMANDS = (train, sample, evaluate, data, doctor, convert, export)
+COMMANDS = (train, sample, evaluate, list_runs, data, doctor, convert, export)
 OVERRIDES = ("--config.", "--noconfig.")  # of fields of a config
 WITH_OVERRIDES = ("train", "doctor")
 

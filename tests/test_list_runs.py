@@ -1,0 +1,66 @@
+"""`t2i runs`: a line a run, and what to do next."""
+
+import json
+import shutil
+
+import pytest
+from conftest import REPO
+
+from t2i_jax import cli, runs, tasks
+from t2i_jax.cli import list_runs
+
+
+def listed(capsys, *argv):
+    assert cli.main(["runs", *map(str, argv)]) == 0
+    return capsys.readouterr().out
+
+
+def test_finished_runs_come_with_their_next_command(smoke_run, capsys, read_only):
+    folder = smoke_run.translator.parent
+    before = read_only(folder)
+    found = {entry["run"]: entry for entry in json.loads(listed(capsys, folder, "--json"))}
+    assert list(found) == [str(smoke_run.tokenizer), str(smoke_run.translator)]  # no copies of parents
+    tokenizer, translator = found.values()
+    assert (tokenizer["model"], tokenizer["step"], tokenizer["steps"]) == ("patch_vqvae", 2, 2)
+    assert tokenizer["score"] == ["psnr", runs.read_scores(smoke_run.tokenizer)["psnr"]]
+    assert tokenizer["bytes"] == sum(
+        path.stat().st_size for path in smoke_run.tokenizer.rglob("*") if path.is_file()
+    )
+    assert tokenizer["next"] == f"t2i doctor --run {smoke_run.tokenizer}"
+    assert translator["next"] == f't2i sample --run {smoke_run.translator} --prompt "a green five"'
+    table = listed(capsys, folder).splitlines()
+    assert table[1].split()[:3] == [str(smoke_run.tokenizer), "patch_vqvae", "2/2"]
+    assert table[-1] == f"{smoke_run.translator}: {translator['next']}"
+    assert json.loads(listed(capsys, smoke_run.tokenizer, "--json")) == [tokenizer]
+    assert read_only(folder) == before
+
+
+def test_a_run_that_stopped_or_is_damaged_says_so(smoke_run, tmp_path, capsys):
+    stopped, damaged = tmp_path / "a", tmp_path / "b"
+    for folder in (stopped, damaged):
+        shutil.copytree(smoke_run.tokenizer, folder)
+    (stopped / runs.SCORES).unlink()
+    newest = max((stopped / runs.CHECKPOINTS).iterdir(), key=lambda path: int(path.name))
+    shutil.rmtree(newest)
+    (damaged / runs.CONFIG).write_text("{}")
+    one, other = json.loads(listed(capsys, tmp_path, "--json"))
+    assert (one["step"], one["score"]) == (1, None)
+    assert one["next"] == "not finished; the command that trained it continues"
+    assert other["model"] is None
+    assert str(damaged / runs.CONFIG) in other["next"]
+    assert "unreadable" in listed(capsys, tmp_path)
+
+
+def test_every_task_has_a_next_command():
+    own = {path.stem for path in (REPO / "t2i_jax" / "tasks").glob("*.py")}
+    trained = {name for name in own if hasattr(__import__(f"{tasks.__name__}.{name}", fromlist=["Task"]), "Task")}
+    assert trained - {"images", "tokens"} == set(list_runs.NEXT)
+
+
+@pytest.mark.parametrize(("name", "says"), [("missing", "is no folder"), ("empty", "holds no run")])
+def test_a_folder_without_runs_is_one_line(name, says, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert cli.main(["runs", str(tmp_path / name)]) == 2
+    error = capsys.readouterr().err
+    assert str(tmp_path / name) in error
+    assert says in error
