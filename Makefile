@@ -7,8 +7,7 @@ PYTHON ?= python3
 EXTRAS ?= dev
 # Two data-parallel host devices with single-threaded Eigen beat one device with threads on models this
 # small. Both flags concern the CPU backend alone: where jax finds an accelerator it is used, and they do
-# nothing. `make quickstart CPU_FLAGS=` trains without them. XLA allocates its scratch memory anew each step;
-# in huge pages (glibc's own switch, unknown elsewhere) that costs a tenth of the page faults.
+# nothing. `make quickstart CPU_FLAGS=` trains without them.
 CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 CPU_FLAGS ?= $(if $(filter-out 0 1,$(CORES)),--xla_force_host_platform_device_count=2 --xla_cpu_multi_thread_eigen=false)
 
@@ -38,7 +37,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z.-]*\):.*## \(.*\)/make \1 - \2/p' Makefile
 
 quickstart: $(CORE_STAMP) ## train a tokenizer and a translator on captioned digits, sample, evaluate
-	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 XLA_FLAGS="$(CPU_FLAGS) $$XLA_FLAGS" \
+	XLA_FLAGS="$(CPU_FLAGS) $$XLA_FLAGS" \
 		.venv/bin/python train.py --config=configs/translator.py \
 		--workdir=$(RUN)/translator --config.parents.tokenizer.run=$(RUN)/tokenizer
 	.venv/bin/t2i sample --run $(RUN)/translator $(PROMPTS) -n 2 --out $(RUN)/samples.png
