@@ -221,9 +221,7 @@ def test_copies_of_training_pictures_are_told_from_new_ones(made, weights):
 
 def test_a_skin_tone_is_measured_by_the_pixels_that_show_it():
     values = np.linspace(0.2, 0.9, 5)
-    pictures = np.ones(
-        (10, 8, 8, 3), np.float32
-    )  # two designs, of which one shows it on the left, one on the right
+    pictures = np.ones((10, 8, 8, 3), np.float32)  # one design shows it on the left, one on the right
     index = []
     for number, (design, tone) in enumerate((d, t) for d in ("a", "b") for t in range(5)):
         pictures[number, :, slice(0, 4) if design == "a" else slice(4, 8)] = values[tone]
@@ -261,3 +259,15 @@ def test_a_calibration_has_a_table_for_each_distortion(made, weights):
     rows = {line[:34].strip(): line[34:].split() for line in tables[0].splitlines()[2:]}
     assert int(rows["all"][0]) == int(rows["google"][0]) + int(rows["twitter"][0]) == len(index)
     assert float(rows["all"][1]) > 0.9
+
+
+def test_what_ignores_a_skin_tone_is_never_the_nearest():
+    index = [
+        {"design": "a", "tone": tone, "base": "cook", "label": f"cook: tone {tone}", "emoji": tone - 1}
+        | {"held_out": "skin tone x activity" if tone == 3 else ""}
+        for tone in range(1, 6)
+    ]
+    bank = np.eye(5, dtype=np.float32)
+    (text,) = judge.half_right(index, bank, np.arange(5))
+    assert text.splitlines()[2].split() == ["all", "1", "0.000", "1.000"]  # one of five is among the nearest five
+    assert judge.half_right(index[:2], bank[:2], np.arange(2)) == []

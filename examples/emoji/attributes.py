@@ -33,6 +33,12 @@ def family(entry: dict) -> str | None:
     return shape if colour in COLOURS and shape in SHAPES else None
 
 
+def relatives(index: list[dict], entry: dict) -> list[int]:
+    """Numbers of the pictures of an entry's family, its own among them, in all designs."""
+    own = family(entry)
+    return [number for number, other in enumerate(index) if own and family(other) == own]
+
+
 def is_right(drawn: np.ndarray, asked: dict, index: list[dict], pictures: np.ndarray) -> bool:
     """Whether a drawn picture has the skin tone or colour that was asked for.
 
@@ -43,9 +49,8 @@ def is_right(drawn: np.ndarray, asked: dict, index: list[dict], pictures: np.nda
       pictures: these, [M, H, W, 3].
     """
     found = {}
-    for number, entry in enumerate(index):
-        if family(entry) == family(asked):
-            found.setdefault(entry["design"], []).append(number)
+    for number in relatives(index, asked):
+        found.setdefault(index[number]["design"], []).append(number)
     nearest = []
     for own in found.values():
         real = pictures[own]

@@ -112,7 +112,25 @@ def calibrate(index, images, weights, size, tokenizer, seed=0) -> str:
     other = distances(bank[chosen], bank)
     other[np.array(kinds["design"])[:, None] == designs] = np.inf
     found["the other design"] = other
-    return "\n\n".join(f"{name}\n{table(ranks(d, owners, asked), kinds)}" for name, d in found.items())
+    tables = [f"{name}\n{table(ranks(d, owners, asked), kinds)}" for name, d in found.items()]
+    return "\n\n".join([*tables, *half_right(index, bank, owners)])
+
+
+def half_right(index: list[dict], bank: np.ndarray, owners: np.ndarray, seed: int = 0) -> list[str]:
+    """The table of what ignores one of two words: for each emoji held out one of another tone or colour."""
+    rng, held_out, others = np.random.default_rng(seed), [], []
+    for entry in index:
+        if entry["held_out"] and attributes.family(entry):
+            alike = [i for i in attributes.relatives(index, entry) if index[i]["design"] == entry["design"]]
+            alike = [i for i in alike if not index[i]["held_out"]]
+            if alike:
+                held_out.append(entry)
+                others.append(rng.choice(alike))
+    if not held_out:
+        return []
+    rank = ranks(distances(bank[others], bank), owners, [{entry["emoji"]} for entry in held_out])
+    kinds = {"held_out": [entry["held_out"] for entry in held_out]}
+    return [f"another skin tone or colour than that held out\n{table(rank, kinds)}"]
 
 
 def asked_for(index: list[dict], unseen: dict[str, list[str]]) -> dict[str, list[int]]:
