@@ -41,7 +41,7 @@ def test_a_file_of_torch_becomes_a_folder_of_features(state, tmp_path, capsys):
     assert said.out == f"{out}\n"
     assert "is not pytorch-fid's" in said.err
     assert said.err.count("\n") == 1
-    assert files.read_json(out / features.ORIGIN)["sha256"] == files.sha256_of(path)
+    assert files.read_json(out / features.ORIGIN)["digest"] == files.sha256_of(path)
     extractor = features.load(out)
     assert (extractor.title, extractor.width, extractor.classes) == ("FD-inception", 2048, True)
     files.write_json(out / features.ORIGIN, {"released": True})

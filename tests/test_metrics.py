@@ -79,7 +79,7 @@ def test_each_fails_on_the_fault_it_is_for():
         name: {key: own.mean() for key, own in manifold.measure(clusters(*centres), real).items()}
         for name, centres in (("same", (-2, 2)), ("collapsed", (2, 2)), ("between", (0, 0)))
     }
-    assert min(shares["same"].values()) > 0.9
+    assert min(shares["same"].values()) > 0.85
     assert shares["collapsed"]["precision"] > 0.9
     assert shares["collapsed"]["recall"] < 0.55
     assert shares["collapsed"]["coverage"] < 0.55
@@ -88,4 +88,4 @@ def test_each_fails_on_the_fault_it_is_for():
 
 def test_equal_pictures_are_no_neighbours_of_themselves():
     x = np.zeros((9, 3))
-    assert all(own.mean() in (1.0, 9 / 5) for own in manifold.measure(x, x).values())
+    assert [own.mean() for own in manifold.measure(x, x).values()] == pytest.approx([1, 1, 9 / 5, 1])

@@ -107,7 +107,7 @@ def _run_inception(args):
     released = digest.startswith(inception.RELEASED)
     with files.replacing(out) as folder:
         runs.write_weights(folder, weights, {}, step=0)
-        files.write_json(folder / ORIGIN, {"file": Path(args.file).name, "sha256": digest, "released": released})
+        files.write_json(folder / ORIGIN, {"file": Path(args.file).name, "digest": digest, "released": released})
     if not released:
         print(
             f"warning: {args.file} is not pytorch-fid's {inception.FILE} (its sha256 begins with {digest[:8]}); its"
