@@ -8,7 +8,6 @@ Memory is that of a process of its own, for made-up pictures.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -92,7 +91,8 @@ def main() -> None:
     extractor = features.load(arguments.features)
     if arguments.gather:
         measure.gather(extractor, Noise(arguments.gather), "noise", keep=False)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+        print(int(peak.split()[1]) / 1024)  # not ru_maxrss, which begins at that of the parent
         return
     results = bias(extractor, arguments.pictures, arguments.size)
     plot(results, arguments.out.with_suffix(".png"))

@@ -43,25 +43,38 @@ def test_who_recites_scenes_of_the_training_set_is_flagged(measured):
     assert found["generated"]["score"] > 0.6
     assert found["generated"]["interval"][0] > 0.4
     assert found["recited"]["score"] > 0.6
-    assert found["new"]["score"] < 0.3
     low, high = found["new"]["interval"]
     assert low < 0.05
     assert high < found["generated"]["interval"][0]
 
 
 def test_what_is_half_recited_scores_half_as_much(measured):
-    recited, new = measured.decoded(measured.training)[:180], measured.decoded(measured.halves[1])
-    whole, none, half = (measured.scores(inks, 0).mean() for inks in (recited, new, np.concatenate([recited, new])))
+    recited = measured.nearest(measured.decoded(measured.training, 1)[:360])
+    own = np.arange(360)
+    new = measured.nearest(measured.decoded(measured.unseen, 1), own)
+    both = np.concatenate([recited, new])
+    whole, none, half = (measured.score(one, np.arange(len(one)))["score"] for one in (recited, new, both))
     assert half == pytest.approx((whole + none) / 2)
-    assert whole - none > 0.6
+    assert whole - none > 0.5
 
 
 def test_digits_on_either_side_by_hand(measured):
-    """The compared digits themselves have a new digit as nearest, the training ones a training digit."""
-    same = measured._new[0][:40]
-    by_chance = 1437 / (1437 + 180)
-    assert np.all(measured.scores(same, 0) == pytest.approx(-by_chance / (1 - by_chance)))
-    assert np.all(measured.scores(measured._known[:40], 0) == pytest.approx(1))
+    """Unseen instances are nearest to themselves unless they do not count, training instances are never unseen."""
+    own = np.arange(40)
+    assert list(measured.nearest(measured.new[:40])) == list(own)
+    assert not np.any(measured.nearest(measured.new[:40], own) == own)
+    assert np.all(measured.nearest(measured.known[:40]) == -1)
+    assert measured.score(np.full(9, -1), np.arange(9))["score"] == 1
+    one_in_five = np.tile([7, -1, -1, -1, -1], 1797 // 5)
+    assert measured.score(one_in_five, np.arange(len(one_in_five)))["score"] == pytest.approx(1 - 0.2 * 1797 / 360)
+
+
+def test_an_interval_knows_which_instances_are_nearest(measured):
+    """Where a single unseen instance is nearest to all that are new, another choice of those may say anything."""
+    few, many = np.full(500, -1), np.full(500, -1)
+    few[:100], many[:100] = 3, np.arange(100)
+    wide, narrow = (np.ptp(measured.score(one, np.arange(500))["interval"]) for one in (few, many))
+    assert wide > 4 * narrow
 
 
 def test_without_a_digit_only_the_others_are_measured(measured):

@@ -61,6 +61,16 @@ def test_in_one_dimension_by_hand():
     assert Frechet(Moments.of(x))(Moments.of(y)) == pytest.approx(16 + 2 + 32 - 2 * 8)
 
 
+def test_at_infinity_there_is_no_bias():
+    """Pictures of the reference's own kind: 0, where so many of them are apart by their number alone."""
+    rng = np.random.default_rng(0)
+    distance = Frechet(Moments.of(rng.normal(size=(40_000, 30))))
+    features = rng.normal(size=(600, 30))
+    measured, line = distance(Moments.of(features)), moments.at_infinity(features, distance)
+    assert measured > 0.3
+    assert abs(line) < measured / 4
+
+
 def test_statistics_are_kept(sets, tmp_path):
     own = Moments.of(sets[0])
     own.save(tmp_path / "own.npz", "vgg16 123")

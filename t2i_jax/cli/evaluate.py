@@ -28,7 +28,7 @@ def add(commands) -> None:
     )
     evaluate.add_argument("--out", help="where the JSON goes (RUN/evaluation.json; RUN/metrics.json of --metrics)")
     compared = evaluate.add_argument_group("features", "distances of features, in place of the judge")
-    compared.add_argument("--metrics", help="fd, kid, pr, is: several with commas (fd,kid,pr of --images)")
+    compared.add_argument("--metrics", help="fd, fdinf, kid, pr, is: several with commas (fd,kid,pr of --images)")
     compared.add_argument("--features", metavar="FOLDER", help="what t2i convert inception or lpips made")
     compared.add_argument("--reference", metavar="DIR_OR_NPZ", help="real pictures (of --run: its data, --split)")
     compared.add_argument("--split", help="of the run's data: captions, and reference (validation)")

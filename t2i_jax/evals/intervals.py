@@ -1,6 +1,6 @@
 """95% intervals of scores: what they would have been for other prompts (or pictures) of the same kind."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from jaxtyping import Int
@@ -64,7 +64,7 @@ def of_mean(values: ArrayLike) -> Interval | None:
     return [float(values.mean() - half), float(values.mean() + half)]
 
 
-def jackknife(value: float, parts: Sequence[float], kept: float) -> Interval | None:
+def jackknife(value: float, parts: ArrayLike, kept: float) -> Interval | None:
     """Of a score, from its values on parts that keep a share of all pictures each (Shao & Wu 1989: delete-d).
 
     Args:
@@ -72,7 +72,7 @@ def jackknife(value: float, parts: Sequence[float], kept: float) -> Interval | N
       parts: values.
       kept: in (0, 1).
     """
-    if len(parts) < 2 or not 0 < kept < 1:
+    if np.size(parts) < 2 or not 0 < kept < 1:
         return None
     half = NORMAL * float(np.std(parts)) * np.sqrt(kept / (1 - kept))
     return [value - half, value + half]

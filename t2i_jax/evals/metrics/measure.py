@@ -16,14 +16,16 @@ from t2i_jax.evals.metrics.moments import Moments
 
 METRICS = {
     "fd": "Frechet distance of features; FID with the released InceptionV3",
+    "fdinf": "the same, for infinitely many pictures",
     "kid": "kernel distance of features",
     "pr": "precision, recall, density, coverage",
     "is": "Inception Score; needs InceptionV3",
 }
 OF_PICTURES = {"kid", "pr"}  # which need the features themselves, of both sets
+KEPT = {*OF_PICTURES, "fdinf"}  # of the drawn ones
 GROUPS = 10  # of which one is left out at a time, for the interval of a distance
 AT_ONCE = 640  # rows whose products are summed at a time
-LEAST = {"fd": 2, "kid": 4, "pr": 7, "is": 2}  # pictures
+LEAST = {"fd": 2, "fdinf": 2, "kid": 4, "pr": 7, "is": 2}  # pictures
 
 
 class Statistics(NamedTuple):
@@ -66,8 +68,11 @@ def check(metrics: Sequence[str], extractor: Extractor, *, count: int, reference
         for pictures, what in ((count, "pictures"), (reference, "reference")):
             if pictures is not None and pictures < LEAST[name] and not (name == "is" and what == "reference"):
                 raise UserError(f"{what}: {name} of {pictures} is no number; at least {LEAST[name]} are needed")
-            if name == "fd" and pictures is not None:
-                moments.check_rank(pictures, extractor.width, what)
+            if name in ("fd", "fdinf") and pictures is not None:
+                halves = 2 if name == "fdinf" and what == "pictures" else 1  # the line begins at half of them
+                moments.check_rank(
+                    pictures // halves, extractor.width, what if halves == 1 else f"half of the {what}"
+                )
 
 
 def gather(extractor: Extractor, pictures, what: str, *, keep: bool, logits: bool = False) -> Statistics:
@@ -125,6 +130,9 @@ def score(
     results: dict[str, dict] = {}
     if "fd" in metrics:
         results[extractor.title] = _frechet(generated, reference_moments)
+    if "fdinf" in metrics:
+        found = moments.at_infinity(generated.features, moments.Frechet(reference_moments), seed)
+        results[f"{extractor.title} at infinity"] = {"value": found, "interval": None, "points": moments.POINTS}
     if "kid" in metrics:
         name = "KID" if extractor.title == "FID" else f"KD-{extractor.network}"
         results[name] = _kernel(generated.features, reference.features, seed)

@@ -16,6 +16,7 @@ from t2i_jax import files
 from t2i_jax.errors import UserError, one_line
 
 MAX_WIDTH = 8192  # of features in a file
+POINTS = 15  # of the line that leads to infinitely many pictures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,13 +130,28 @@ class Frechet:
         apart = float(np.sum((moments.mean - self._reference.mean) ** 2))
         if np.array_equal(covariance, self._covariance):
             return apart
-        # (C1 C2)^(1/2) has the trace of (R C2 R)^(1/2) with R R = C1, which is symmetric: no complex numbers occur.
-        values = np.linalg.eigvalsh(self._root @ covariance @ self._root)
-        return apart + float(
-            np.trace(covariance) + np.trace(self._covariance) - 2 * np.sqrt(np.maximum(values, 0)).sum()
-        )
+        # The trace of (C1 C2)^(1/2) is the sum of the singular values of R1 R2, R being the roots of C: no root is
+        # taken of a product, whose rounding would count as its square root, and no complex numbers occur.
+        values = np.linalg.svd(self._root @ _root(covariance), compute_uv=False)
+        return apart + float(np.trace(covariance) + np.trace(self._covariance) - 2 * values.sum())
+
+
+def at_infinity(features: Float[np.ndarray, "n D"], distance: Frechet, seed: int = 0) -> float:
+    """The distance that infinitely many pictures would have (Chong & Forsyth 2020): a line in 1/n, at 0.
+
+    Args:
+      features: at least 2 (D + 1); of the first the line takes half of these, then more, to all.
+      distance: to the reference, whose own number of pictures is left as it is.
+      seed: of the order in which they are taken.
+    """
+    order = np.random.default_rng(seed).permutation(len(features))
+    counts = np.linspace(len(features) / 2, len(features), POINTS).astype(int)
+    found = [distance(Moments.of(features[order[:count]])) for count in counts]
+    return float(np.polyfit(1 / counts, found, 1)[1])
 
 
 def _root(covariance):
+    """Symmetric; of directions in which there is nothing but rounding, 0."""
     values, vectors = np.linalg.eigh(covariance)
-    return (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    least = len(values) * np.finfo(values.dtype).eps * max(values[-1], 0)
+    return (vectors * np.sqrt(np.where(values > least, values, 0))) @ vectors.T

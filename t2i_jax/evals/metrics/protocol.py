@@ -40,7 +40,7 @@ def compare(
     """
     is_file = isinstance(reference, str | Path)
     measure.check(metrics, extractor, count=len(pictures), reference=None if is_file else len(reference))
-    keep = not measure.OF_PICTURES.isdisjoint(metrics)
+    keep = not measure.KEPT.isdisjoint(metrics)
     if is_file:
         known, about, real = *_read(reference, extractor), None
     elif metrics == ["is"]:
