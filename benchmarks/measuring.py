@@ -2,7 +2,7 @@
 
     python benchmarks/measuring.py --features weights/alexnet --pictures data/emoji/train --out docs/measuring
 
-Pictures of one half of a set are compared with the other half: the true distance is 0, and what is measured is bias.
+Pictures of one half of a set are compared with the other half: the true distance is 0, what is measured is bias.
 Memory is that of a process of its own, for made-up pictures.
 """
 
