@@ -74,7 +74,7 @@ class Copies:
         results = {}
         if found:
             owners, inks = zip(*found, strict=True)
-            results["generated"] = self.score(self.nearest(np.stack(inks)), owners)
+            results["generated"] = self.score(self.nearest(np.stack(inks)), np.array(owners))
         recited, instances = self.decoded(self.training, TIMES), np.tile(np.arange(len(self.training)), TIMES)
         results["recited"] = self.score(self.nearest(recited), instances)
         fresh, instances = self.decoded(self.unseen, TIMES), np.tile(np.arange(len(self.unseen)), TIMES)
