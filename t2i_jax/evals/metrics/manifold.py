@@ -45,13 +45,8 @@ def measure(
 
 def _radii(x, k: int) -> Float[np.ndarray, " n"]:
     """Squared distance of each to the k-th nearest of the others."""
-    radii = []
-    for start in range(0, len(x), ROWS):
-        found = _squared(x[start : start + ROWS], x)
-        own = np.arange(len(found))
-        found[own, start + own] = -1  # itself, whatever rounding made of its 0
-        radii.append(np.partition(found, k, axis=1)[:, k])
-    return np.concatenate(radii)
+    parts = (_squared(x[start : start + ROWS], x) for start in range(0, len(x), ROWS))
+    return np.concatenate([np.partition(found, k, axis=1)[:, k] for found in parts])  # the 0-th is itself
 
 
 def _squared(x, y) -> Float[np.ndarray, "n m"]:
