@@ -7,7 +7,7 @@ from scipy import ndimage
 from t2i_jax.data.scenes import Digit, Scene, draw_scene, handwriting, render
 from t2i_jax.evals import copies
 from t2i_jax.evals.copies import Copies
-from t2i_jax.evals.detector import Detector, Reading, centred_ink
+from t2i_jax.evals.detector import Detector, centred_ink
 
 
 class Blurring:
@@ -27,10 +27,6 @@ def measured():
         patch.setattr(copies, "PLACES", 2)
         patch.setattr(copies, "TIMES", 1)
         yield Copies(Blurring())
-
-
-def read_of(digits):
-    return [[Reading(0, "red", 8.0, 8.0, ink)] for ink in digits]
 
 
 def test_who_recites_scenes_of_the_training_set_is_flagged(measured):
