@@ -9,7 +9,7 @@ from dalles import K, N, S, V, batch, build, forward, model_and_params
 import t2i_jax
 from t2i_jax import cli, files, tasks
 from t2i_jax.config import load_config
-from t2i_jax.evals import diversity, faithfulness
+from t2i_jax.evals import copies, diversity, faithfulness
 from t2i_jax.loop import overfit
 from t2i_jax.tasks import dalle
 
@@ -88,6 +88,7 @@ def test_the_usual_commands_take_such_a_run(run, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(faithfulness, "make_prompts", lambda *args, **kw: make_prompts(*args, per_category=1, **kw))
     make_open = diversity.make_open_prompts
     monkeypatch.setattr(diversity, "make_open_prompts", lambda seed: make_open(seed, per_kind=20))
+    monkeypatch.setattr(copies, "PLACES", 1)
     assert cli.main(["evaluate", "--run", str(run), "--out", str(tmp_path / "evaluation.json")]) == 0
     assert "overall" in files.read_json(tmp_path / "evaluation.json")["faithfulness"]["generated"]
     assert cli.main(["doctor", "--config", "configs/dalle.py:smoke", "--dry-run"]) == 0

@@ -31,7 +31,7 @@ def test_real_scenes(detector: Detector, prompts: list[Prompt], real: np.ndarray
         "real, fine": score(prompts, real_scenes(prompts, 4, seed=1, fine=True), detector),
         "real, held out": score(held_out, real_scenes(held_out, 4, seed=2), detector),
     }
-    print("\n" + format_table(columns))
+    print("\n" + format_table("", columns))
     assert all(column["overall"] >= 0.98 for column in columns.values())
 
 

@@ -1,4 +1,4 @@
-"""Diversity: open prompts, and places, orders, spread and copies worked out by hand."""
+"""Diversity: open prompts, and places, orders and spread worked out by hand."""
 
 import itertools
 from collections import Counter
@@ -9,7 +9,7 @@ from readings import MIDDLE, moved
 
 from t2i_jax.data.scenes import CELL, HELD_OUT, Digit, Scene, caption
 from t2i_jax.evals import diversity
-from t2i_jax.evals.detector import UNKNOWN, Reading, centred_handwriting
+from t2i_jax.evals.detector import Reading, centred_handwriting
 from t2i_jax.evals.diversity import make_open_prompts, measure
 from t2i_jax.evals.faithfulness import Prompt, judge
 
@@ -159,14 +159,14 @@ def test_spread_by_hand(prompts):
     assert spread([1] * 6 + [0.5, 1, 0, 1]) == pytest.approx(0)
 
 
-def test_copies_by_hand(prompts):
-    """Of training digits all are, of unseen ones 1%, of a mixture the share."""
-    train, validation = (
-        [Reading(int(v), "red", 8.0, 8.0, crop) for crop, v in zip(*centred_handwriting(split), strict=True)]
-        for split in ("train", "validation")
-    )
-    assert measure(prompts[:1], [train])["copies"] == 1
-    assert measure(prompts[:1], [validation])["copies"] == pytest.approx(0.01, abs=0.003)
-    assert measure(prompts[:1], [train[:40] + validation])["copies"] == pytest.approx(44 / 400, abs=0.003)
-    messes = [Reading(UNKNOWN, "red", 8.0, 8.0, reading.ink) for reading in train]
-    assert measure(prompts[:1], [messes + validation])["copies"] == measure(prompts[:1], [validation])["copies"]
+def test_weights_count_prompts_as_often(prompts):
+    """A prompt of weight 2 is a prompt that stands there twice, but that a digit is no pair with itself."""
+    prompts, readings = map(list, zip(*itertools.chain(*every_place().values()), strict=True))
+    rng = np.random.default_rng(0)
+    readings = [[Reading(r.digit, r.colour, r.y, r.x, rng.random((16, 16))) for r in one] for one in readings]
+    weights = rng.integers(0, 3, len(prompts))
+    again = np.repeat(np.arange(len(prompts)), weights)
+    twice = diversity.Diversity([prompts[i] for i in again], [readings[i] for i in again]).scores()
+    found = diversity.Diversity(prompts, readings).scores(weights)
+    assert (found["placement"], found["order"]) == pytest.approx((twice["placement"], twice["order"]))
+    assert diversity._mean_distance(np.array([[0.0, 3.0], [3.0, 0.0]]), np.array([2, 1])) == 3

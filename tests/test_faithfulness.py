@@ -172,7 +172,7 @@ def test_real_scenes_are_seeded() -> None:
 
 def test_table() -> None:
     scores = dict.fromkeys(CATEGORIES, 0.5) | {"overall": 0.5}
-    lines = format_table({"generated": scores, "real": {"counting": 1.0, "overall": 1.0}}).splitlines()
+    lines = format_table("", {"generated": scores, "real": {"counting": 1.0, "overall": 1.0}}).splitlines()
     assert lines[0].split() == ["generated", "real"]
     assert [line.rsplit(maxsplit=2) for line in lines if line.startswith(("counting", "overall"))] == [
         ["counting", "0.500", "1.000"],

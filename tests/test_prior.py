@@ -151,7 +151,7 @@ def test_the_report_has_the_uniform_priors_score(pipe, run, monkeypatch):
     table, results = report.evaluate_run(pipe, run)
     for column in ("uniform", "held-out uniform"):
         assert results["faithfulness"][column]["overall"] <= 0.1
-        assert column in table.splitlines()[0]
+    assert table.count("uniform") == 2
     assert list(results["faithfulness"]["uniform"]) == [*faithfulness.CATEGORIES, "overall"]
 
 

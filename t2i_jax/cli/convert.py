@@ -38,7 +38,14 @@ def _add_lpips(formats):
     lpips.set_defaults(function=_run_lpips)
 
 
-FORMATS = (_add_openai_dvae, _add_encoder_decoder, _add_lpips)
+def _add_inception(formats):
+    inception = formats.add_parser("inception", help="InceptionV3 of pytorch-fid, for FID", allow_abbrev=False)
+    inception.add_argument("file", help="pt_inception-2015-12-05-6726825d.pth of pytorch-fid's releases")
+    inception.add_argument("--out", required=True, help="folder to make; it must not exist yet")
+    inception.set_defaults(function=_run_inception)
+
+
+FORMATS = (_add_openai_dvae, _add_encoder_decoder, _add_lpips, _add_inception)
 
 
 def _run_openai_dvae(args):
@@ -84,6 +91,29 @@ def _run_lpips(args):
     weights = lpips.convert(lpips.read(args.file), args.file)
     with files.replacing(out) as folder:
         runs.write_weights(folder, weights, {}, step=0)
+    print(out)
+
+
+def _run_inception(args):
+    from t2i_jax import files, runs
+    from t2i_jax.convert import inception
+    from t2i_jax.evals.metrics.features import ORIGIN
+    from t2i_jax.pipelines import converted
+
+    out = Path(args.out)
+    converted.check_free(out)
+    weights = inception.convert(inception.read(args.file), args.file)
+    digest = files.sha256_of(args.file)
+    released = digest.startswith(inception.RELEASED)
+    with files.replacing(out) as folder:
+        runs.write_weights(folder, weights, {}, step=0)
+        files.write_json(folder / ORIGIN, {"file": Path(args.file).name, "digest": digest, "released": released})
+    if not released:
+        print(
+            f"warning: {args.file} is not pytorch-fid's {inception.FILE} (its sha256 begins with {digest[:8]}); its"
+            " distances are called FD-inception, not FID",
+            file=sys.stderr,
+        )
     print(out)
 
 

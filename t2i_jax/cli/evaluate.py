@@ -1,17 +1,24 @@
-"""`t2i evaluate`: scores of a run's pictures."""
+"""`t2i evaluate`: scores of a run's pictures, or of any pictures."""
 
 from pathlib import Path
 
+import t2i_jax
 from t2i_jax.cli.checks import check_file, check_run, load_translator
 from t2i_jax.cli.sample import MAX_NUM
 from t2i_jax.errors import UserError
 from t2i_jax.random import check_seed
 
+PICTURES = 5000  # of a run, where -n does not say
+
 
 def add(commands) -> None:
     """Add the command to argparse's `commands`."""
-    evaluate = commands.add_parser("evaluate", help="score a run's pictures", allow_abbrev=False)
-    evaluate.add_argument("--run", required=True, help="run folder of a translator")
+    evaluate = commands.add_parser("evaluate", help="score a run's pictures, or any", allow_abbrev=False)
+    what = evaluate.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--run", help="run folder: of a translator, where its data set has a judge; with --metrics any"
+    )
+    what.add_argument("--images", metavar="DIR", help="folder of pictures made by anything else")
     evaluate.add_argument("--seed", type=int, default=0, help="seed of prompts and pictures (0)")
     evaluate.add_argument(
         "--candidates",
@@ -19,25 +26,87 @@ def add(commands) -> None:
         default=1,
         help=f"pictures drawn for each that is judged: the likeliest is, up to {MAX_NUM} (1)",
     )
-    evaluate.add_argument("--out", help="where the JSON goes (RUN/evaluation.json)")
+    evaluate.add_argument("--out", help="where the JSON goes (RUN/evaluation.json; RUN/metrics.json of --metrics)")
+    compared = evaluate.add_argument_group("features", "distances of features, in place of the judge")
+    compared.add_argument("--metrics", help="fd, fdinf, kid, pr, is: several with commas (fd,kid,pr of --images)")
+    compared.add_argument("--features", metavar="FOLDER", help="what t2i convert inception or lpips made")
+    compared.add_argument("--reference", metavar="DIR_OR_NPZ", help="real pictures (of --run: its data, --split)")
+    compared.add_argument("--split", help="of the run's data: captions, and reference (validation)")
+    compared.add_argument(
+        "-n", "--num", type=int, help=f"pictures (of --run {PICTURES}, or the split's; of --images all)"
+    )
+    compared.add_argument("--size", type=int, help="scale the files' pictures to this side, by central squares")
+    compared.add_argument(
+        "--save-reference", metavar="NPZ", help="keep statistics of the reference, for the next time"
+    )
     evaluate.set_defaults(function=run)
 
 
 def run(args) -> None:
-    """Score the run that `args` name."""
+    """Score the run, or the pictures, that `args` name."""
     check_seed(args.seed, "--seed")
     if not 1 <= args.candidates <= MAX_NUM:
         raise UserError(f"--candidates {args.candidates} is out of range; give 1 to {MAX_NUM}")
-    check_run(args.run)
-    out = Path(args.out or Path(args.run) / "evaluation.json")
+    if args.run is not None:
+        check_run(args.run)
+    by_features = args.images is not None or args.metrics is not None
+    out = Path(args.out or Path(args.run or ".") / ("metrics.json" if by_features else "evaluation.json"))
     check_file(out)
+    table, results = _compare(args) if by_features else _judge(args)
 
-    pipe = load_translator(args.run)
-    from t2i_jax.evals.report import evaluate_run
     from t2i_jax.files import write_json
 
-    table, results = evaluate_run(pipe, args.run, seed=args.seed, candidates=args.candidates)
     print(table)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out, results)
     print(out)
+
+
+def _judge(args):
+    for name in ("features", "reference", "split", "num", "size", "save_reference"):
+        if getattr(args, name) is not None:
+            flag = "-n" if name == "num" else "--" + name.replace("_", "-")
+            raise UserError(
+                f"{flag} goes together with --metrics or --images; the judge of --run has its own pictures"
+            )
+    pipe = load_translator(args.run)
+    from t2i_jax.evals.report import evaluate_run
+
+    return evaluate_run(pipe, args.run, seed=args.seed, candidates=args.candidates)
+
+
+def _compare(args):
+    if args.candidates != 1:
+        raise UserError("--candidates goes together with the judge of --run; leave it, or --metrics, out")
+    if args.features is None:
+        raise UserError("--metrics needs --features FOLDER, a network that t2i convert inception or lpips made")
+    if args.images is not None and args.reference is None:
+        raise UserError("--images needs --reference, a folder of real pictures or an .npz of statistics")
+    if args.images is not None and args.split is not None:
+        raise UserError("--split is of the data of a --run; name the --reference of --images")
+    for flag, value, least in (("-n", args.num, 2), ("--size", args.size, 8)):
+        if value is not None and value < least:
+            raise UserError(f"{flag} {value} is below {least}; give more")
+    from t2i_jax.evals.metrics import features, protocol, sets
+
+    statistics = args.reference is not None and args.reference.endswith(protocol.STATISTICS)
+    metrics = (args.metrics or ("fd" if statistics else "fd,kid,pr")).split(",")
+    if args.save_reference is not None:
+        check_file(Path(args.save_reference))
+    extractor = features.load(args.features)
+    if args.images is not None:
+        pictures, reference, card = sets.Folder(args.images, args.size, args.num), args.reference, {}
+    else:
+        pipe = t2i_jax.load(args.run)
+        split, data = args.split or "validation", pipe.config.data
+        reference = args.reference or sets.Split(data, split)
+        count = args.num
+        if count is None:
+            count = min(PICTURES, len(sets.Split(data, split)))
+        pictures, card = sets.Drawn(pipe, sets.Split(data, split, count, args.seed), args.seed), {"run": args.run}
+    if args.reference is not None and not statistics:
+        reference = sets.Folder(args.reference, args.size)
+    table, found = protocol.compare(
+        metrics, extractor, pictures, reference, seed=args.seed, save=args.save_reference
+    )
+    return table, card | found

@@ -8,6 +8,7 @@ split by instance before any scene is made.
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
@@ -164,17 +165,27 @@ def render(scene: Scene, split: str, rng: np.random.Generator, fine: bool = Fals
     Returns:
         RGB on black, 0 to 255.
     """
-    picture = np.zeros((CANVAS, CANVAS, 3), np.uint8)
-    for digit, (y, x) in zip(scene.digits, _corners(scene, rng, fine), strict=True):
+    corners = corners_of(scene, rng, fine)
+    inks = []
+    for digit in scene.digits:
         instances = _instances(split)[digit.value]
-        ink = instances[rng.integers(len(instances))]
+        inks.append(instances[rng.integers(len(instances))])
+    return paint(scene, inks, corners)
+
+
+def paint(
+    scene: Scene, inks: Sequence[Float32[np.ndarray, "16 16"]], corners: Sequence[tuple[int, int]]
+) -> UInt8[np.ndarray, "32 32 3"]:
+    """A picture of the scene with a chosen instance, and a top left corner (y, x), for each of its digits."""
+    picture = np.zeros((CANVAS, CANVAS, 3), np.uint8)
+    for digit, ink, (y, x) in zip(scene.digits, inks, corners, strict=True):
         tinted = ink[..., None] * np.asarray(PALETTE[digit.colour], np.float32)
         picture[y : y + CELL, x : x + CELL] = np.rint(tinted).astype(np.uint8)
     return picture
 
 
-def _corners(scene: Scene, rng: np.random.Generator, fine: bool) -> list[tuple[int, int]]:
-    """Top left corners (y, x) of the digits' cells, in the order of `scene.digits`."""
+def corners_of(scene: Scene, rng: np.random.Generator, fine: bool) -> list[tuple[int, int]]:
+    """Draws the top left corners (y, x) of the digits' cells, in the order of `scene.digits`."""
 
     def jittered() -> int:
         shift = rng.integers(-JITTER, JITTER + 1) if fine else JITTER * rng.integers(-1, 2)

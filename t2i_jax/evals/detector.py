@@ -107,6 +107,12 @@ def centred_handwriting(split: str) -> tuple[Float32[np.ndarray, "n 16 16"], Int
     return _centre(ink)[0], labels
 
 
+def centred_ink(crops: Float32[np.ndarray, "n 16 16 3"]) -> Float32[np.ndarray, "n 16 16"]:
+    """The ink of crops with a digit each, pixels in [0, 1], as it stands in a `Reading` of it."""
+    bright = np.where(crops.max(-1, keepdims=True) > _GROUND, crops, 0)
+    return _centre(_read_colours(bright)[1])[0]
+
+
 def _find_places(ink: Float32[np.ndarray, "B 32 32"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Where objects stand.
 
@@ -150,7 +156,7 @@ def _read_colours(
 ) -> tuple[list[str], Float32[np.ndarray, "n 16 16"]]:
     """Each crop's colour, "" where it has several, and its ink in [0, 1], the strength of that colour."""
     mean = crops.sum((1, 2))
-    mean /= np.linalg.norm(mean, axis=-1, keepdims=True)
+    mean /= np.maximum(np.linalg.norm(mean, axis=-1, keepdims=True), 1e-6)
     nearest = (mean @ _HUES.T).argmax(-1)
     length = np.linalg.norm(crops, axis=-1)
     near = np.einsum("nyxc,nc->nyx", crops, mean) >= np.cos(_HUE_ANGLE) * length

@@ -1,7 +1,7 @@
 """Are the pictures as different from one another as real ones, or is faithfulness bought with sameness?
 
-Three questions, asked of pictures drawn for captions of the training distribution: how much do digits of one
-value differ, do places and orders occur as often as in the data, and are digits copied from the training set.
+Two questions, asked of pictures drawn for captions of the training distribution: how much do digits of one value
+differ, and do places and orders occur as often as in the data. Whether digits are copies is asked in `copies`.
 """
 
 from collections import Counter
@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from itertools import combinations, product
 
 import numpy as np
-from jaxtyping import Float, Float32
-from scipy.spatial.distance import cdist, pdist
+from jaxtyping import Float, Int
+from scipy.spatial.distance import pdist, squareform
 
 from t2i_jax.data.scenes import CANVAS, DIGITS, JITTER, RELATIONS, Scene, caption, draw_scene
-from t2i_jax.evals import tables
+from t2i_jax.evals import intervals, tables
 from t2i_jax.evals.detector import UNKNOWN, Reading, centred_handwriting
 from t2i_jax.evals.faithfulness import Prompt, judge, relation_of
 
@@ -23,9 +23,9 @@ MEASURES = {
     "spread": ("distance of digits, relative to training digits, least of ten", ">= 0.75"),
     "placement": ("places: total variation from the data's, largest", "<= 0.15"),
     "order": ("order in pairs: total variation from the data's", "<= 0.15"),
-    "copies": ("digits nearer to a training digit than 99% of unseen ones", "<= 0.05"),
 }
-"""What `measure` returns: in words, and what it should be."""
+"""What is measured: in words, and what it should be."""
+ROUNDS = 100  # of the bootstrap
 _MIDDLE = (CANVAS - 1) / 2
 
 
@@ -46,48 +46,75 @@ def make_open_prompts(seed: int, per_kind: int = 1000) -> list[Prompt]:
     return prompts
 
 
-def measure(
-    prompts: Sequence[Prompt], readings: Sequence[Sequence[Reading]], *, fine: bool = False
-) -> dict[str, float]:
-    """Diversity of pictures, one for each prompt.
+class Diversity:
+    """Diversity of pictures, one for each prompt, in numbers of which prompts can be drawn again.
 
     Args:
       prompts: of `make_open_prompts`.
       readings: what the detector reads in each picture.
       fine: whether the data's digits stray by every pixel (see `scenes.render`).
-
-    Returns:
-      `spread`: mean distance between two digits of one value, over that between two training digits; the
-        lowest of the ten values. Digits are recentred, distances are Euclidean over 16 x 16 strengths of ink.
-      `placement`: total variation between how often places occur and how often they do in the data; the largest
-        over the layouts: one digit (3 x 3 places), two side by side or one above the other (each
-        with 3 x 3 shifts), and two or three of four quadrants. Faithful pictures only.
-      `order`: the same for which digit of a pair stands where (left, right, above, below).
-      `copies`: share of digits nearer to a training digit than all but 1% of the unseen (validation) ones are.
-      Where nothing could be measured, the worst value.
     """
-    digits: dict[int, list] = {value: [] for value in range(len(DIGITS))}
-    for reading in (reading for picture in readings for reading in picture):
-        if reading.digit != UNKNOWN:
-            digits[reading.digit].append(reading.ink)
-    expected = _expected_places(fine)
-    places: dict[str, Counter] = {layout: Counter() for layout in expected}
-    orders: Counter = Counter()
-    for prompt, picture in zip(prompts, readings, strict=True):
-        if not judge(prompt, picture):
-            continue
-        layout, place, order = _describe(prompt.scene, picture)
-        if layout in places:
-            places[layout][place] += 1
-        if order:
-            orders[order] += 1
-    training, values = centred_handwriting("train")
-    return {
-        "spread": min(_spread(digits[value], training[values == value]) for value in digits),
-        "placement": max(_variation(places[layout], shares) for layout, shares in expected.items()),
-        "order": _variation(orders, dict.fromkeys(RELATIONS, 1 / len(RELATIONS))),
-        "copies": _copies([ink for same in digits.values() for ink in same], training),
-    }
+
+    def __init__(self, prompts: Sequence[Prompt], readings: Sequence[Sequence[Reading]], *, fine: bool = False):
+        digits: dict[int, list] = {value: [] for value in range(len(DIGITS))}
+        for number, reading in ((i, reading) for i, picture in enumerate(readings) for reading in picture):
+            if reading.digit != UNKNOWN:
+                digits[reading.digit].append((number, reading.ink))
+        self._expected = _expected_places(fine)
+        self._places: dict[str, list] = {layout: [] for layout in self._expected}
+        self._orders: list = []
+        for number, (prompt, picture) in enumerate(zip(prompts, readings, strict=True)):
+            if not judge(prompt, picture):
+                continue
+            layout, place, order = _describe(prompt.scene, picture)
+            if layout in self._places:
+                self._places[layout].append((number, place))
+            if order:
+                self._orders.append((number, order))
+        training, values = centred_handwriting("train")
+        self._distances = [
+            (np.array([number for number, _ in found], int), _pairwise([ink for _, ink in found]))
+            for found in digits.values()
+        ]
+        self._real = [pdist(_flat(training[values == value])).mean() for value in digits]
+        self._kinds = [prompt.scene.kind for prompt in prompts]
+
+    def scores(self, weights: Int[np.ndarray, " P"] | None = None) -> dict[str, float]:
+        """The MEASURES; where nothing could be measured, the worst value.
+
+        Args:
+          weights: how many times each prompt counts; once by default.
+
+        Returns:
+          `spread`: mean distance between two digits of one value, over that between two training digits; the
+            lowest of the ten values. Digits are recentred, distances are Euclidean over 16 x 16 strengths of ink.
+          `placement`: total variation between how often places occur and how often they do in the data; the
+            largest over the layouts: one digit (3 x 3 places), two side by side or one above the other (each
+            with 3 x 3 shifts), and two or three of four quadrants. Faithful pictures only.
+          `order`: the same for which digit of a pair stands where (left, right, above, below).
+        """
+        weights = np.ones(len(self._kinds), int) if weights is None else weights
+        spreads = [
+            _mean_distance(distances, weights[numbers]) / real
+            for (numbers, distances), real in zip(self._distances, self._real, strict=True)
+        ]
+        places = [
+            _variation(_count(found, weights), self._expected[layout]) for layout, found in self._places.items()
+        ]
+        return {
+            "spread": float(min(spreads)),
+            "placement": float(max(places)),
+            "order": float(_variation(_count(self._orders, weights), dict.fromkeys(RELATIONS, 1 / len(RELATIONS)))),
+        }
+
+    def intervals(self) -> dict[str, intervals.Interval]:
+        """95% intervals of `scores`: other prompts of each kind, with the pictures drawn for them."""
+        return intervals.bootstrap(self.scores, self._kinds, ROUNDS)
+
+
+def measure(prompts: Sequence[Prompt], readings: Sequence[Sequence[Reading]], *, fine: bool = False) -> dict:
+    """The `scores` of a `Diversity`."""
+    return Diversity(prompts, readings, fine=fine).scores()
 
 
 def _expected_places(fine: bool) -> dict[str, dict[tuple, float]]:
@@ -133,28 +160,40 @@ def _variation(counts: Counter, expected: dict) -> float:
     return sum(abs(counts[kind] / total - expected.get(kind, 0)) for kind in counts | expected) / 2
 
 
-def _spread(inks: Sequence[Float32[np.ndarray, "16 16"]], real: Float32[np.ndarray, "n 16 16"]) -> float:
-    if len(inks) < 2:
-        return 0.0
-    return float(pdist(_flat(inks)).mean() / pdist(_flat(real)).mean())
+def _count(found: Sequence[tuple], weights: np.ndarray) -> Counter:
+    counts: Counter = Counter()
+    for number, kind in found:
+        counts[kind] += int(weights[number])
+    return counts
 
 
-def _copies(inks: Sequence[Float32[np.ndarray, "16 16"]], training: Float32[np.ndarray, "n 16 16"]) -> float:
-    if not inks:
-        return 1.0
-    unseen = cdist(_flat(centred_handwriting("validation")[0]), _flat(training)).min(1)
-    drawn = cdist(_flat(inks), _flat(training)).min(1)
-    return float(np.mean(drawn < np.quantile(unseen, 0.01)))
+def _pairwise(inks: Sequence[np.ndarray]) -> Float[np.ndarray, "n n"]:
+    return squareform(pdist(_flat(inks))) if len(inks) > 1 else np.zeros((len(inks), len(inks)))
+
+
+def _mean_distance(distances: Float[np.ndarray, "n n"], weights: Int[np.ndarray, " n"]) -> float:
+    """Of two different ones, which counts as many times as their weights multiply to; 0 of fewer than two."""
+    pairs = weights.sum() ** 2 - (weights**2).sum()
+    return float(weights @ distances @ weights / pairs) if pairs else 0.0
 
 
 def _flat(inks) -> Float[np.ndarray, "n 256"]:
     return np.reshape(np.asarray(inks), (len(inks), -1))
 
 
-def format_table(columns: dict[str, dict[str, float]]) -> str:
+def format_table(
+    columns: dict[str, dict[str, float]],
+    of_columns: dict[str, dict[str, intervals.Interval]] = {},  # noqa: B006, never changed
+) -> str:
     """A plain table: one row a measure, one column a name, and what the measure should be."""
     rows = {
-        words: [*(f"{scores[name]:.3f}" for scores in columns.values()), limit]
+        words: [
+            *(
+                intervals.cell(scores[name], of_columns.get(column, {}).get(name))
+                for column, scores in columns.items()
+            ),
+            limit,
+        ]
         for name, (words, limit) in MEASURES.items()
     }
     return tables.format_table("diversity", [*columns, "should be"], rows)

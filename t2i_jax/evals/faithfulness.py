@@ -7,11 +7,11 @@ import dataclasses
 from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, Int, UInt8
 
 from t2i_jax.data.scenes import CANVAS, Scene, caption, draw_scene, render
 from t2i_jax.errors import UserError
-from t2i_jax.evals import tables
+from t2i_jax.evals import intervals, tables
 from t2i_jax.evals.detector import Reading
 
 CATEGORIES = {
@@ -107,12 +107,12 @@ def relation_of(first: Reading, second: Reading) -> str:
     return "below" if down > 0 else "above"
 
 
-def score(
+def verdicts(
     prompts: Sequence[Prompt],
     images: UInt8[np.ndarray, "P n 32 32 3"],
     detector: Callable[[np.ndarray], list[list[Reading]]],
-) -> dict[str, float]:
-    """The share of faithful pictures in each category, and "overall", the categories' unweighted mean.
+) -> Bool[np.ndarray, "P n"]:
+    """Whether each picture is faithful to its prompt.
 
     Args:
         prompts: P prompts.
@@ -125,19 +125,47 @@ def score(
     if len(prompts) != len(images):
         raise ValueError(f"{len(prompts)} prompts, but pictures for {len(images)}")
     readings = detector(images.reshape(-1, *images.shape[2:]))
-    per_prompt = images.shape[1]
-    verdicts: dict[str, list[bool]] = {}
-    for index, prompt in enumerate(prompts):
-        own = readings[index * per_prompt : (index + 1) * per_prompt]
-        verdicts.setdefault(prompt.category, []).extend(judge(prompt, reading) for reading in own)
-    scores = {category: float(np.mean(verdicts[category])) for category in CATEGORIES if category in verdicts}
+    asked = [prompt for prompt in prompts for _ in range(images.shape[1])]
+    right = [judge(*pair) for pair in zip(asked, readings, strict=True)]
+    return np.array(right, bool).reshape(images.shape[:2])
+
+
+def shares(
+    prompts: Sequence[Prompt], right: Bool[np.ndarray, "P n"], weights: Int[np.ndarray, " P"] | None = None
+) -> dict[str, float]:
+    """The share of faithful pictures in each category, and "overall", the categories' unweighted mean.
+
+    Args:
+        prompts: P prompts.
+        right: see `verdicts`.
+        weights: how many times each prompt counts; once by default.
+    """
+    weights = np.ones(len(prompts)) if weights is None else weights
+    of_prompts, categories = right.mean(1), np.array([prompt.category for prompt in prompts])
+    scores = {
+        name: float(np.average(of_prompts[own], weights=weights[own]))
+        for name in CATEGORIES
+        if (own := categories == name).any()
+    }
     return scores | {"overall": float(np.mean(list(scores.values())))}
 
 
+def score(prompts: Sequence[Prompt], images: np.ndarray, detector: Callable) -> dict[str, float]:
+    """The `shares` of the `verdicts`."""
+    return shares(prompts, verdicts(prompts, images, detector))
+
+
+def intervals_of(prompts: Sequence[Prompt], right: Bool[np.ndarray, "P n"]) -> dict[str, intervals.Interval]:
+    """95% intervals of `shares`: other prompts of each category, with the pictures drawn for them."""
+    return intervals.bootstrap(
+        lambda weights: shares(prompts, right, weights), [prompt.category for prompt in prompts]
+    )
+
+
 def real_scenes(
-    prompts: Sequence[Prompt], n: int, seed: int, fine: bool = False
+    prompts: Sequence[Prompt], n: int, seed: int, fine: bool = False, split: str = "validation"
 ) -> UInt8[np.ndarray, "P n 32 32 3"]:
-    """Draws every prompt's scene n times with validation handwriting: the ceiling of any model's score.
+    """Draws every prompt's scene n times, with handwriting that no model has seen unless `split` is "train".
 
     A prompt's pictures depend on the seed and its place in the list. `fine` is as in `scenes.render`.
     """
@@ -145,14 +173,21 @@ def real_scenes(
     for index, prompt in enumerate(prompts):
         rng = np.random.default_rng([seed, index])
         for number in range(n):
-            pictures[index, number] = render(prompt.scene, "validation", rng, fine)
+            pictures[index, number] = render(prompt.scene, split, rng, fine)
     return pictures
 
 
-def format_table(columns: dict[str, dict[str, float]]) -> str:
-    """A plain table: one row for each category and for overall, one column a name; "-" where unscored."""
-    rows = {
-        row: [f"{scores[row]:.3f}" if row in scores else "-" for scores in columns.values()]
-        for row in (*CATEGORIES, "overall")
-    }
-    return tables.format_table("", list(columns), rows, rules=(0, len(CATEGORIES)))
+def format_table(
+    title: str,
+    columns: dict[str, dict[str, float]],
+    of_columns: dict[str, dict[str, intervals.Interval]] = {},  # noqa: B006, never changed
+) -> str:
+    """A plain table: one row for each category and for overall, one column a name; "-" where unscored.
+
+    Args:
+        title: over the names of the rows.
+        columns: see `score`.
+        of_columns: see `intervals_of`; half their widths stand behind the scores.
+    """
+    rows = (*CATEGORIES, "overall")
+    return tables.format_shares(title, columns, of_columns, rows, rules=(0, len(CATEGORIES)))

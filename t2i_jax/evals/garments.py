@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 
 from t2i_jax.data.sources import open_split
 from t2i_jax.data.sources.fashion_mnist import CAPTIONS
-from t2i_jax.evals import tables
+from t2i_jax.evals import intervals, tables
 
 PICTURES = 30  # drawn for each caption
 ORIENTATIONS, CELL = 8, 4  # of a histogram, and the side of the pixels that share one
@@ -69,10 +69,15 @@ def shares(found: Integer[np.ndarray, " n"], labels: Integer[np.ndarray, " n"]) 
     return by_class | {"overall": float(np.mean(list(by_class.values())))}
 
 
-def format_table(columns: dict[str, dict[str, float]]) -> str:
-    """A plain table: one row a caption and overall, one column a name."""
-    rows = {row: [f"{scores[row]:.3f}" for scores in columns.values()] for row in (*CAPTIONS, "overall")}
-    return tables.format_table("classified as the caption says", list(columns), rows, rules=(len(CAPTIONS),))
+def intervals_of(found: Integer[np.ndarray, " n"], labels: Integer[np.ndarray, " n"]) -> dict:
+    """95% intervals of `shares`: other pictures of each class."""
+    return intervals.of_shares(found == labels, np.array(CAPTIONS)[labels])
+
+
+def format_table(columns: dict[str, dict[str, float]], of_columns: dict[str, dict]) -> str:
+    """A plain table: one row a caption and overall, one column a name; see `tables.format_shares`."""
+    rows, title = (*CAPTIONS, "overall"), "classified as the caption says"
+    return tables.format_shares(title, columns, of_columns, rows, rules=(len(CAPTIONS),))
 
 
 def _describe(images: np.ndarray) -> Float32[np.ndarray, "n F"]:

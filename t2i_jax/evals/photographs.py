@@ -1,11 +1,11 @@
 """Which photograph is a drawn crop from? Judged by pixels alone: the nearest of all crops of all photographs."""
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Bool, Int, UInt8
 from numpy.lib.stride_tricks import sliding_window_view
 
 from t2i_jax.data.sources.captioned_photos import PHOTOGRAPHS, SIDE, photograph
-from t2i_jax.evals import tables
+from t2i_jax.evals import intervals, tables
 
 PICTURES = 16  # drawn for each caption
 STRIDE = 2  # pixels between the crops that a picture is compared with
@@ -23,14 +23,24 @@ def nearest_photograph(images: UInt8[np.ndarray, "B 64 64 3"]) -> Int[np.ndarray
     return np.argmin(distances, axis=0)
 
 
-def score(images: UInt8[np.ndarray, "P n 64 64 3"]) -> dict[str, float]:
-    """The share of right pictures for each caption of PHOTOGRAPHS (in that order), and "overall", their mean."""
-    right = nearest_photograph(images.reshape(-1, *images.shape[2:])).reshape(images.shape[:2])
-    shares = (right == np.arange(len(PHOTOGRAPHS))[:, None]).mean(1)
-    return dict(zip(PHOTOGRAPHS, map(float, shares), strict=True)) | {"overall": float(shares.mean())}
+def right(images: UInt8[np.ndarray, "P n 64 64 3"]) -> Bool[np.ndarray, "P n"]:
+    """Whether the nearest photograph is the right one; pictures for each caption of PHOTOGRAPHS, in that order."""
+    nearest = nearest_photograph(images.reshape(-1, *images.shape[2:])).reshape(images.shape[:2])
+    return nearest == np.arange(len(PHOTOGRAPHS))[:, None]
 
 
-def format_table(columns: dict[str, dict[str, float]]) -> str:
-    """A plain table: one row a caption and overall, one column a name."""
-    rows = {row: [f"{scores[row]:.3f}" for scores in columns.values()] for row in (*PHOTOGRAPHS, "overall")}
-    return tables.format_table("nearest photograph is the right one", list(columns), rows)
+def shares(right: Bool[np.ndarray, "P n"]) -> dict[str, float]:
+    """The share of right pictures for each caption, and "overall", their mean."""
+    found = right.mean(1)
+    return dict(zip(PHOTOGRAPHS, map(float, found), strict=True)) | {"overall": float(found.mean())}
+
+
+def intervals_of(right: Bool[np.ndarray, "P n"]) -> dict:
+    """95% intervals of `shares`: other pictures for each caption."""
+    return intervals.of_shares(right.reshape(-1), np.repeat(list(PHOTOGRAPHS), right.shape[1]))
+
+
+def format_table(columns: dict[str, dict[str, float]], of_columns: dict[str, dict]) -> str:
+    """A plain table: one row a caption and overall, one column a name; see `tables.format_shares`."""
+    title, rows = "nearest photograph is the right one", (*PHOTOGRAPHS, "overall")
+    return tables.format_shares(title, columns, of_columns, rows)

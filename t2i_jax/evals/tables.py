@@ -2,6 +2,33 @@
 
 from collections.abc import Mapping, Sequence
 
+from t2i_jax.evals import intervals
+
+
+def format_shares(
+    title: str,
+    columns: Mapping[str, Mapping[str, float]],
+    of_columns: Mapping[str, Mapping[str, intervals.Interval]],
+    rows: Sequence[str],
+    rules: Sequence[int] = (),
+) -> str:
+    """A table of scores, half of their 95% interval behind them; "-" where there is no score.
+
+    Args:
+      title, rules: see `format_table`.
+      columns: scores by the names of their rows.
+      of_columns: their intervals, where there are any.
+      rows: names.
+    """
+    cells = {
+        row: [
+            intervals.cell(scores[row], of_columns.get(column, {}).get(row)) if row in scores else "-"
+            for column, scores in columns.items()
+        ]
+        for row in rows
+    }
+    return format_table(title, list(columns), cells, rules)
+
 
 def format_table(
     title: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]], rules: Sequence[int] = ()

@@ -1,12 +1,16 @@
 """Captioned digits: a detector reads each picture, in GenEval's categories, beside real scenes."""
 
-from t2i_jax.evals import diversity, faithfulness
+from t2i_jax.evals import copies, diversity, faithfulness
 from t2i_jax.evals.detector import Detector
-from t2i_jax.evals.pictures import PICTURES, beside, sample
+from t2i_jax.evals.pictures import PICTURES, beside, reconstruct, sample
 
 
 def judge(pipe, seed: int, candidates: int) -> tuple[str, dict]:
-    """Tables of faithfulness and of diversity.
+    """Tables of faithfulness, of diversity and of copies.
+
+    Faithfulness has reconstructions of scenes in handwriting that the generator was trained on ("seen": what one
+    reaches that recites it), and in handwriting that nothing was trained on ("unseen": what one reaches that writes
+    anew). The detector was fitted on the first.
 
     Args:
       pipe: a `pipelines.Translator`, or a `Prior`, whose table then has pictures of uniform ids too.
@@ -14,22 +18,43 @@ def judge(pipe, seed: int, candidates: int) -> tuple[str, dict]:
       candidates: sampled for each picture that is judged.
 
     Returns:
-      The tables as text, and their numbers.
+      The tables as text, and their numbers; "intervals" has the 95% intervals of the first two.
     """
     fine = pipe.config.data.name.endswith("/fine")
-    detector, columns = Detector(), {}
+    detector, texts, columns, ends = Detector(), [], {}, {}
     for held_out in (False, True):
         prompts = faithfulness.make_prompts(seed, held_out=held_out, exclude=pipe.config.shown_captions)
-        real = faithfulness.real_scenes(prompts, PICTURES, seed, fine=fine)
+        unseen, seen = (
+            faithfulness.real_scenes(prompts, PICTURES, seed, fine, split) for split in ("validation", "train")
+        )
         captions = [prompt.caption for prompt in prompts for _ in range(PICTURES)]
-        for kind, images in beside(pipe, captions, real, seed, candidates).items():
-            column = f"held-out {kind}" if held_out else kind
-            columns[column] = faithfulness.score(prompts, images, detector)
+        pictures = beside(pipe, captions, unseen, seed, candidates)
+        found = {
+            "generated": pictures.pop("generated"),
+            "reconstructed seen": reconstruct(pipe.tokenizer, seen),
+            "reconstructed unseen": pictures.pop("reconstructed"),
+            **pictures,
+        }
+        right = {kind: faithfulness.verdicts(prompts, images, detector) for kind, images in found.items()}
+        scores = {kind: faithfulness.shares(prompts, own) for kind, own in right.items()}
+        of_scores = {kind: faithfulness.intervals_of(prompts, own) for kind, own in right.items()}
+        title, prefix = ("held out", "held-out ") if held_out else ("", "")
+        texts.append(faithfulness.format_table(title, scores, of_scores))
+        columns |= {prefix + kind: own for kind, own in scores.items()}
+        ends |= {prefix + kind: own for kind, own in of_scores.items()}
     prompts = diversity.make_open_prompts(seed)
-    pictures = {
-        "generated": sample(pipe, [prompt.caption for prompt in prompts], seed, candidates),
-        "real": faithfulness.real_scenes(prompts, 1, seed, fine=fine)[:, 0],
+    readings = {
+        "generated": detector(sample(pipe, [prompt.caption for prompt in prompts], seed, candidates)),
+        "real": detector(faithfulness.real_scenes(prompts, 1, seed, fine=fine)[:, 0]),
     }
-    varied = {kind: diversity.measure(prompts, detector(images), fine=fine) for kind, images in pictures.items()}
-    text = f"{faithfulness.format_table(columns)}\n\n{diversity.format_table(varied)}"
-    return text, {"faithfulness": columns, "diversity": varied}
+    measured = {kind: diversity.Diversity(prompts, own, fine=fine) for kind, own in readings.items()}
+    varied = {kind: own.scores() for kind, own in measured.items()}
+    of_varied = {kind: own.intervals() for kind, own in measured.items()}
+    copied = copies.Copies(pipe.tokenizer, fine=fine, seed=seed).measure(readings["generated"])
+    texts += [diversity.format_table(varied, of_varied), copies.format_table(copied)]
+    return "\n\n".join(texts), {
+        "faithfulness": columns,
+        "diversity": varied,
+        "copies": copied,
+        "intervals": {"faithfulness": ends, "diversity": of_varied},
+    }

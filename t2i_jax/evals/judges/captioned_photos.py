@@ -9,6 +9,10 @@ def judge(pipe, seed: int, candidates: int) -> tuple[str, dict]:
     """The fraction of right pictures by caption, as text and numbers; arguments as in `captioned_digits.judge`."""
     prompts = [words for words in PHOTOGRAPHS for _ in range(photographs.PICTURES)]
     real = random_crops(photographs.PICTURES, seed)
-    pictures = beside(pipe, prompts, real, seed, candidates)
-    columns = {kind: photographs.score(images) for kind, images in pictures.items()}
-    return photographs.format_table(columns), {"nearest_photograph": columns}
+    right = {
+        kind: photographs.right(images) for kind, images in beside(pipe, prompts, real, seed, candidates).items()
+    }
+    columns = {kind: photographs.shares(own) for kind, own in right.items()}
+    ends = {kind: photographs.intervals_of(own) for kind, own in right.items()}
+    table = photographs.format_table(columns, ends)
+    return table, {"nearest_photograph": columns, "intervals": {"nearest_photograph": ends}}

@@ -17,8 +17,12 @@ def judge(pipe, seed: int, candidates: int) -> tuple[str, dict]:
     images, labels = garments.read(data, "test")
     real = garments.some_of_each(images, labels, garments.PICTURES, seed)
     prompts = [words for words in CAPTIONS for _ in range(garments.PICTURES)]
-    asked, columns = np.repeat(np.arange(len(CAPTIONS)), garments.PICTURES), {}
-    for kind, pictures in beside(pipe, prompts, real, seed, candidates).items():
-        columns[kind] = garments.shares(classifier(pictures.reshape(-1, *images.shape[1:])), asked)
-    columns["test set"] = garments.shares(classifier(images), labels)
-    return garments.format_table(columns), {"classified": columns}
+    asked = np.repeat(np.arange(len(CAPTIONS)), garments.PICTURES)
+    found = {
+        kind: (classifier(pictures.reshape(-1, *images.shape[1:])), asked)
+        for kind, pictures in beside(pipe, prompts, real, seed, candidates).items()
+    }
+    found["test set"] = classifier(images), labels
+    columns = {kind: garments.shares(*own) for kind, own in found.items()}
+    ends = {kind: garments.intervals_of(*own) for kind, own in found.items()}
+    return garments.format_table(columns, ends), {"classified": columns, "intervals": {"classified": ends}}

@@ -1,0 +1,110 @@
+"""Networks whose features are compared: InceptionV3, or VGG16 and AlexNet of LPIPS, which have other names."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict
+from jaxtyping import Array, Float32, UInt8
+
+from t2i_jax import files, runs
+from t2i_jax.errors import UserError
+from t2i_jax.models import inception, lpips
+from t2i_jax.pipelines.batches import in_batches
+
+ORIGIN = "origin.json"  # what the weights were converted from
+BATCH = 32  # pictures at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Extractor:
+    """A network that gives each picture a vector.
+
+    Attributes:
+      network: "inception", "vgg16" or "alexnet".
+      title: of its Frechet distance: "FID" of the released InceptionV3 alone, else "FD-" and the network.
+      digest: of its weights.
+      width: D, of a vector.
+      resize: what it does to pictures, in words.
+      smallest: pixels a side that a picture must have.
+      classes: whether it gives logits of classes as well, for the Inception Score.
+    """
+
+    network: str
+    title: str
+    digest: str
+    width: int
+    resize: str
+    smallest: int
+    classes: bool
+    _apply: Callable[[Array], tuple]
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What says which features these are."""
+        return {"network": self.network, "digest": self.digest, "resize": self.resize}
+
+    def __call__(self, images: UInt8[np.ndarray, "B H W C"]) -> Float32[np.ndarray, "B D"]:
+        """Features, and the logits behind them where there are `classes`.
+
+        Raises:
+          UserError: pictures are too small.
+        """
+        if (side := min(images.shape[1:3])) < self.smallest:
+            raise UserError(
+                f"pictures of {side} pixels a side are too small for {self.network}; {self.smallest} will do"
+            )
+        return in_batches(self._apply, images)
+
+    def stream(self, images: Iterable[np.ndarray]) -> Iterator[Float32[np.ndarray, "B D"]]:
+        """Features of pictures uint8 [H, W, C], some at a time."""
+        batch: list[np.ndarray] = []
+        for image in images:
+            batch.append(image)
+            if len(batch) == BATCH:
+                yield self(np.stack(batch))
+                batch = []
+        if batch:
+            yield self(np.stack(batch))
+
+
+def load(folder: str | Path) -> Extractor:
+    """The network in a folder that `t2i convert inception` or `t2i convert lpips` made.
+
+    Raises:
+      UserError: there is none, or it is corrupt.
+    """
+    path, way_out = Path(folder) / runs.WEIGHTS, "name a folder that t2i convert inception or lpips made"
+    try:
+        weights, _, _, digest = runs.load_weights(path)
+        origin = files.read_json(Path(folder) / ORIGIN) if (Path(folder) / ORIGIN).exists() else {}
+    except files.CorruptError as error:
+        raise UserError(f"{error}; {way_out}") from None
+    found = {name: x.shape for name, x in flatten_dict(weights, sep="/").items()}
+    weights = jax.device_put(weights)
+    if found == inception.shapes():
+        title = "FID" if origin.get("released") else "FD-inception"
+        resize = f"bilinear to {inception.SIDE} x {inception.SIDE}, no antialiasing"
+        apply = partial(_inception, weights)
+        return Extractor("inception", title, digest, inception.WIDTHS[-1], resize, 1, True, apply)
+    network = next((name for name in lpips.NETWORKS if found == lpips.shapes(name)), None)
+    if network is None:
+        raise UserError(f"{path} holds neither InceptionV3 nor LPIPS; {way_out}")
+    apply, smallest = partial(_lpips, weights), lpips.smallest_side(weights)
+    width = jax.eval_shape(apply, np.zeros((1, 32, 32, 3), np.uint8)).shape[-1]
+    return Extractor(network, f"FD-{network}", digest, width, "none", smallest, False, apply)
+
+
+@jax.jit
+def _inception(weights, images):
+    outputs, logits = inception.outputs(weights, images / 255)
+    return jax.numpy.concatenate([outputs[-1], logits], -1)
+
+
+@jax.jit
+def _lpips(weights, images):
+    """The last level, averaged over its places."""
+    return jax.numpy.mean(lpips.features(weights, images / 255)[-1], axis=(1, 2))

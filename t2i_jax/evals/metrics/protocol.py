@@ -1,0 +1,88 @@
+"""A comparison of two sets of pictures, as a table and as a card that says all of what made its numbers."""
+
+import platform
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from t2i_jax.errors import UserError
+from t2i_jax.evals.metrics import measure, moments
+from t2i_jax.evals.metrics.features import Extractor
+
+STATISTICS = ".npz"
+
+
+def compare(
+    metrics: Sequence[str],
+    extractor: Extractor,
+    pictures,
+    reference,
+    *,
+    seed: int = 0,
+    save: str | Path | None = None,
+) -> tuple[str, dict]:
+    """Metrics of pictures against a reference.
+
+    Args:
+      metrics: names in `measure.METRICS`.
+      extractor: of the features.
+      pictures: a set of `sets.py`.
+      reference: another, or the path of statistics that `Moments.save` or pytorch-fid wrote.
+      seed: of the subsets of KID.
+      save: where statistics of the reference go, to be compared with again.
+
+    Returns:
+      The table, and the card: `metrics` with intervals, `pictures`, `reference`, `features`, `seed`, `versions`.
+
+    Raises:
+      UserError: a metric cannot be had of these pictures; a picture or the statistics cannot be read, or those are
+        of other features.
+    """
+    is_file = isinstance(reference, str | Path)
+    measure.check(metrics, extractor, count=len(pictures), reference=None if is_file else len(reference))
+    keep = not measure.KEPT.isdisjoint(metrics)
+    if is_file:
+        known, about, real = *_read(reference, extractor), None
+    elif metrics == ["is"]:
+        known, about, real = None, {}, None
+    else:
+        real = measure.gather(extractor, reference, "reference", keep=keep)
+        known, about = real.whole, reference.about
+    if save and known:
+        known.save(save, _name(extractor))
+    generated = measure.gather(extractor, pictures, "pictures", keep=keep, logits="is" in metrics)
+    results = measure.score(metrics, extractor, generated, real, known, seed)
+    card = {
+        "metrics": results,
+        "pictures": pictures.about,
+        "reference": about,
+        "features": extractor.about,
+        "seed": seed,
+        "versions": _versions(),
+    }
+    return measure.format_results(results), card
+
+
+def _read(path, extractor: Extractor):
+    """Statistics of a file, and what the card says of them."""
+    known, about = moments.load(path)
+    if len(known.total) != extractor.width or about not in ("", _name(extractor)):
+        raise UserError(
+            f"{path} has statistics of {len(known.total)} features ({about or 'no network named'}), not of"
+            f" {_name(extractor)}; name others, or their network by --features"
+        )
+    return known, {"statistics": str(path), "pictures": known.n or "unknown", "features": about or "unknown"}
+
+
+def _name(extractor: Extractor) -> str:
+    return f"{extractor.network} {extractor.digest}"
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in ("t2i-jax", "jax", "numpy", "pillow"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # of a checkout that is not installed
+            found[name] = "not installed"
+    return found
