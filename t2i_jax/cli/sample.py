@@ -26,7 +26,7 @@ def add(commands) -> None:
     sample.add_argument("--prompts-file", help="UTF-8 text, one prompt a line")
     sample.add_argument("-n", "--num", type=int, default=4, help=f"pictures (of each prompt), 1 to {MAX_NUM} (4)")
     for name, field in sampling.settings().items():
-        option, number = "--" + name.replace("_", "-"), int if field.metadata["whole"] else float
+        option, number = "--" + name.replace("_", "-"), int if field.metadata["range"].whole else float
         sample.add_argument(option, type=number, help=f"{field.metadata['help']} (the run's own)")
     sample.add_argument(
         "--candidates", type=int, help=f"draw so many of each prompt and keep the -n best, up to {MAX_NUM} (-n)"

@@ -9,9 +9,8 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from t2i_jax import files, hosts, runs, tasks
+from t2i_jax import files, hosts, ranges, runs, tasks
 from t2i_jax.data import pipeline
-from t2i_jax.errors import UserError
 from t2i_jax.loop import continuing, parallel, setup, sharding
 from t2i_jax.loop.checkpoint import Checkpoints
 from t2i_jax.loop.metrics import Metrics
@@ -194,10 +193,7 @@ def check_config(config) -> None:
     Raises:
       UserError: a number out of its range, or a schedule or batch that cannot be.
     """
-    positive = ("steps", "log_every", "eval_every", "checkpoint_every", "keep_checkpoints")
-    for name, least in [("seed", 0), ("codebook_reset_every", 0), *((name, 1) for name in positive)]:
-        if config[name] < least:
-            raise UserError(f"config.{name} {config[name]} is below {least}; give a whole number >= {least}")
+    ranges.check_config(config)
     make_optimizer(config.optim, config.steps)
     setup.check_batch(config)
     parallel.kind(config)
