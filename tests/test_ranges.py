@@ -64,7 +64,6 @@ def outside(range_: Range, whole: bool):
     return bad | below | above
 
 
-@hypothesis.settings(max_examples=400, deadline=None, derandomize=True)
 @given(data=st.data(), name=SAMPLED)
 def test_what_is_outside_its_range_is_refused_and_named(smokes, data, name):
     config = smokes[name].copy_and_resolve_references()
@@ -81,7 +80,6 @@ def test_what_is_outside_its_range_is_refused_and_named(smokes, data, name):
     assert len(said) < 400
 
 
-@hypothesis.settings(max_examples=300, deadline=None, derandomize=True)
 @given(value=st.floats() | st.integers() | st.text() | st.booleans() | st.none(), whole=st.booleans())
 def test_a_check_hands_on_or_refuses_and_never_fails_otherwise(value, whole):
     try:

@@ -7,7 +7,7 @@ imported inside the commands, so that `t2i --help` answers at once.
 import argparse
 import sys
 
-from t2i_jax.cli import compiled, convert, data, doctor, evaluate, export, sample, train
+from t2i_jax.cli import compiled, convert, data, doctor, evaluate, export, results, sample, train
 from t2i_jax.errors import UserError, near_miss
 
 COMMANDS = (train, sample, evaluate, data, doctor, convert, export)
@@ -68,9 +68,10 @@ def main(argv=None, *, program="t2i"):
     `program` is what its messages begin with.
     """
     try:
-        args = parse(argv)
-        compiled.keep()
-        args.function(args)
+        with results.to_stdout():
+            args = parse(argv)
+            compiled.keep()
+            args.function(args)
     except (UserError, OSError) as error:
         print(f"{program}:", " ".join(str(error).split()), file=sys.stderr)
         return 2

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from t2i_jax import files, hosts, ranges, runs, tasks
+from t2i_jax import files, hosts, progress, ranges, runs, tasks
 from t2i_jax.data import pipeline
 from t2i_jax.loop import continuing, parallel, setup, sharding
 from t2i_jax.loop.checkpoint import Checkpoints
@@ -116,7 +116,7 @@ def _loop(task: Task, folder: Path, checkpoints: Checkpoints, batches, start: St
         runs.write_weights(folder, state.eval_params, state.variables, first)
     state, tracer = built.place(state), Profile(folder / "logs", profile, first)
 
-    with Metrics(folder, first) as metrics, Stop() as stop, progress(config, first) as bar, tracer:
+    with Metrics(folder, first) as metrics, Stop() as stop, _bar(config, first) as bar, tracer:
 
         def flush():
             if means := metrics.flush(checkpoints.good):
@@ -199,14 +199,14 @@ def check_config(config) -> None:
     parallel.kind(config)
 
 
-def progress(config, first: int) -> tqdm:
+def _bar(config, first: int) -> tqdm:
     """A bar that counts examples and shows loss, rate and time left."""
     size = config.batch_size
-    return tqdm(
+    return progress.bar(
+        desc=config.name,
         total=config.steps * size,
         initial=first * size,
-        desc=config.name,
         unit="items",
         unit_scale=True,
-        disable=not hosts.is_first(),
+        hidden=not hosts.is_first(),
     )
