@@ -7,7 +7,7 @@ imported inside the commands, so that `t2i --help` answers at once.
 import argparse
 import sys
 
-from t2i_jax.cli import compiled, convert, data, doctor, evaluate, export, results, sample, train
+from t2i_jax.cli import compiled, convert, data, doctor, evaluate, export, failures, results, sample, train
 from t2i_jax.errors import UserError, near_miss
 
 COMMANDS = (train, sample, evaluate, data, doctor, convert, export)
@@ -67,6 +67,7 @@ def main(argv=None, *, program="t2i"):
 
     `program` is what its messages begin with.
     """
+    args = None
     try:
         with results.to_stdout():
             args = parse(argv)
@@ -78,4 +79,10 @@ def main(argv=None, *, program="t2i"):
     except KeyboardInterrupt as interrupt:
         print("; ".join([f"{program}: interrupted", *map(str, interrupt.args)]), file=sys.stderr)
         return 130
+    except Exception as error:
+        explained = failures.explain(error, args.command if args else "")
+        if explained is None:
+            raise
+        print(f"{program}: {explained}", file=sys.stderr)
+        return 2
     return 0

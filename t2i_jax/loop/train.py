@@ -13,7 +13,7 @@ from t2i_jax import files, hosts, progress, ranges, runs, tasks
 from t2i_jax.data import pipeline
 from t2i_jax.loop import continuing, parallel, setup, sharding
 from t2i_jax.loop.checkpoint import Checkpoints
-from t2i_jax.loop.metrics import Metrics
+from t2i_jax.loop.metrics import Metrics, check_finite
 from t2i_jax.loop.optimizer import make_optimizer
 from t2i_jax.loop.profile import Profile
 from t2i_jax.loop.speed import Speed, Start
@@ -125,6 +125,7 @@ def _loop(task: Task, folder: Path, checkpoints: Checkpoints, batches, start: St
 
         def save(state):
             complete = built.gather(state)
+            check_finite(complete, checkpoints.good)
             checkpoints.save(complete, batches)
             runs.write_weights(folder, complete.eval_params, complete.variables, int(complete.step))
 
