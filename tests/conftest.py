@@ -28,8 +28,14 @@ if "T2I_COMPILE_AS_USERS" not in os.environ:
 with suppress(ImportError):  # inputs that tests generate: few in the fast lane, always the same
     import hypothesis
 
-    count = 400 if "T2I_COMPILE_AS_USERS" in os.environ else 40
-    hypothesis.settings.register_profile("t2i", max_examples=count, deadline=None, derandomize=True, database=None)
+    hypothesis.settings.register_profile(
+        "t2i",
+        max_examples=400 if "T2I_COMPILE_AS_USERS" in os.environ else 40,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+    )
     hypothesis.settings.load_profile("t2i")
 
 REPO = Path(__file__).parents[1]

@@ -65,12 +65,13 @@ def outside(range_: Range, whole: bool):
 
 
 @given(data=st.data(), name=SAMPLED)
-def test_what_is_outside_its_range_is_refused_and_named(smokes, data, name):
+def test_what_is_outside_its_range_is_refused_and_named(smokes, record_fault, data, name):
     config = smokes[name].copy_and_resolve_references()
     field, value = data.draw(st.sampled_from(sorted(numbers(config))))
     last = field.rpartition(".")[2]
     number = data.draw(outside(FIELDS.get(last, FIELDS["lr_multipliers"]), isinstance(value, int)))
     config.update_from_flattened_dict({field: number})
+    record_fault("settings out of range", "tried")
     with pytest.raises(UserError) as refused, warnings.catch_warnings(action="error"):
         train.check_config(config)
     said = str(refused.value)
@@ -78,6 +79,7 @@ def test_what_is_outside_its_range_is_refused_and_named(smokes, data, name):
     assert "; give " in said
     assert "\n" not in said
     assert len(said) < 400
+    record_fault("settings out of range", "refused")
 
 
 @given(value=st.floats() | st.integers() | st.text() | st.booleans() | st.none(), whole=st.booleans())

@@ -78,10 +78,10 @@ def run(args) -> None:
     if prompts:
         pipe = load_translator(args.run)
         pipe.check(prompts)
-        settings = dataclasses.asdict(pipe.sampling.replace(**given))
     else:
-        pipe, settings = load_unconditional(args.run, given), given
-    settings = _how(args, pipe) | settings
+        pipe = load_unconditional(args.run, given)
+    sampler = getattr(pipe, "sampling", None)  # an autoencoder has none
+    settings = _how(args, pipe) | (dataclasses.asdict(sampler.replace(**given)) if sampler else given)
     (_draw_folder if folder else _draw_grid)(args, pipe, prompts, given, out, settings)
     print(f"pictures after {time.perf_counter() - began:.1f} s", file=sys.stderr)
 
@@ -148,9 +148,9 @@ def _draw_folder(args, pipe, prompts, given, out, settings):
     record = {"run": args.run, "n": args.num} | settings
     notes = [[{"prompt": prompt, "index": i, **settings} for i in range(args.num)] for prompt in prompts or [None]]
     folder = samples.Samples(out, notes, record, overwrite=args.overwrite)
-    there = sum(args.num - len(missing) for missing in folder.missing)
-    if there:
-        print(f"{there} pictures are there already; drawing the others", file=sys.stderr)
+    lacking = sum(map(len, folder.missing))
+    if 0 < lacking < len(notes) * args.num:
+        print(f"{lacking} pictures are lacking in {out}; the others are there already", file=sys.stderr)
     try:
         for job, images in _drawn(args, pipe, prompts, given, folder.missing):
             folder.put(job, images)
@@ -186,11 +186,11 @@ def _read_prompts(file):
     except OSError as error:
         raise UserError(f"--prompts-file {file}: {error.strerror}; name a text file") from None
     try:
-        lines = raw.decode("utf-8-sig").removesuffix("\n").split("\n")
+        text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise UserError(f"--prompts-file {file}: line {line} is not UTF-8; save the file as UTF-8") from None
-    prompts = [line.removesuffix("\r") for line in lines]
+    prompts = text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
     if not any(prompt.strip() for prompt in prompts):
         raise UserError(f"--prompts-file {file} is empty; write one prompt a line")
     for number, prompt in enumerate(prompts, start=1):

@@ -77,7 +77,8 @@ class Samples:
         for number, pictures in zip(job.numbers, images, strict=True):
             for index, picture in enumerate(pictures, start=job.first):
                 path = self.out / self.names[number][index]
-                files.write_atomically(path, to_png(Image.fromarray(picture), self.notes[number][index]))
+                shown = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
+                files.write_atomically(path, to_png(shown, self.notes[number][index]))
                 self.missing[number].discard(index)
                 print(path)
             if not self.missing[number]:
