@@ -214,3 +214,10 @@ def test_evaluate_prints_the_table_and_writes_json(pipe, monkeypatch, run, tmp_p
     assert out == ["a table", f"{run}/evaluation.json", "a table", str(tmp_path / "other.json")]
     for file in (tmp_path / "run" / "evaluation.json", tmp_path / "other.json"):
         assert files.read_json(file) == {"overall": 0.75}
+
+
+def test_doctor_does_not_prepare_data_where_they_never_were(monkeypatch, run, error):
+    data = types.SimpleNamespace(data_dir="nowhere")
+    fake = types.SimpleNamespace(tokenize=None, config=types.SimpleNamespace(data=data))
+    monkeypatch.setattr(t2i_jax, "load", lambda run: fake)
+    assert "lie in nowhere, which is not here; give --data-dir" in error("doctor", "--run", run)
