@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from t2i_jax import files, hosts
+from t2i_jax import files, hosts, progress
 from t2i_jax.data import sources, token_cache
 from t2i_jax.data.token_cache import Tokens
 from t2i_jax.errors import UserError
@@ -112,7 +112,7 @@ def _made_of(splits: dict[str, Tokens], codebook_size: int) -> dict:
 
 
 def _encode_split(tokenizer, dataset, folder: Path, stamp: dict[str, str]) -> None:
-    with tqdm(total=len(dataset), desc=f"encoding {folder.name}", unit="pictures", file=sys.stderr) as bar:
+    with progress.bar(total=len(dataset), desc=f"encoding {folder.name}", unit="pictures") as bar:
         token_cache.write_tokens(folder, _tokens(tokenizer, dataset, bar), **stamp)
 
 

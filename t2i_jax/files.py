@@ -218,8 +218,8 @@ def lock(folder: str | Path, *, wait: bool = False) -> Iterator[None]:
         name = owner.read_text().strip() if owner.exists() else "unknown"
         if not wait:
             raise UserError(
-                f"{folder} is in use by another training (process {name}); wait for it, stop it,"
-                " or choose another --workdir"
+                f"{folder} is in use by another training (process {name}); wait for it, stop it, or train in"
+                " another folder"
             ) from None
         print(f"waiting for {folder}, in use by process {name}", file=sys.stderr)
         held.acquire()

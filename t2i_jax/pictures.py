@@ -1,16 +1,21 @@
 """Pictures side by side: with captions for people, without for TensorBoard."""
 
+import io
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 from einops import rearrange
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 PICTURE = 96  # small pictures are enlarged, by a whole factor, to at least this many pixels
 GAP = 4  # between the pictures of one prompt
 MARGIN = 16  # between prompts
 FONT = 15
+NOTE = "t2i"  # the chunk of a PNG that says how its picture was made
+PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 INK, PAPER = (30, 30, 30), (255, 255, 255)
 
 
@@ -120,3 +125,27 @@ def _wrap(caption, font, width):
                 lines.append("")
             lines[-1] += letter
     return lines
+
+
+def to_png(image: Image.Image, note: dict) -> bytes:
+    """A PNG that says in itself how it was made: `note` as JSON, and its "prompt" as the text that viewers show."""
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Software", "t2i_jax")
+    if prompt := note.get("prompt"):
+        info.add_itxt("Description", "".join(sign if sign.isprintable() else " " for sign in prompt))
+    info.add_text(NOTE, json.dumps(note))
+    content = io.BytesIO()
+    image.save(content, "PNG", pnginfo=info)
+    return content.getvalue()
+
+
+def read_note(path: str | Path) -> dict | None:
+    """What `to_png` wrote beside a picture; None of any other file, and of one that is damaged."""
+    try:
+        content = Path(path).read_bytes()
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            note = json.loads(image.info[NOTE])  # of the chunks before the pixels
+            image.verify()
+    except Exception:  # of Pillow and json, on whatever the file is
+        return None
+    return note if isinstance(note, dict) and content.endswith(PNG_END) else None

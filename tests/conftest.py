@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,6 +24,19 @@ if "--long" in sys.argv:
     os.environ["T2I_COMPILE_AS_USERS"] = "1"
 if "T2I_COMPILE_AS_USERS" not in os.environ:
     os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')}"
+
+with suppress(ImportError):  # inputs that tests generate: few in the fast lane, always the same
+    import hypothesis
+
+    hypothesis.settings.register_profile(
+        "t2i",
+        max_examples=400 if "T2I_COMPILE_AS_USERS" in os.environ else 40,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+    )
+    hypothesis.settings.load_profile("t2i")
 
 REPO = Path(__file__).parents[1]
 sys.path.insert(0, str(REPO))  # train.py and configs/, however pytest was called

@@ -1,13 +1,16 @@
-"""Batches and parameters from numpy seeds: nothing read, nothing drawn by jax."""
+"""Batches and parameters from numpy seeds, nothing drawn by jax; and a translator that answers at once."""
 
+import dataclasses
 from pathlib import Path
 
 import jax
 import numpy as np
 
 from t2i_jax.config import known_configs
+from t2i_jax.sampling.autoregressive import Autoregressive
 
 CONFIGS = Path(__file__).parents[1] / "configs"
+SETTINGS = Autoregressive(temperature=0.5, guidance_scale=1.5)
 SMOKE = [Path(known).stem for known in known_configs(CONFIGS) if known.endswith(":smoke")]
 
 
@@ -42,3 +45,30 @@ def fake_variables(shapes: dict) -> dict:
         return np.asarray(values / len(values) if name == "embedding_sum" else values, leaf.dtype)
 
     return jax.tree_util.tree_map_with_path(fill, shapes)
+
+
+@dataclasses.dataclass
+class FakeTranslator:
+    """Answers as `t2i_jax.pipelines.Translator` does; every picture has one grey level of its own.
+
+    Attributes:
+      calls: prompts, number of pictures, seed and settings of each.
+      stop_at: the call at which Ctrl-C comes.
+    """
+
+    sampling: Autoregressive = SETTINGS
+    digest: str = "c0ffee"
+    calls: list = dataclasses.field(default_factory=list)
+    stop_at: int | None = None
+
+    def check(self, prompts):
+        return list(prompts)
+
+    def __call__(self, prompts, num_images=1, seed=0, **settings):
+        if len(self.calls) == self.stop_at:
+            raise KeyboardInterrupt
+        self.calls.append((list(prompts), num_images, seed, settings))
+        first = settings.get("first", 0)
+        levels = [[sum(f"{prompt} {seed}".encode()) + first + i for i in range(num_images)] for prompt in prompts]
+        levels = (np.array(levels) % 256).astype(np.uint8)
+        return np.broadcast_to(levels[..., None, None, None], (*levels.shape, 32, 32, 3)).copy()

@@ -134,7 +134,7 @@ def test_bad_input_is_refused(opened, plain, pictures):
     [
         ("loss.likelihood", "laplace", "config.loss.likelihood 'laplace' is unknown; choose bernoulli, gaussian"),
         ("loss.sigma", 0.0, "config.loss.sigma 0.0 is not above 0"),
-        ("loss.beta", -1.0, "config.loss.beta -1.0 is below 0"),
+        ("loss.beta", -1.0, "config.loss.beta -1 is below 0"),
         ("model.encoder", "eye", "config.model: encoder 'eye' is unknown"),
         ("data.image_size", 28, "has images (32, 32, 3), not (28, 28, 3); set config.data.image_size and"),
     ],
@@ -152,6 +152,7 @@ class FakePrior:
     """Any run that draws without a prompt, here one with a temperature."""
 
     calls: list = dataclasses.field(default_factory=list)
+    digest: str = "c0ffee"
 
     def sample(self, n, seed=0, *, temperature=1.0):
         self.calls.append((n, seed, temperature))
@@ -178,7 +179,7 @@ def test_t2i_samples_any_run_that_reads_no_prompt(monkeypatch, tmp_path, capsys)
     out = tmp_path / "new" / "grid.png"
     argv = ["sample", "--run", str(tmp_path), "-n", "5", "--seed", "7", "--out", str(out)]
     assert cli.main(argv) == 0
-    assert cli.main([*argv, "--temperature", "0.5"]) == 0
+    assert cli.main([*argv, "--temperature", "0.5", "--overwrite"]) == 0
     assert capsys.readouterr().out == f"{out}\n" * 2
     assert prior.calls == [(5, 7, 1.0), (5, 7, 0.5)]
     with Image.open(out) as grid:

@@ -1,35 +1,16 @@
 """The command line `t2i` in this process, over a translator that answers at once."""
 
-import dataclasses
-import json
 import sys
 import types
 from importlib.metadata import version
 
-import numpy as np
 import pytest
+from fakes import FakeTranslator
 from PIL import Image
 
 import t2i_jax
 from t2i_jax import cli, files
 from t2i_jax.errors import UserError
-from t2i_jax.sampling.autoregressive import Autoregressive
-
-SETTINGS = Autoregressive(temperature=0.5, guidance_scale=1.5)
-
-
-@dataclasses.dataclass
-class FakeTranslator:
-    """Answers as `t2i_jax.pipelines.Translator` does; every picture has one grey level of its own."""
-
-    sampling: Autoregressive = SETTINGS
-    digest: str = "c0ffee"
-    calls: list = dataclasses.field(default_factory=list)
-
-    def __call__(self, prompts, num_images=1, seed=0, **settings):
-        self.calls.append((list(prompts), num_images, seed, settings))
-        levels = np.arange(len(prompts) * num_images, dtype=np.uint8).reshape(len(prompts), num_images)
-        return np.broadcast_to(levels[..., None, None, None], (*levels.shape, 32, 32, 3)).copy()
 
 
 @pytest.fixture
@@ -77,6 +58,7 @@ def test_sample_writes_a_labelled_grid(pipe, run, tmp_path, capsys):
 def test_only_given_settings_override_the_runs(pipe, run, tmp_path):
     options = ["--temperature", "0", "--top-k", "7", "--top-p", "0.9", "--min-p", "0", "--guidance-scale", "3"]
     argv = ["sample", "--run", run, "--prompt", "a red seven", "--out", str(tmp_path / "grid.png")]
+    argv.append("--overwrite")
     assert cli.main(argv + options) == 0
     assert cli.main(argv + options[2:4]) == 0
     assert cli.main([*argv, "--min-p", "0.25", "--unguided-tokens", "8", "--window", "4"]) == 0
@@ -84,57 +66,6 @@ def test_only_given_settings_override_the_runs(pipe, run, tmp_path):
     expected = [given, {"top_k": 7}, {"min_p": 0.25, "unguided_tokens": 8, "window": 4}]
     assert [settings for *_, settings in pipe.calls] == [{"candidates": None, **settings} for settings in expected]
     assert [num for _, num, *_ in pipe.calls] == [4, 4, 4]
-
-
-def test_prompts_file_writes_pictures_and_what_made_them(pipe, run, tmp_path, capsys):
-    prompts = tmp_path / "prompts.txt"
-    prompts.write_bytes("\ufeffa red seven\r\nun été bleu\r\n".encode())  # as an editor on Windows saves it
-    out = tmp_path / "pictures"
-    options = ["-n", "2", "--out", str(out), "--top-k", "3", "--min-p", "0.05"]
-    argv = ["sample", "--run", run, "--prompts-file", str(prompts), *options]
-    assert cli.main(argv) == 0
-
-    names = ["00000_00.png", "00000_01.png", "00001_00.png", "00001_01.png", "prompts.jsonl"]
-    assert sorted(path.name for path in out.iterdir()) == names
-    assert capsys.readouterr().out.splitlines() == [str(out / name) for name in names]
-    for level, name in enumerate(names[:-1]):
-        with Image.open(out / name) as picture:
-            assert np.array_equal(np.asarray(picture), np.full((32, 32, 3), level, np.uint8))
-    lines = (out / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
-    assert [json.loads(line)["prompt"] for line in lines] == ["a red seven", "un été bleu"]
-    assert json.loads(lines[1]) == {
-        "number": 1,
-        "prompt": "un été bleu",
-        "files": ["00001_00.png", "00001_01.png"],
-        "run": run,
-        "digest": "c0ffee",
-        "seed": 0,
-        "n": 2,
-        "candidates": None,
-        "rerank": None,
-        "clip": None,
-        "temperature": 0.5,
-        "top_k": 3,
-        "top_p": 1.0,
-        "min_p": 0.05,
-        "unguided_tokens": 0,
-        "guidance_scale": 1.5,
-        "window": 1,
-    }
-
-
-def test_pictures_of_another_command_are_not_mixed_in(pipe, run, tmp_path, error, capsys):
-    prompts, out = tmp_path / "prompts.txt", tmp_path / "pictures"
-    prompts.write_text("a red seven\n")
-    argv = ["sample", "--run", run, "--prompts-file", str(prompts), "--out", str(out), "-n"]
-    assert cli.main([*argv, "1"]) == 0
-    assert cli.main([*argv, "2"]) == 0  # the same command, or one that leaves no old picture behind
-    capsys.readouterr()
-    assert "00000_01.png" in error(*argv, "1")
-    (out / "holiday.png").write_bytes(b"")
-    assert "holiday.png" in error(*argv, "2")
-    assert len(pipe.calls) == 2
-    assert (out / "00000_01.png").exists()
 
 
 def test_a_prompt_is_needed_and_only_from_one_place(pipe, run, error):
@@ -252,18 +183,6 @@ def test_what_the_pipeline_refuses_is_one_line(monkeypatch, run, error):
     assert "93 tokens; this run" in error("sample", "--run", run, "--prompt", "a red seven")
 
 
-def test_a_full_disk_is_one_line_and_no_stale_record_stays(pipe, run, tmp_path, error, monkeypatch):
-    def save(self, path):
-        raise OSError(28, "No space left on device", str(path))
-
-    (tmp_path / "prompts.txt").write_text("a red seven\n")
-    (tmp_path / "prompts.jsonl").write_text("of another command")
-    monkeypatch.setattr(Image.Image, "save", save)
-    argv = ["sample", "--run", run, "--prompts-file", tmp_path / "prompts.txt", "--out", tmp_path]
-    assert "No space left on device" in error(*argv)
-    assert not (tmp_path / "prompts.jsonl").exists()
-
-
 def test_ctrl_c_is_one_line(monkeypatch, run, capsys):
     def load(run):
         raise KeyboardInterrupt
@@ -295,3 +214,10 @@ def test_evaluate_prints_the_table_and_writes_json(pipe, monkeypatch, run, tmp_p
     assert out == ["a table", f"{run}/evaluation.json", "a table", str(tmp_path / "other.json")]
     for file in (tmp_path / "run" / "evaluation.json", tmp_path / "other.json"):
         assert files.read_json(file) == {"overall": 0.75}
+
+
+def test_doctor_does_not_prepare_data_where_they_never_were(monkeypatch, run, error):
+    data = types.SimpleNamespace(data_dir="nowhere")
+    fake = types.SimpleNamespace(tokenize=None, config=types.SimpleNamespace(data=data))
+    monkeypatch.setattr(t2i_jax, "load", lambda run: fake)
+    assert "lie in nowhere, which is not here; give --data-dir" in error("doctor", "--run", run)

@@ -223,3 +223,9 @@ def test_no_flag_of_the_process_is_touched():
     load_config("vae:smoke", ["--config.steps=3"])
     assert set(flags.FLAGS) == before
     assert not {"config", "workdir", "accept_config_change"} & before
+
+
+def test_a_shown_caption_that_is_too_long_is_found_before_training(command, smoke_run, tmp_path):
+    argv = [*smoke_run.argv, f"--workdir={tmp_path / 'run'}", f"--config.shown_captions=('{'a red ' * 20}',)"]
+    assert "config.shown_captions: prompt 'a red a red" in refusal(command, *argv)
+    assert not (tmp_path / "run" / "checkpoints").exists()

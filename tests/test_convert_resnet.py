@@ -158,5 +158,5 @@ def test_a_file_cut_short_is_one_line(tmp_path, kept):
 def test_a_file_of_another_format_is_one_line(tmp_path):
     path = tmp_path / "pytorch_model.bin"
     path.write_bytes(b"PK\x03\x04" + bytes(range(256)) * 20)
-    with pytest.raises(UserError, match="no safetensors file"):
+    with pytest.raises(UserError, match="nothing in it was run"):
         resnet.load(path, target())

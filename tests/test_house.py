@@ -14,6 +14,8 @@ FLOORS = {
     "errors": 0,
     "files": 0.5,
     "random": 0.5,
+    "ranges": 0.6,
+    "progress": 0.5,
     "pictures": 0.5,
     "hosts": 0.6,
     "runs": 0.7,

@@ -67,24 +67,24 @@ def test_schedules_that_cannot_be():
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [
-        ("lr", 0.0, "is no number above 0; give a rate such as 1e-3"),
-        ("lr", -1.0, "is no number above 0"),
-        ("lr", float("nan"), "is no number above 0"),
-        ("lr", float("inf"), "is no number above 0"),
-        ("warmup", -1, "is no number from 0 up; 0 starts at the whole rate"),
-        ("schedule", "step", "is unknown; choose cosine, linear, constant"),
-        ("b1", 1.0, "is no number from 0 up to below 1"),
-        ("b2", -0.1, "is no number from 0 up to below 1"),
-        ("weight_decay", -0.1, "is no number from 0 up; 0 is no decay"),
-        ("clip", -1.0, "is no number from 0 up; 0 is no clip"),
-        ("clip", float("nan"), "is no number from 0 up"),
-        ("muon", -1.0, "is no number from 0 up; 0 is AdamW for everything"),
+        ("lr", 0.0, "0 is not above 0; give a number above 0; a usual rate is 1e-3"),
+        ("lr", -1.0, "-1 is below 0"),
+        ("lr", float("nan"), "nan is not finite"),
+        ("lr", float("inf"), "inf is not finite"),
+        ("warmup", -1, "-1 is below 0; give a whole number from 0 up; 0 starts at the whole rate"),
+        ("schedule", "step", "'step' is unknown; choose cosine, linear, constant"),
+        ("b1", 1.0, "1 is not below 1; give a number from 0 to below 1"),
+        ("b2", -0.1, "-0.1 is below 0; give a number from 0 to below 1"),
+        ("weight_decay", -0.1, "-0.1 is below 0; give a number from 0 up; 0 is no decay"),
+        ("clip", -1.0, "-1 is below 0; give a number from 0 up; 0 is no clip"),
+        ("clip", float("nan"), "nan is not finite"),
+        ("muon", -1.0, "-1 is below 0; give a number from 0 up; 0 is AdamW for everything"),
     ],
 )
 def test_numbers_out_of_their_range(field, value, said):
     with pytest.raises(UserError) as error:
         Optim(**{field: value})
-    assert str(error.value).startswith(f"config.optim.{field} {value!r} {said}")
+    assert str(error.value).startswith(f"config.optim.{field} {said}")
 
 
 def test_restarts_out_of_their_range():
@@ -180,5 +180,7 @@ def test_the_multiplier_whose_name_ends_deepest_counts():
 
 
 def test_a_multiplier_that_cannot_be():
-    with pytest.raises(UserError, match=r"^config.optim.lr_multipliers.old -1.0 is no number from 0 up; 0 freezes"):
+    with pytest.raises(
+        UserError, match=r"^config.optim.lr_multipliers.old -1 is below 0; give a number from 0 up; 0 freezes"
+    ):
         Optim(lr_multipliers={"old": -1.0})

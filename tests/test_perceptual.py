@@ -101,7 +101,7 @@ def test_a_run_is_scored_by_it(command, data_dir, folder, tmp_path):
             ["--config.loss.perceptual=0.1"],
             "config.loss.perceptual 0.1 needs released weights; set config.lpips_weights",
         ),
-        (["--config.loss.perceptual=-1.0"], "config.loss.perceptual -1.0 is below 0"),
+        (["--config.loss.perceptual=-1.0"], "config.loss.perceptual -1 is below 0"),
         (
             ["--config.lpips_weights=nowhere"],
             "nowhere/model.safetensors is missing; name a folder that t2i convert",

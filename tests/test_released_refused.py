@@ -61,11 +61,6 @@ def test_sizes_that_are_no_numbers(tmp_path, value):
             assert f"has {field} {value!r}, which is no whole number above 0" in said
 
 
-def test_weights_in_several_files(tmp_path):
-    (tmp_path / "model.safetensors.index.json").write_text("{}")
-    assert "model.safetensors.index.json is of weights in several files; save them" in refusal(bert, tmp_path, BERT)
-
-
 def test_differences_are_listed(tmp_path):
     own = bert_tensors()
     for i in range(3):

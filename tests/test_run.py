@@ -220,3 +220,9 @@ def test_weights_that_are_ahead_of_their_checkpoint_are_spoken_of(run, capsys):
 def test_a_finished_run_of_another_config_can_be_accepted(run, capsys):
     continuing.check_same(run, make_config(steps=9), accept=True)
     assert "is used as it is: steps: 3 -> 9" in capsys.readouterr().err
+
+
+def test_another_batch_size_says_what_becomes_of_the_place_in_the_data(run, capsys):
+    for changes, said in (({"batch_size": 4}, True), ({"steps": 9}, False)):
+        continuing.check_config_change(run, make_config(**changes), accept=True)
+        assert ("the place in the data is counted in batches" in capsys.readouterr().err) == said

@@ -144,3 +144,10 @@ def test_a_whole_file_that_is_no_tokenizer(tmp_path):
     with pytest.raises(UserError, match=r"^text tokenizer .*text_tokenizer\.json cannot be read: ") as error:
         CaptionReader(path, text_len=8)
     assert "\n" not in str(error.value)
+
+
+def test_captions_of_which_no_word_is_known_are_refused(reader):
+    strange = ["xylophon quartz", "quartz"]
+    with pytest.raises(UserError, match=r"^of 2 captions the text tokenizer knows no word \(xylophon, quartz\)"):
+        describe_losses(reader, strange)
+    assert "2 words unknown" in describe_losses(reader, [*strange, CAPTIONS[0]])

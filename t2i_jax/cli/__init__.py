@@ -7,7 +7,20 @@ imported inside the commands, so that `t2i --help` answers at once.
 import argparse
 import sys
 
-from t2i_jax.cli import compiled, convert, data, doctor, evaluate, export, list_runs, memory, sample, train
+from t2i_jax.cli import (
+    compiled,
+    convert,
+    data,
+    doctor,
+    evaluate,
+    export,
+    failures,
+    list_runs,
+    memory,
+    results,
+    sample,
+    train,
+)
 from t2i_jax.errors import UserError, near_miss
 
 COMMANDS = (train, sample, evaluate, list_runs, data, doctor, convert, export)
@@ -67,15 +80,23 @@ def main(argv=None, *, program="t2i"):
 
     `program` is what its messages begin with.
     """
+    args = None
     try:
-        args = parse(argv)
-        compiled.keep()
-        memory.keep()
-        args.function(args)
+        with results.to_stdout():
+            args = parse(argv)
+            compiled.keep()
+            memory.keep()
+            args.function(args)
     except (UserError, OSError) as error:
         print(f"{program}:", " ".join(str(error).split()), file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
         print("; ".join([f"{program}: interrupted", *map(str, interrupt.args)]), file=sys.stderr)
         return 130
+    except Exception as error:
+        explained = failures.explain(error, args.command if args else "")
+        if explained is None:
+            raise
+        print(f"{program}: {explained}", file=sys.stderr)
+        return 2
     return 0

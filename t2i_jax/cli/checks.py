@@ -72,7 +72,7 @@ def check_grid_path(out):
 def check_file(out):
     """Raises UserError where a file cannot be written as `out`."""
     if out.is_dir():
-        raise UserError(f"--out {out} is a folder; name a file")
+        raise UserError(f"--out {out} is a folder; name a file, or {out}{os.sep} for single pictures")
     if out.exists() and not os.access(out, os.W_OK):
         raise UserError(f"--out {out}: Permission denied; name a file that can be written")
     _check_writable(out, out.parent)

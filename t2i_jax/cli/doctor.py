@@ -61,6 +61,12 @@ def run(args) -> None:
         raise UserError(
             f"--run {args.run} holds no image tokenizer; name one, such as parents/tokenizer in a translator's run"
         )
+    own = tokenizer.config.data
+    if args.data is None and args.data_dir is None and not Path(own.data_dir).is_dir():
+        raise UserError(
+            f"the data of --run {args.run} lie in {own.data_dir}, which is not here; give --data-dir, or start the"
+            " command where the run was trained"
+        )
     from PIL import Image
 
     from t2i_jax.evals.health import examine

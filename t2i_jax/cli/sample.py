@@ -1,12 +1,13 @@
 """`t2i sample`: pictures of prompts, or new pictures from a run that reads none."""
 
 import dataclasses
-import json
+import os
 import sys
 import time
 from pathlib import Path
 
-from t2i_jax import sampling
+from t2i_jax import files, sampling
+from t2i_jax.cli import samples
 from t2i_jax.cli.checks import check_folder, check_grid_path, check_run, load_translator, load_unconditional
 from t2i_jax.errors import UserError
 from t2i_jax.random import check_seed
@@ -26,7 +27,7 @@ def add(commands) -> None:
     sample.add_argument("--prompts-file", help="UTF-8 text, one prompt a line")
     sample.add_argument("-n", "--num", type=int, default=4, help=f"pictures (of each prompt), 1 to {MAX_NUM} (4)")
     for name, field in sampling.settings().items():
-        option, number = "--" + name.replace("_", "-"), int if field.metadata["whole"] else float
+        option, number = "--" + name.replace("_", "-"), int if field.metadata["range"].whole else float
         sample.add_argument(option, type=number, help=f"{field.metadata['help']} (the run's own)")
     sample.add_argument(
         "--candidates", type=int, help=f"draw so many of each prompt and keep the -n best, up to {MAX_NUM} (-n)"
@@ -40,9 +41,10 @@ def add(commands) -> None:
     sample.add_argument("--seed", type=int, default=0, help="same seed, same pictures (0)")
     sample.add_argument(
         "--out",
-        help="with --prompt a labelled grid, without prompts a plain one (grid.png); with --prompts-file a folder "
-        "(samples) of unlabelled pictures and prompts.jsonl",
+        help="a PNG: a grid, labelled where there are prompts (grid.png, or the next free name); FOLDER/: single"
+        " pictures and prompts.jsonl (samples/ with --prompts-file)",
     )
+    sample.add_argument("--overwrite", action="store_true", help="replace pictures that were made otherwise")
     sample.set_defaults(function=run)
 
 
@@ -64,39 +66,108 @@ def run(args) -> None:
     given = {name: getattr(args, name) for name in fields if getattr(args, name) is not None}
     for name, value in given.items():  # before the seconds that loading a run takes
         check_setting(fields[name], value)
-    if args.prompts_file is not None:
-        _sample_folder(args, given)
-    elif args.prompt is not None:
-        _sample_grid(args, given)
+    prompts = _prompts(args)
+    folder = args.prompts_file is not None or (args.out or "").endswith(("/", os.sep))
+    if folder:
+        out = Path(args.out or "samples")
+        check_folder(out, {name for own in samples.names(len(prompts or [""]), args.num) for name in own})
     else:
-        _sample_unconditional(args, given)
+        out = Path(args.out or "grid.png")
+        check_grid_path(out)
+    check_run(args.run)
+    if prompts:
+        pipe = load_translator(args.run)
+        pipe.check(prompts)
+    else:
+        pipe = load_unconditional(args.run, given)
+    sampler = getattr(pipe, "sampling", None)  # an autoencoder has none
+    settings = _how(args, pipe) | (dataclasses.asdict(sampler.replace(**given)) if sampler else given)
+    (_draw_folder if folder else _draw_grid)(args, pipe, prompts, given, out, settings)
     print(f"pictures after {time.perf_counter() - began:.1f} s", file=sys.stderr)
 
 
-def _sample_grid(args, given):
-    out = Path(args.out or "grid.png")
-    for number, prompt in enumerate(args.prompt, start=1):
+def _prompts(args) -> list[str] | None:
+    """What is to be drawn; None for a run that reads no prompt."""
+    if args.prompts_file is not None:
+        return _read_prompts(args.prompts_file)
+    if args.prompt is None and args.candidates is not None:
+        raise UserError("--candidates are ranked by a prompt, and there is none; give --prompt or --prompts-file")
+    for number, prompt in enumerate(args.prompt or [], start=1):
         if not prompt.strip():
             raise UserError(f"--prompt number {number} is empty; describe a picture")
-    check_grid_path(out)
-    check_run(args.run)
-    pipe = load_translator(args.run)
-    images = pipe(args.prompt, num_images=args.num, seed=args.seed, **_choice(args), **given)
-    from t2i_jax.pictures import labelled_grid
-
-    _save(labelled_grid(images, args.prompt), out)
+    return args.prompt
 
 
-def _sample_unconditional(args, given):
-    out = Path(args.out or "grid.png")
-    if args.candidates is not None:
-        raise UserError("--candidates are ranked by a prompt, and there is none; give --prompt or --prompts-file")
-    check_grid_path(out)
-    check_run(args.run)
-    images = load_unconditional(args.run, given).sample(args.num, args.seed, **given)
-    from t2i_jax.pictures import plain_grid
+def _how(args, pipe) -> dict:
+    """What, beside the sampler's settings, decides over pictures."""
+    return {
+        "digest": pipe.digest,
+        "seed": args.seed,
+        "candidates": args.candidates,
+        "rerank": args.rerank or (args.candidates and "likelihood"),
+        "clip": (args.clip or CLIP) if args.rerank == "clip" else None,
+    }
 
-    _save(plain_grid(images), out)
+
+def _drawn(args, pipe, prompts, given, missing):
+    """`(job, images)` of what is missing, with a bar where that is more than one call."""
+    from t2i_jax import progress
+
+    if prompts is None:
+        if missing[0]:
+            yield samples.Job([0], 0, args.num), pipe.sample(args.num, args.seed, **given)[None]
+        return
+    choice, jobs = _choice(args), list(samples.jobs(missing, args.num, args.candidates))
+    total = sum(len(job.numbers) * job.num for job in jobs)
+    with progress.bar(desc="drawing", total=total, unit="pictures", hidden=len(jobs) < 2) as bar:
+        for job in jobs:
+            first = {"first": job.first} if job.first else {}
+            some = [prompts[number] for number in job.numbers]
+            yield job, pipe(some, num_images=job.num, seed=args.seed, **first, **choice, **given)
+            bar.update(len(some) * job.num)
+
+
+def _draw_grid(args, pipe, prompts, given, out, settings):
+    import numpy as np
+
+    from t2i_jax.pictures import labelled_grid, plain_grid, to_png
+
+    note = {"prompts": prompts, "n": args.num, "prompt": ", ".join(prompts or []), **settings}
+    if args.out is None:
+        out = _free(out, note)
+    samples.is_made(out, note, overwrite=args.overwrite)
+    parts = _drawn(args, pipe, prompts, given, [set(range(args.num)) for _ in prompts or [None]])
+    images = np.concatenate([rows for job, images in parts for rows in images])
+    grid = labelled_grid(images.reshape(len(prompts), args.num, *images.shape[1:]), prompts) if prompts else None
+    out.parent.mkdir(parents=True, exist_ok=True)
+    files.write_atomically(out, to_png(grid or plain_grid(images), note))
+    print(out)
+
+
+def _draw_folder(args, pipe, prompts, given, out, settings):
+    record = {"run": args.run, "n": args.num} | settings
+    notes = [[{"prompt": prompt, "index": i, **settings} for i in range(args.num)] for prompt in prompts or [None]]
+    folder = samples.Samples(out, notes, record, overwrite=args.overwrite)
+    lacking = sum(map(len, folder.missing))
+    if 0 < lacking < len(notes) * args.num:
+        print(f"{lacking} pictures are lacking in {out}; the others are there already", file=sys.stderr)
+    try:
+        for job, images in _drawn(args, pipe, prompts, given, folder.missing):
+            folder.put(job, images)
+    except KeyboardInterrupt:
+        lacking = sum(map(len, folder.missing))
+        raise KeyboardInterrupt(f"{lacking} pictures are lacking in {out}; the same command draws them") from None
+
+
+def _free(path: Path, note: dict) -> Path:
+    """A name under which nothing stands, or the same picture."""
+    from t2i_jax.pictures import read_note
+
+    number, free = 1, path
+    while free.exists() and read_note(free) != note:
+        number += 1
+        free = path.with_stem(f"{path.stem}-{number}")
+    return free
 
 
 def _choice(args):
@@ -108,44 +179,6 @@ def _choice(args):
     return {"candidates": args.candidates, "rerank": Clip(args.clip or CLIP)}
 
 
-def _save(grid, out):
-    out.parent.mkdir(parents=True, exist_ok=True)
-    grid.save(out)
-    print(out)
-
-
-def _sample_folder(args, given):
-    prompts, out = _read_prompts(args.prompts_file), Path(args.out or "samples")
-    files = [[f"{p:05d}_{i:02d}.png" for i in range(args.num)] for p in range(len(prompts))]
-    check_folder(out, {name for names in files for name in names})
-    check_run(args.run)
-    pipe = load_translator(args.run)
-    images = pipe(prompts, num_images=args.num, seed=args.seed, **_choice(args), **given)
-    settings = {"run": args.run, "digest": pipe.digest, "seed": args.seed, "n": args.num}
-    settings["candidates"] = args.candidates
-    settings["rerank"] = args.rerank or (args.candidates and "likelihood")
-    settings["clip"] = (args.clip or CLIP) if args.rerank == "clip" else None
-    settings |= dataclasses.asdict(pipe.sampling.replace(**given))
-    _write_folder(out, images, prompts, files, settings)
-
-
-def _write_folder(out, images, prompts, files, settings):
-    from PIL import Image
-
-    out.mkdir(parents=True, exist_ok=True)
-    record = out / "prompts.jsonl"
-    record.unlink(missing_ok=True)  # a record never describes another command's pictures
-    lines = []
-    for number, (prompt, names) in enumerate(zip(prompts, files, strict=True)):
-        for name, image in zip(names, images[number], strict=True):
-            Image.fromarray(image).save(out / name)
-            print(out / name)
-        entry = {"number": number, "prompt": prompt, "files": names} | settings
-        lines.append(json.dumps(entry, ensure_ascii=False) + "\n")
-    record.write_text("".join(lines), encoding="utf-8")
-    print(record)
-
-
 def _read_prompts(file):
     """The file's lines; each is a prompt, and none may be empty, so that numbers stay line numbers."""
     try:
@@ -153,11 +186,11 @@ def _read_prompts(file):
     except OSError as error:
         raise UserError(f"--prompts-file {file}: {error.strerror}; name a text file") from None
     try:
-        lines = raw.decode("utf-8-sig").removesuffix("\n").split("\n")
+        text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise UserError(f"--prompts-file {file}: line {line} is not UTF-8; save the file as UTF-8") from None
-    prompts = [line.removesuffix("\r") for line in lines]
+    prompts = text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
     if not any(prompt.strip() for prompt in prompts):
         raise UserError(f"--prompts-file {file} is empty; write one prompt a line")
     for number, prompt in enumerate(prompts, start=1):

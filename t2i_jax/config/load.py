@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from t2i_jax import ranges
 from t2i_jax.config.complete import complete, no_field
 from t2i_jax.config.find import read_config
 from t2i_jax.config.sizes import fill_sizes
@@ -35,6 +36,7 @@ def load_config(name: str, overrides: Sequence[str] = (), *, fetch: bool = False
         raise UserError(one_line(error)) from None
     if rest:
         raise UserError(f"{rest[0]!r} is no flag; options start with --, as in --config.steps=100")
+    ranges.check_config(values.config)
     return fill_sizes(values.config, typed=values["config"].override_values, fetch=fetch)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from t2i_jax.convert import hub, tables
+from t2i_jax.convert import hub, tables, weights
 from t2i_jax.errors import UserError
 
 # Ours -> theirs, from the outside in: modules, convolutions of a block, arrays of a convolution and its norm.
@@ -43,7 +43,7 @@ def load(name_or_folder: str | Path, shapes: dict) -> dict:
       UserError: the file cannot be had or read, or is not of this model; see `hub` and `convert`.
     """
     path = hub.find(name_or_folder)
-    return convert(hub.read(path), shapes, str(path))
+    return convert(weights.read(path), shapes, str(path))
 
 
 def convert(tensors: dict[str, np.ndarray], shapes: dict, origin: str) -> dict:

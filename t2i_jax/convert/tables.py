@@ -133,7 +133,7 @@ def fill(
       A nested dict of float32 arrays, layers stacked.
 
     Raises:
-      UserError: tensors are missing, left over, or of another shape; it lists them.
+      UserError: tensors are missing, left over, of another shape, or not finite in float32; it lists them.
     """
     sources = {name: _parse(row.source) for name, row in table.items()}
     named = {source.name for source in sources.values()}
@@ -157,7 +157,10 @@ def fill(
             continue
         tensor = _transpose(tensor) if source.transposed else tensor
         part = np.split(tensor, source.parts, -1)[source.part] if source.parts > 1 else tensor
-        flat[name] = np.ascontiguousarray(part.astype(np.float32, casting="same_kind"))
+        with np.errstate(over="ignore"):  # of float64, which is found below
+            flat[name] = np.ascontiguousarray(part.astype(np.float32, casting="same_kind"))
+        if not np.isfinite(flat[name]).all():
+            differences.append(f"{source.name} holds numbers that are not finite")
     if differences := list(dict.fromkeys(differences)):  # parts of one tensor say the same
         more = f" and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
         raise UserError(f"{origin} does not fit this model: {'; '.join(differences[:SHOWN])}{more}")

@@ -1,6 +1,7 @@
-"""Released weights of language models: the three files that the hub has them in, read into torch's names."""
+"""Released weights of language models: the files that the hub has them in, read into torch's names."""
 
 import json
+import sys
 from pathlib import Path
 
 import msgpack
@@ -14,7 +15,10 @@ FILES = (
     "model.safetensors",
     "pytorch_model.bin",
     "flax_model.msgpack",
+    "model.safetensors.index.json",  # of weights in several files
+    "pytorch_model.bin.index.json",
 )  # looked for in this order
+WRAPPERS = ("module.", "_orig_mod.")  # what DistributedDataParallel and torch.compile put before every name
 LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}  # Flax -> torch
 ARRAY = 1  # the msgpack extension that Flax writes arrays as
 
@@ -22,31 +26,75 @@ ARRAY = 1  # the msgpack extension that Flax writes arrays as
 def find(name_or_folder: str | Path) -> Path:
     """Where the weights lie on this machine, once this returns; see `hub.find`.
 
+    Returns:
+      Their file, or the index of several files, which are on this machine too.
+
     Raises:
-      UserError: there are none, or they cannot be fetched, or a folder has them in several files.
+      UserError: there are none, or they cannot be fetched.
     """
-    try:
-        return hub.find(name_or_folder, FILES)
-    except UserError:
-        for index in Path(name_or_folder).glob("*.index.json"):
-            raise UserError(
-                f"{index} is of weights in several files; save them as one, with a larger max_shard_size of"
-                " save_pretrained"
-            ) from None
-        raise
+    path = hub.find(name_or_folder, FILES)
+    for file in sorted(set(_places(path).values())) if path.suffix == ".json" else ():
+        hub.find_beside(name_or_folder, (file,))
+    return path
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
     """All tensors of a file of weights, by torch's names and of torch's shapes. Nothing in the file is run.
 
+    Prefixes that wrappers of torch put before every name are taken off, and that is said.
+
+    Args:
+      path: the file, or the index of several.
+
     Raises:
-      UserError: the file is damaged, cut short, or of another kind.
+      UserError: the file is damaged, cut short, or of another kind; or a file is missing that an index names.
     """
     readers = {".safetensors": hub.read, ".bin": pickles.read_state, ".msgpack": read_msgpack}
-    suffix = Path(path).suffix
-    if suffix not in readers:
+    path = Path(path)
+    if path.suffix == ".json":
+        tensors = _read_shards(path, readers)
+    elif path.suffix in readers:
+        tensors = readers[path.suffix](path)
+    else:
         raise UserError(f"{path} is no file of weights; name one that ends in {', '.join(readers)}")
-    return readers[suffix](path)
+    return _unwrapped(tensors, path)
+
+
+def _places(index: Path) -> dict[str, str]:
+    """Which file beside an index holds which tensor."""
+    places = read_object(index).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise UserError(f"{index} is damaged (it has no weight_map); fetch it again")
+    for file in places.values():
+        beside = isinstance(file, str) and Path(file).name == file
+        if not beside or Path(file).suffix not in (".safetensors", ".bin"):
+            raise UserError(f"{index} names {file!r}, which is no file of weights beside it; fetch it again")
+    return places
+
+
+def _read_shards(index: Path, readers: dict) -> dict[str, np.ndarray]:
+    tensors, places = {}, _places(index)
+    for file in sorted(set(places.values())):
+        if not (shard := index.with_name(file)).is_file():
+            raise UserError(f"{index} names {file}, which is not there; fetch it too")
+        own = readers[shard.suffix](shard)
+        tensors |= {name: own[name] for name in own if places.get(name) == file}
+    if missing := sorted(places.keys() - tensors.keys()):
+        raise UserError(
+            f"{index} names tensor {missing[0]}, which is not in {places[missing[0]]}; fetch both again"
+        )
+    return tensors
+
+
+def _unwrapped(tensors: dict[str, np.ndarray], origin: Path) -> dict[str, np.ndarray]:
+    prefix = ""
+    while found := [wrapper for wrapper in WRAPPERS if all(name.startswith(prefix + wrapper) for name in tensors)]:
+        if not tensors:
+            break
+        prefix += found[0]
+    if prefix:
+        print(f"{origin}: {prefix!r}, which torch put before every name, is taken off", file=sys.stderr)
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
 def read_config(name_or_folder: str | Path) -> dict:

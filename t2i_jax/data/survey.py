@@ -2,7 +2,6 @@
 
 import math
 import statistics
-import sys
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
@@ -11,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 from tokenizers.pre_tokenizers import BertPreTokenizer
-from tqdm import tqdm
 
+from t2i_jax import progress
 from t2i_jax.data import entries, images, skipped
 from t2i_jax.errors import UserError
 
@@ -61,7 +60,7 @@ def survey(path: str | Path, *, image_size: int, background: str, validation_sha
             return _Look(image.size, opened.format, opened.mode, images.square(image, image_size))
 
     looks, shown, every = {}, {}, math.ceil(len(pictures) / SHOWN)
-    bar = tqdm(entries.map_pictures(path, pictures, look), "looking", len(pictures), file=sys.stderr)
+    bar = progress.bar(entries.map_pictures(path, pictures, look), "looking", len(pictures))
     for name, seen in bar:
         if isinstance(seen, images.Unreadable):
             skipped.add(skips, str(seen), name)

@@ -89,10 +89,20 @@ class TextTokenizer:
 
 
 def describe_losses(tokenizer: TextTokenizer, captions: Iterable[str]) -> str:
-    """What a tokenizer loses of captions, in words; "" where it is nothing. The first LOOKED_AT are looked at."""
+    """What a tokenizer loses of captions, in words; "" where it is nothing. The first LOOKED_AT are looked at.
+
+    Raises:
+      UserError: it knows not a single word of them.
+    """
     captions = list(islice(captions, LOOKED_AT))
     cut = sum(length > tokenizer.text_len for length in tokenizer.lengths(captions))
-    unknown = Counter(tokenizer.encode(captions)[2])
+    _, mask, words = tokenizer.encode(captions)
+    unknown, pieces = Counter(words), mask.sum() - len(captions) * tokenizer.lengths([""])[0]
+    if words and len(words) == pieces:
+        raise UserError(
+            f"of {len(captions):,} captions the text tokenizer knows no word ({', '.join(list(unknown)[:5])});"
+            " train a run of its own on them, or choose another --workdir"
+        )
     lost = []
     if cut:
         lost.append(f"{cut:,} cut to {tokenizer.text_len} word pieces (config.data.text_len)")

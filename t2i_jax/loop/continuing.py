@@ -39,6 +39,12 @@ def check_config_change(folder: Path, config: ConfigDict, *, accept: bool = Fals
         )
     for change in changes:
         print(f"warning: accepted config change: {change}", file=sys.stderr)
+        if change.startswith("batch_size:"):
+            print(
+                "warning: the place in the data is counted in batches: of another size, some examples of this epoch"
+                " are read twice or not at all",
+                file=sys.stderr,
+            )
 
 
 def check_new(folder: Path) -> None:
@@ -50,7 +56,7 @@ def check_new(folder: Path) -> None:
     if (folder / runs.WEIGHTS).exists():
         raise UserError(
             f"{folder / runs.WEIGHTS} is there, but no checkpoint to continue from; restore"
-            f" {folder / runs.CHECKPOINTS}, or delete {folder} or choose another --workdir to train from the start"
+            f" {folder / runs.CHECKPOINTS}, or choose another --workdir to train from the start"
         )
 
 

@@ -8,6 +8,7 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 from tensorboardX import summary
@@ -16,6 +17,34 @@ from tensorboardX.record_writer import RecordWriter
 
 from t2i_jax import hosts
 from t2i_jax.errors import UserError
+from t2i_jax.loop.state import State
+
+
+def check_finite(state: State, last_good: int | None) -> None:
+    """Whether a state may be saved: the update after a finite loss may overflow.
+
+    Args:
+      state: after a step.
+      last_good: step of the newest checkpoint, for the message.
+
+    Raises:
+      UserError: a number in it is not finite.
+    """
+    if not _all_finite(state):
+        raise _diverged(
+            f"parameters or the optimizer's state are not finite after step {int(state.step)}", last_good
+        )
+
+
+@jax.jit
+def _all_finite(tree):
+    numbers = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return jnp.stack([jnp.isfinite(x).all() for x in numbers]).all()
+
+
+def _diverged(what: str, last_good: int | None) -> UserError:
+    where = "no checkpoint yet" if last_good is None else f"last good checkpoint: step {last_good}"
+    return UserError(f"{what}; {where}; lower config.optim.lr, with --accept-config-change or in another --workdir")
 
 AHEAD = 2  # steps that the device may have to do yet
 
@@ -73,10 +102,8 @@ class Metrics:
         rows, self._pending = jax.device_get(self._pending), []
         for step, row in rows:
             if not (math.isfinite(row["loss"]) and math.isfinite(row["gradient_norm"])):
-                where = "no checkpoint yet" if last_good is None else f"last good checkpoint: step {last_good}"
-                raise UserError(
-                    f"loss is {row['loss']}, gradient norm {row['gradient_norm']} at step {step}; {where};"
-                    " lower config.optim.lr, with --accept-config-change or in another --workdir"
+                raise _diverged(
+                    f"loss is {row['loss']}, gradient norm {row['gradient_norm']} at step {step}", last_good
                 )
         if not rows:
             return {}

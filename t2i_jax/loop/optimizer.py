@@ -8,6 +8,7 @@ import jax
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from t2i_jax import ranges
 from t2i_jax.errors import UserError
 from t2i_jax.lr_multipliers import deepest
 
@@ -15,12 +16,6 @@ SCHEDULES = {
     "cosine": lambda rate, steps: optax.cosine_decay_schedule(rate, steps),
     "linear": lambda rate, steps: optax.linear_schedule(rate, 0.0, steps),
     "constant": lambda rate, steps: optax.constant_schedule(rate),
-}
-ZEROS = {  # numbers that may be 0, and what it does
-    "warmup": "starts at the whole rate",
-    "weight_decay": "is no decay",
-    "clip": "is no clip",
-    "muon": "is AdamW for everything",
 }
 MATRICES = optax.contrib.MuonDimensionNumbers(reduction_axis=-2, output_axis=-1)
 MUON_RMS = 0.2  # about that of AdamW's steps (Liu et al. 2025, section 2.2)
@@ -62,19 +57,7 @@ class Optim:
     def __post_init__(self):
         if self.schedule not in SCHEDULES:
             raise UserError(f"config.optim.schedule {self.schedule!r} is unknown; choose {', '.join(SCHEDULES)}")
-        if not 0 < self.lr < math.inf:
-            raise UserError(f"config.optim.lr {self.lr} is no number above 0; give a rate such as 1e-3")
-        for name in ("b1", "b2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"config.optim.{name} {getattr(self, name)} is no number from 0 up to below 1")
-        for name, zero in ZEROS.items():
-            if not 0 <= getattr(self, name) < math.inf:
-                raise UserError(f"config.optim.{name} {getattr(self, name)} is no number from 0 up; 0 {zero}")
-        for part, multiplier in self.lr_multipliers.items():
-            if not 0 <= multiplier < math.inf:
-                raise UserError(
-                    f"config.optim.lr_multipliers.{part} {multiplier} is no number from 0 up; 0 freezes this part"
-                )
+        ranges.check_config(vars(self), "config.optim")
         for step, rate in self.restarts:
             if not (step >= 0 and 0 < rate < math.inf):
                 raise UserError(f"config.optim.restarts has {(step, rate)}; give a step and a rate above 0")

@@ -1,15 +1,13 @@
 """Can a config learn anything? It is trained on one batch of captions until their tokens come back."""
 
-import sys
 import tempfile
 from pathlib import Path
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
-from t2i_jax import runs, tasks
+from t2i_jax import progress, runs, tasks
 from t2i_jax.errors import UserError
 from t2i_jax.loop import setup
 from t2i_jax.random import stream
@@ -54,7 +52,7 @@ def measure(config, count: int) -> dict:
         batch = _examples(task.prepare(Path(folder), parents), count)
         built = setup.Setup(task)
         state, right = built.start(), 0.0
-        for number in tqdm(range(1, STEPS + 1), f"{count} captions of {config.name}", file=sys.stderr):
+        for number in progress.bar(range(1, STEPS + 1), f"{count} captions of {config.name}"):
             state, metrics = built.step(state, batch)
             if number % EVERY == 0:
                 right = task.recall(state.params, batch, stream(config.seed, "sample"))

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
+from t2i_jax import ranges
 from t2i_jax.errors import UserError
 from t2i_jax.loop import sharding
 from t2i_jax.loop.optimizer import make_optimizer
@@ -37,6 +38,7 @@ class Setup:
 
     def __init__(self, task: Task):
         self.task, self.config = task, task.config
+        ranges.check_config(self.config)
         check_batch(self.config)
         self.mesh = sharding.make_mesh(self.config.mesh)
         self.phases = task.phases()
@@ -145,12 +147,9 @@ def check_batch(config) -> None:
     """Whether the devices can share a batch.
 
     Raises:
-      UserError: they cannot evenly, or there is nothing to share.
+      UserError: they cannot evenly.
     """
-    for name in ("batch_size", "accumulate"):
-        if config[name] < 1:
-            raise UserError(f"config.{name} {config[name]} is below 1; give a whole number >= 1")
-    devices = jax.device_count() // max(1, int(config.mesh.tensor))
+    devices = max(1, jax.device_count() // max(1, config.mesh.tensor))  # `make_mesh` refuses more than there are
     if config.batch_size % (devices * config.accumulate):
         raise UserError(
             f"config.batch_size {config.batch_size} is not divisible by {devices} devices x"

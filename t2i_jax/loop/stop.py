@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from contextlib import contextmanager
 
 
@@ -20,7 +21,9 @@ class Stop:
         self.requested, self._at_once = 0, False
 
     def __enter__(self):
-        self._before = {s: signal.signal(s, self._take) for s in (signal.SIGINT, signal.SIGTERM)}
+        main = threading.current_thread() is threading.main_thread()  # others get no signals
+        taken = (signal.SIGINT, signal.SIGTERM) if main else ()
+        self._before = {s: signal.signal(s, self._take) for s in taken}
         return self
 
     def __exit__(self, *_):

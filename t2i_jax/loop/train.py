@@ -9,12 +9,11 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from t2i_jax import files, hosts, runs, tasks
+from t2i_jax import files, hosts, progress, ranges, runs, tasks
 from t2i_jax.data import pipeline
-from t2i_jax.errors import UserError
 from t2i_jax.loop import continuing, parallel, setup, sharding
 from t2i_jax.loop.checkpoint import Checkpoints
-from t2i_jax.loop.metrics import Metrics
+from t2i_jax.loop.metrics import Metrics, check_finite
 from t2i_jax.loop.optimizer import make_optimizer
 from t2i_jax.loop.profile import Profile
 from t2i_jax.loop.speed import Speed, Start
@@ -117,7 +116,7 @@ def _loop(task: Task, folder: Path, checkpoints: Checkpoints, batches, start: St
         runs.write_weights(folder, state.eval_params, state.variables, first)
     state, tracer = built.place(state), Profile(folder / "logs", profile, first)
 
-    with Metrics(folder, first) as metrics, Stop() as stop, progress(config, first) as bar, tracer:
+    with Metrics(folder, first) as metrics, Stop() as stop, _bar(config, first) as bar, tracer:
 
         def flush():
             if means := metrics.flush(checkpoints.good):
@@ -126,6 +125,7 @@ def _loop(task: Task, folder: Path, checkpoints: Checkpoints, batches, start: St
 
         def save(state):
             complete = built.gather(state)
+            check_finite(complete, checkpoints.good)
             checkpoints.save(complete, batches)
             runs.write_weights(folder, complete.eval_params, complete.variables, int(complete.step))
 
@@ -194,23 +194,20 @@ def check_config(config) -> None:
     Raises:
       UserError: a number out of its range, or a schedule or batch that cannot be.
     """
-    positive = ("steps", "log_every", "eval_every", "checkpoint_every", "keep_checkpoints")
-    for name, least in [("seed", 0), ("codebook_reset_every", 0), *((name, 1) for name in positive)]:
-        if config[name] < least:
-            raise UserError(f"config.{name} {config[name]} is below {least}; give a whole number >= {least}")
+    ranges.check_config(config)
     make_optimizer(config.optim, config.steps)
     setup.check_batch(config)
     parallel.kind(config)
 
 
-def progress(config, first: int) -> tqdm:
+def _bar(config, first: int) -> tqdm:
     """A bar that counts examples and shows loss, rate and time left."""
     size = config.batch_size
-    return tqdm(
+    return progress.bar(
+        desc=config.name,
         total=config.steps * size,
         initial=first * size,
-        desc=config.name,
         unit="items",
         unit_scale=True,
-        disable=not hosts.is_first(),
+        hidden=not hosts.is_first(),
     )

@@ -1,7 +1,7 @@
 """A run folder of a translator, opened: captions -> pictures."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from numbers import Real
 from pathlib import Path
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from t2i_jax import models, runs, sampling
+from t2i_jax import models, ranges, runs, sampling
 from t2i_jax.data import text
 from t2i_jax.errors import UserError
 from t2i_jax.pictures import to_uint8
@@ -53,26 +53,29 @@ class Translator:
     def _connect(self, model, params, reader):
         self.sampling = sampling.make(self.config.sampling)
         self._model, self._params, self._reader = model, params, reader
+        self._named = set()  # unknown words that were warned of
 
     def __call__(
         self,
-        prompts: Sequence[str],
+        prompts: Iterable[str],
         num_images: int = 1,
         seed: int = 0,
         *,
+        first: int = 0,
         candidates: int | None = None,
         rerank: Callable[[Sequence[str], np.ndarray], np.ndarray] | None = None,
         **settings,
     ) -> np.ndarray:
         """Sample images.
 
-        An image depends on its prompt, the settings, the seed and its index, 0 <= index < num_images; not on the
-        other prompts, nor on its place among them.
+        An image depends on its prompt, the settings, the seed and its index, first <= index < first + num_images;
+        not on the other prompts, nor on its place among them.
 
         Args:
           prompts: captions.
           num_images: n, images a prompt.
           seed: 0 to `random.MAX_SEED`.
+          first: index of each prompt's first image (or candidate).
           candidates: sample so many images a prompt, and keep the n best, the best first; None samples n and keeps
             them in order of their indices.
           rerank: says how good candidates are, `(B prompts, uint8 [B, H, W, C]) -> [B]`, as a `Clip` does; None is
@@ -86,12 +89,10 @@ class Translator:
           UserError: an empty or too long prompt, a setting or seed out of its range, guidance in a run that never
             saw an image without its caption, fewer candidates than images, or `rerank` without candidates.
         """
-        if isinstance(prompts, str):
-            raise UserError(f"prompts is one string ({prompts!r}); give a list of strings")
-        if num_images < 1:
-            raise UserError(f"num_images {num_images} is below 1; ask for at least one picture a prompt")
+        ranges.check("num_images", num_images, ranges.COUNT)
+        ranges.check("first", first, ranges.COUNT_OR_0)
         sampler = self.sampling.replace(**settings)
-        self._reader.encode_prompts(prompts)  # before they are repeated, so that an error numbers them as given
+        prompts = self.check(prompts)  # before they are repeated, so that an error numbers them as given
         if candidates is not None and candidates < num_images:
             raise UserError(f"candidates {candidates} is below the {num_images} pictures to keep of them; raise it")
         if rerank is not None and candidates is None:
@@ -100,12 +101,28 @@ class Translator:
             self._check_null()
         count = candidates or num_images
         repeated = [prompt for prompt in prompts for _ in range(count)]
-        ids = self.draw_ids(repeated, np.tile(np.arange(count), len(prompts)), seed, sampler)
+        ids = self.draw_ids(repeated, np.tile(np.arange(first, first + count), len(prompts)), seed, sampler)
         if candidates is not None:
             scores = self._score(rerank, repeated, ids) if rerank else self.likelihood_ratios(repeated, ids)
             ids = best(ids, scores, count, num_images)
         images = self._images(ids)
         return images.reshape(len(prompts), num_images, *images.shape[1:])
+
+    def check(self, prompts: Iterable[str]) -> list[str]:
+        """The prompts, of which none is empty or too long; words that the run never read are named, once.
+
+        Raises:
+          UserError: as `__call__`.
+        """
+        if isinstance(prompts, str):
+            raise UserError(f"prompts is one string ({prompts!r}); give a list of strings")
+        prompts = list(prompts)
+        unknown = set(self._reader.encode_prompts(prompts)[2]) - self._named
+        if unknown:
+            words = ", ".join(sorted(unknown))
+            print(f"warning: this run never read these words and cannot follow them: {words}", file=sys.stderr)
+        self._named |= unknown
+        return prompts
 
     def draw_ids(self, prompts: Sequence[str], indices: np.ndarray, seed: int, sampler: Settings) -> np.ndarray:
         """Image tokens of one image a prompt.
@@ -124,10 +141,7 @@ class Translator:
             without its caption.
         """
         sampling.check_guidance(sampler, self._caption_dropout)
-        text_ids, text_mask, unknown = self._reader.encode_prompts(prompts)
-        if unknown:
-            words = ", ".join(sorted(set(unknown)))
-            print(f"warning: this run never read these words and cannot follow them: {words}", file=sys.stderr)
+        text_ids, text_mask, _ = self._reader.encode_prompts(self.check(prompts))
         return self._draw(text_ids, text_mask, indices, seed, sampler)
 
     def likelihood_ratios(self, prompts: Sequence[str], ids: np.ndarray) -> np.ndarray:

@@ -1,9 +1,9 @@
 """Fields of samplers: default, range and help of a setting in one place. No jax: `t2i --help` reads them."""
 
 import dataclasses
-import math
-from numbers import Integral, Real
+from numbers import Real
 
+from t2i_jax import ranges
 from t2i_jax.errors import UserError, near_miss
 
 
@@ -12,7 +12,7 @@ def setting(
     help: str,
     way_out: str,
     *,
-    most: Real = math.inf,
+    most: Real | None = None,
     above_zero: bool = False,
     whole: bool = False,
 ) -> dataclasses.Field:
@@ -22,12 +22,12 @@ def setting(
       default: where nobody gives a value.
       help: one line for people; the help of the flag as well.
       way_out: what errors tell people to give.
-      most: the greatest value.
+      most: the greatest value; None is as far as 32 bits go.
       above_zero: 0 is out of range.
       whole: int instead of float.
     """
-    limits = {"way_out": way_out, "most": most, "above_zero": above_zero, "whole": whole}
-    return dataclasses.field(default=default, metadata={"help": help, **limits})
+    range_ = ranges.Range(0, most, whole=whole, above=above_zero, way_out=way_out)
+    return dataclasses.field(default=default, metadata={"help": help, "range": range_})
 
 
 def check_setting(field: dataclasses.Field, value) -> int | float:
@@ -36,22 +36,7 @@ def check_setting(field: dataclasses.Field, value) -> int | float:
     Raises:
       UserError: it is no finite number, or out of its range.
     """
-    name, limits = field.name, field.metadata
-    way_out = limits["way_out"]
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise UserError(f"{name} {value!r} is no number; {way_out}")
-    if not math.isfinite(value):
-        raise UserError(f"{name} {value} is not finite; {way_out}")
-    if value < 0:
-        raise UserError(f"{name} {value:g} is below 0; {way_out}")
-    if value > limits["most"]:
-        raise UserError(f"{name} {value:g} is above {limits['most']:g}; {way_out}")
-    if value == 0 and limits["above_zero"]:
-        raise UserError(f"{name} 0 is not above 0; {way_out}")
-    if limits["whole"] and not isinstance(value, Integral):
-        raise UserError(f"{name} {value} is no whole number; {way_out}")
-    # An int where a float belongs would be another trace of a jitted sampler.
-    return int(value) if limits["whole"] else float(value)
+    return ranges.check(field.name, value, field.metadata["range"])
 
 
 @dataclasses.dataclass(frozen=True)

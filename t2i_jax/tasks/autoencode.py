@@ -101,13 +101,6 @@ class Task(ImageTask):
             raise UserError(
                 f"config.loss.likelihood {loss.likelihood!r} is unknown; choose {', '.join(LIKELIHOODS)}"
             )
-        if not loss.sigma > 0:
-            raise UserError(
-                f"config.loss.sigma {loss.sigma} is not above 0; give a standard deviation in pixel units, say 0.1"
-            )
-        for name in ("beta", "kl_warmup"):
-            if not loss[name] >= 0:
-                raise UserError(f"config.loss.{name} {loss[name]} is below 0; give a number >= 0")
 
     def evaluators(self) -> dict[str, Callable]:
         from t2i_jax.evals import autoencoding

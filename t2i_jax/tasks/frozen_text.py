@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
-from tqdm import tqdm
 
-from t2i_jax import files, hosts, runs
+from t2i_jax import files, hosts, progress, runs
 from t2i_jax.data import text_features
 from t2i_jax.data.text import TextTokenizer
 from t2i_jax.lr_multipliers import is_frozen
@@ -100,6 +99,6 @@ def _encoding(encoder, params: dict):
 
 
 def _rows(reader: TextTokenizer, captions: Iterable[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for caption in tqdm(captions, "encoding captions", unit="captions", unit_scale=True, file=sys.stderr):
+    for caption in progress.bar(captions, "encoding captions", unit="captions", unit_scale=True):
         ids, mask, _ = reader.encode([caption])
         yield ids[0], mask[0]

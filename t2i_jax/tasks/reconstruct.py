@@ -25,13 +25,9 @@ class TokenizerTask(ImageTask):
     pipeline = Tokenizer
 
     def check(self, folder: Path) -> None:
-        """See `Task.check`; `config.kmeans_examples` is at least 0, and the weights of LPIPS are at hand."""
+        """See `Task.check`; the weights of LPIPS are at hand."""
         super().check(folder)
         _ = self.lpips
-        if self.config.kmeans_examples < 0:
-            raise UserError(
-                f"config.kmeans_examples {self.config.kmeans_examples} is below 0; 0 switches k-means off"
-            )
 
     @cached_property
     def lpips(self) -> dict | None:
@@ -41,8 +37,6 @@ class TokenizerTask(ImageTask):
           UserError: they cannot be had, or do not go with the config.
         """
         folder, weight = self.config.get("lpips_weights", ""), self.config.loss.get("perceptual", 0.0)
-        if not weight >= 0:
-            raise UserError(f"config.loss.perceptual {weight} is below 0; give a weight >= 0")
         if weight and not folder:
             raise UserError(
                 f"config.loss.perceptual {weight} needs released weights; set config.lpips_weights to a folder that"

@@ -12,6 +12,7 @@ import numpy as np
 from jax import ShapeDtypeStruct
 
 from t2i_jax import hosts, losses, runs, sampling, tasks
+from t2i_jax.errors import UserError
 from t2i_jax.nn.blocks import in_blocks
 from t2i_jax.pictures import picture_grid
 from t2i_jax.pipelines.batches import BATCH
@@ -101,8 +102,8 @@ class TokenTask(tasks.Task):
         """See `Task.prepare`: image tokens by the parent `tokenizer`, made once, and a text tokenizer of captions.
 
         Raises:
-          UserError: the tokenizer's codes do not fit `config.model`, or `text_vocab_size` is below the number of
-            characters in the captions.
+          UserError: the tokenizer's codes do not fit `config.model`, `text_vocab_size` is below the number of
+            characters in the captions, no word of these is known, or a shown caption is too long.
         """
         from t2i_jax import encode  # imports Grain, which takes a second; sampling does without
         from t2i_jax.data import text, vocabularies
@@ -124,8 +125,13 @@ class TokenTask(tasks.Task):
 
         hosts.on_first(write_pieces)
         self.reader = text.CaptionReader(path, self.config.data.text_len)
-        if not started and (lost := text.describe_losses(self.reader, captions())):
+        if lost := text.describe_losses(self.reader, captions()):
             print(f"warning: {lost}", file=sys.stderr)
+        if self.config.shown_captions and getattr(self.model, "conditional", True):
+            try:
+                self.reader.encode_prompts(self.config.shown_captions)
+            except UserError as error:  # now, not at the first evaluation
+                raise UserError(f"config.shown_captions: {error}") from None
         self.data = Data({split: tokens.dataset() for split, tokens in self.encoded.splits.items()}, self.transform)
         return self.data
 

@@ -41,7 +41,7 @@ def open_split(data: Mapping | ConfigDict, split: str) -> tuple[grain.MapDataset
       What the source's `open` returns.
 
     Raises:
-      UserError: no such source, set, variant or split; a corrupt one, or one that cannot be prepared here.
+      UserError: no such source, set, variant or split; one that is empty, corrupt, or cannot be prepared here.
     """
     name, _, variant = data["name"].partition("/")
     open_source = _find(name, data.get("source", ""))
@@ -57,7 +57,10 @@ def open_split(data: Mapping | ConfigDict, split: str) -> tuple[grain.MapDataset
         raise UserError(f"data set {data['name']} needs {', '.join(missing)}; add it to the config")
     if variant and "variant" not in options:
         raise UserError(f"data set {name} has no variants; config.data.name {data['name']!r} names one")
-    return open_source(split, data["data_dir"], **options)
+    dataset, fingerprint = open_source(split, data["data_dir"], **options)
+    if not len(dataset):
+        raise UserError(f"split {split!r} of {data['name']} has no picture; name another part of the set")
+    return dataset, fingerprint
 
 
 def _find(name: str, path: str) -> Callable:

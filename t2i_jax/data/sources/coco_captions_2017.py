@@ -14,7 +14,6 @@ file lacks because it is cut short.
 import dataclasses
 import json
 import re
-import sys
 import urllib.request
 import zipfile
 import zlib
@@ -26,8 +25,8 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
-from tqdm import tqdm
 
+from t2i_jax import progress
 from t2i_jax.data import images, prepared, skipped
 from t2i_jax.errors import UserError, one_line
 
@@ -92,7 +91,7 @@ class CocoCaptions2017(tfds.core.ShardBasedBuilder):
             return _load(folder.joinpath(names[number]), self.builder_config.size)
 
         with ThreadPoolExecutor() as pool:
-            loaded = tqdm(pool.map(load, numbers), folder.name, len(numbers), file=sys.stderr)
+            loaded = progress.bar(pool.map(load, numbers), folder.name, len(numbers))
             for number, image in zip(numbers, loaded, strict=True):
                 if isinstance(image, str):
                     self._skipped[image].append(f"{folder.name}/{names[number]}")

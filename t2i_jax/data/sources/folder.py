@@ -25,8 +25,8 @@ import grain
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import ImageColor
-from tqdm import tqdm
 
+from t2i_jax import progress
 from t2i_jax.data import entries, images, prepared, skipped
 from t2i_jax.data.entries import Picture
 from t2i_jax.errors import UserError
@@ -142,7 +142,7 @@ class Folder(tfds.core.ShardBasedBuilder):
         """Examples of pictures; of these, those that cannot be read are skipped and removed."""
         config = self.builder_config
         made = entries.map_pictures(config.dir, pictures, partial(_squares, config.options, split == "train"))
-        for name, squares in tqdm(made, split, len(pictures), file=sys.stderr, disable=not pictures):
+        for name, squares in progress.bar(made, split, len(pictures), hidden=not pictures):
             if isinstance(squares, images.Unreadable):
                 skipped.add(self._skipped, str(squares), name)
                 del pictures[name]
