@@ -40,7 +40,7 @@ quickstart: $(CORE_STAMP) ## train a tokenizer and a translator on captioned dig
 	XLA_FLAGS="$(CPU_FLAGS) $$XLA_FLAGS" \
 		.venv/bin/python train.py --config=configs/translator.py \
 		--workdir=$(RUN)/translator --config.parents.tokenizer.run=$(RUN)/tokenizer
-	.venv/bin/t2i sample --run $(RUN)/translator $(PROMPTS) -n 2 --out $(RUN)/samples.png
+	.venv/bin/t2i sample --run $(RUN)/translator $(PROMPTS) -n 2 --out $(RUN)/samples.png --overwrite
 	.venv/bin/t2i evaluate --run $(RUN)/translator
 
 test: lint ## lint, then the fast lane of the tests (EXTRAS=dev,parity adds the parity tests)

@@ -19,6 +19,8 @@ from t2i_jax import hosts
 from t2i_jax.errors import UserError
 from t2i_jax.loop.state import State
 
+AHEAD = 2  # steps that the device may have to do yet
+
 
 def check_finite(state: State, last_good: int | None) -> None:
     """Whether a state may be saved: the update after a finite loss may overflow.
@@ -45,8 +47,6 @@ def _all_finite(tree):
 def _diverged(what: str, last_good: int | None) -> UserError:
     where = "no checkpoint yet" if last_good is None else f"last good checkpoint: step {last_good}"
     return UserError(f"{what}; {where}; lower config.optim.lr, with --accept-config-change or in another --workdir")
-
-AHEAD = 2  # steps that the device may have to do yet
 
 
 class Metrics:
