@@ -133,7 +133,7 @@ def test_bad_input_is_refused(opened, plain, pictures):
     ("field", "value", "said"),
     [
         ("loss.likelihood", "laplace", "config.loss.likelihood 'laplace' is unknown; choose bernoulli, gaussian"),
-        ("loss.sigma", 0.0, "config.loss.sigma 0.0 is not above 0"),
+        ("loss.sigma", 0.0, "config.loss.sigma 0 is not above 0"),
         ("loss.beta", -1.0, "config.loss.beta -1 is below 0"),
         ("model.encoder", "eye", "config.model: encoder 'eye' is unknown"),
         ("data.image_size", 28, "has images (32, 32, 3), not (28, 28, 3); set config.data.image_size and"),
