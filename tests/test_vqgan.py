@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from fakes import fake_variables
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from t2i_jax import models
@@ -13,7 +12,7 @@ from t2i_jax.convert import vqgan as convert
 from t2i_jax.models.vqgan import Decoder, Encoder, Model
 
 SIZES = {
-    "f4": {"width": 8, "multipliers": (1, 2, 3), "blocks": 2, "attention": (1, 2), "groups": 4},
+    "f4": {"width": 8, "multipliers": (1, 2, 3), "blocks": 1, "attention": (1,), "groups": 4},
     "f2": {"width": 12, "multipliers": (2, 3), "blocks": 1, "attention": (0,), "groups": 6},
 }
 SHARED = {"codebook_size": 31, "image_size": 16, "channels": 3, "latent_width": 20, "code_width": 10}
@@ -41,16 +40,6 @@ def test_the_released_f16_has_its_published_size():
 @pytest.mark.parametrize(("variant", "side", "codes"), [("f16", 16, 16_384), ("f8", 32, 8192), ("emoji", 8, 1024)])
 def test_tokens_of_the_variants(variant, side, codes):
     assert models.build(load_config(f"vqgan:{variant}")).layout == (("code", side, side, 1, 0, codes),)
-
-
-def test_detokenize_gives_the_reconstruction_clipped():
-    model = Model(**SHARED, **SIZES["f2"])
-    images = np.random.default_rng(0).random((2, 16, 16, 3), np.float32)
-    variables = fake_variables(shapes_of(model))
-    reconstructions, loss, ids = jax.jit(model.apply)(variables, images)
-    assert (reconstructions.shape, loss.shape, ids.shape) == (images.shape, (2,), (2, 64))
-    back = jax.jit(lambda ids: model.apply(variables, ids, method="detokenize"))(ids)
-    np.testing.assert_allclose(back, np.clip(reconstructions, 0, 1), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -84,10 +73,9 @@ def in_torch(fields):
     return theirs, {name: x.detach().numpy() for name, x in theirs.state_dict().items()}, vqgans
 
 
-@pytest.mark.parametrize(("size", "sides"), [("f4", (21, 27)), ("f2", (10, 6))])
-def test_encoder_and_decoder_agree_with_torch(size, sides):
-    """Sides that are unequal, and odd: half of these is rounded down."""
-    fields = SHARED | SIZES[size]
+def test_encoder_and_decoder_agree_with_torch():
+    """Sides that are unequal and odd: half of these is rounded down."""
+    fields, sides = SHARED | SIZES["f4"], (21, 27)
     theirs, tensors, vqgans = in_torch(fields)
     params = params_of(tensors, fields)
     images = np.random.default_rng(0).random((2, *sides, 3), np.float32) * 2 - 1
@@ -108,7 +96,8 @@ def test_ids_and_pictures_agree_with_torch():
     fields = SHARED | SIZES["f2"]
     theirs, tensors, vqgans = in_torch(fields)
     model, params = Model(**fields), params_of(tensors, fields)
-    variables = {"params": params, "codebook": {"code": {"cluster_size": jnp.ones(fields["codebook_size"])}}}
+    variables = {"params": params, "codebook": {"code": {"cluster_size": np.ones(fields["codebook_size"])}}}
+    variables = jax.tree.map(jnp.asarray, variables)
     images = np.random.default_rng(1).random((4, 16, 16, 3), np.float32)
     reconstructions, _, ids = jax.jit(model.apply)(variables, images)
     expected = theirs.tokens(vqgans.to_torch(2 * images - 1))
@@ -117,3 +106,5 @@ def test_ids_and_pictures_agree_with_torch():
     grid = theirs.quantize.embedding(expected).reshape(4, 8, 8, -1).permute(0, 3, 1, 2)
     pixels = (vqgans.from_torch(theirs.decoder(theirs.post_quant_conv(grid))) + 1) / 2
     assert_close(reconstructions, pixels)
+    back = jax.jit(lambda ids: model.apply(variables, ids, method="detokenize"))(ids)
+    np.testing.assert_allclose(back, np.clip(reconstructions, 0, 1), atol=1e-5)

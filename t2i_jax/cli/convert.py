@@ -97,7 +97,7 @@ def _run_vqgan(args):
     params = vqgan.convert(tensors, converted.shapes_of(config, pictures), args.file)
     converted.write_run(args.out, config, params, variables=vqgan.variables_of(config.model))
     if left_out:
-        print(f"{left_out} tensors of {args.file} are its discriminator and LPIPS; left out", file=sys.stderr)
+        print(f"{left_out} tensors of its loss (discriminator, LPIPS) are left out", file=sys.stderr)
     print(args.out)
 
 

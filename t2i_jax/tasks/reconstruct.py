@@ -113,7 +113,7 @@ class TokenizerTask(ImageTask):
             enough=LEARNED,
             wanted=f"{LEARNED:g} dB",
             shown="{:.1f} dB of PSNR (the worst of {})",
-            suspects="a codebook of which few codes are used, then a decoder too small, then too few tokens a picture",
+            suspects="a codebook of which few codes are used, then a decoder too small, then too few tokens",
         )
 
 
