@@ -76,7 +76,7 @@ def emoji():
 def smoke():
     config = emoji()
     config.data = base.digits()
-    config.model.update({"codebook_size": 64, "width": 8, "multipliers": (1, 2, 2), "attention": (2,), "groups": 4})
+    config.model.update({"codebook_size": 64, "width": 8, "multipliers": (1, 2), "attention": (), "groups": 4})
     config.model.update({"latent_width": 16, "code_width": 8})
     config.discriminator = {"width": 8, "layers": 2}
     config.loss.adversarial, config.loss.disc_start = 0.8, 1

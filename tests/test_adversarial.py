@@ -60,7 +60,7 @@ def test_below_the_smallest_side_there_is_no_logit():
 
 def test_the_hinge_loss_by_hand():
     """Logits beyond 1 on their side cost nothing: (relu(1 - .5) + relu(1 - 3)) / 2 + (relu(1 - 2) + 1.25) / 2."""
-    real, fake = np.float32([[[0.5, 3.0]]]), np.float32([[[-2.0, 0.25]]])
+    real, fake = jnp.array([[[0.5, 3.0]]]), jnp.array([[[-2.0, 0.25]]])
     assert adversarial.hinge(real, fake) == pytest.approx((0.25 + 0.625) / 2)
 
 
