@@ -262,7 +262,7 @@ def test_a_stop_before_the_discriminator_counts_changes_nothing(data_dir, tmp_pa
         ({"loss.disc_start": 4}, "config.loss.disc_start 4 is no step from 0 to below config.steps 4"),
         ({"loss.disc_start": -1}, "config.loss.disc_start -1 is no step from 0"),
         ({"discriminator.layers": 4}, "layers 4 sees no patch in pictures of 32 pixels, but from 48 on; lower it"),
-        ({"discriminator.layers": 0}, "config.discriminator has 0 layers of width 8; give at least 1"),
+        ({"discriminator.layers": 0}, "config.discriminator has width 8, layers 0; give both at least 1"),
     ],
 )
 def test_mistakes_are_one_line(changes, said, tmp_path):
