@@ -92,9 +92,13 @@ def test_encoder_and_decoder_agree_with_torch():
     assert np.std(pixels) > 0.1
 
 
-def test_ids_and_pictures_agree_with_torch():
+def test_ids_and_pictures_agree_with_torch(tmp_path):
+    """Through a checkpoint that torch saves, an optimizer's moments and all."""
     fields = SHARED | SIZES["f2"]
-    theirs, tensors, vqgans = in_torch(fields)
+    theirs, _, vqgans = in_torch(fields)
+    vqgans.save(theirs, tmp_path / "last.ckpt")
+    tensors, left_out = convert.read(tmp_path / "last.ckpt")
+    assert left_out == 1
     model, params = Model(**fields), params_of(tensors, fields)
     variables = {"params": params, "codebook": {"code": {"cluster_size": np.ones(fields["codebook_size"])}}}
     variables = jax.tree.map(jnp.asarray, variables)

@@ -142,6 +142,16 @@ class VQGAN(nn.Module):
         return distances.argmin(-1)
 
 
+def save(model, path):
+    """As Lightning does, after a step of Adam on one layer."""
+    adam = torch.optim.Adam(model.quant_conv.parameters())
+    model.quant_conv.weight.sum().backward()
+    adam.step()
+    state = model.state_dict()
+    state["loss.discriminator.main.0.weight"] = torch.ones(1)
+    torch.save({"epoch": 1, "state_dict": state, "optimizer_states": [adam.state_dict()]}, path)
+
+
 def to_torch(x):
     return torch.tensor(np.asarray(x)).permute(0, 3, 1, 2).contiguous()
 
