@@ -23,9 +23,19 @@ def squared_error(
       targets: pixels in [0, 1].
       foreground_weight: weight of a pixel that is not black (any channel above 0.1); black weighs 1.
     """
+    return jnp.mean(_weights(targets, foreground_weight) * (images - targets) ** 2, axis=(-3, -2, -1))
+
+
+def absolute_error(
+    images: Float[Array, "B H W C"], targets: Float[Array, "B H W C"], foreground_weight: float = 1.0
+) -> Float[Array, "B"]:
+    """Mean absolute error per picture, in pixel units; see `squared_error`."""
+    return jnp.mean(_weights(targets, foreground_weight) * jnp.abs(images - targets), axis=(-3, -2, -1))
+
+
+def _weights(targets, foreground_weight):
     foreground = jnp.max(targets, axis=-1, keepdims=True) > 0.1
-    weights = jnp.where(foreground, foreground_weight, 1.0)
-    return jnp.mean(weights * (images - targets) ** 2, axis=(-3, -2, -1))
+    return jnp.where(foreground, foreground_weight, 1.0)
 
 
 def psnr(images: Float[ArrayLike, "B H W C"], targets: Float[ArrayLike, "B H W C"]) -> Float[Array, "B"]:

@@ -107,17 +107,18 @@ FIELDS = {
     "crops": COUNT_OR_0,
     # config.loss, and options of quantizers
     **dict.fromkeys(("beta", "foreground_weight", "perceptual", "kl_weight", "text_weight", "commitment"), WEIGHT),
+    **dict.fromkeys(("absolute", "adversarial"), WEIGHT),
     "temperature": POSITIVE,
     "sigma": Range(above=True, note="a usual one is 0.1 pixel values"),
     **dict.fromkeys(("kl_steps", "temperature_steps"), COUNT),
-    "kl_warmup": COUNT_OR_0,
+    **dict.fromkeys(("kl_warmup", "disc_start"), COUNT_OR_0),
     "decay": RATE,
     "lookup_width": COUNT,
     # config.model
     **dict.fromkeys(("dropout", "attention_dropout"), RATE),
     **dict.fromkeys(("layers", "encoder_layers", "decoder_layers", "blocks", "depth", "stage"), COUNT),
     **dict.fromkeys(("residual_blocks", "unroll"), COUNT_OR_0),
-    **dict.fromkeys(("width", "heads", "mlp_width", "code_width", "latent", "kernel"), COUNT),
+    **dict.fromkeys(("width", "heads", "mlp_width", "code_width", "latent_width", "latent", "kernel"), COUNT),
     **dict.fromkeys(("codebook_size", "num_tokens", "text_vocab_size", "positions", "max_positions"), COUNT),
     **dict.fromkeys(("patch", "block", "downsampling", "residual_depth", "groups", "gains", "hues"), COUNT),
 }

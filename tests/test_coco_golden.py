@@ -128,4 +128,4 @@ def test_it_overfits_eight_captions(tmp_path):
     config = shrunk(tmp_path).lock()
     train(config.parents.tokenizer.config, config.parents.tokenizer.run)
     found = overfit.measure(config, 8)
-    assert found["right"] >= 0.99
+    assert found["value"] >= 0.99

@@ -1,19 +1,16 @@
-"""Two extensions of ARCHITECTURE.md's table, registered by their own files alone (`extensions/`).
+"""An extension of ARCHITECTURE.md's table, registered by its own files alone (`extensions/`).
 
-A masked model with a sampler of its own, and an objective of two phases, one of them a discriminator's.
+A masked model with a sampler of its own.
 """
 
 import re
-import signal
 import sys
-from functools import partial
 from pathlib import Path
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from scipy import stats
 from test_house import broken_rules, foreign_to_a_config
@@ -22,7 +19,6 @@ import t2i_jax
 from t2i_jax import cli, models, runs, sampling, tasks
 from t2i_jax.config import load_config
 from t2i_jax.errors import UserError
-from t2i_jax.loop import parallel, setup
 from t2i_jax.loop.train import train
 
 EXTENSIONS = Path(__file__).parent / "extensions"
@@ -191,108 +187,3 @@ def test_later_steps_read_what_earlier_ones_drew():
     spread = {steps: np.ptp(draw(Echo(6, 4, 1e3), answer, steps=steps), axis=1) for steps in (1, 6)}
     assert (spread[6] == 0).all()
     assert (spread[1] > 0).mean() > 0.9
-
-
-# --- an adversarial objective
-
-
-def prepared(data_dir, folder, **changes):
-    """A task with its data and a batch."""
-    config = config_of("toy_adversarial", data_dir)
-    config.update(changes)
-    task = tasks.make(config)
-    task.prepare(folder, {})
-    return task, {"image": task.training_images(config.batch_size)}
-
-
-def leaves_of(tree):
-    return [(jax.tree_util.keystr(path), x) for path, x in jax.tree.leaves_with_path(tree)]
-
-
-def moved(before, after):
-    pairs = zip(leaves_of(before), leaves_of(after), strict=True)
-    return {name for (name, old), (_, new) in pairs if np.asarray(old).tobytes() != np.asarray(new).tobytes()}
-
-
-def test_optimizer_states_are_kept_apart_by_name(data_dir, tmp_path):
-    task, _ = prepared(data_dir, tmp_path)
-    states = parallel.make(task).shapes.opt_state
-    assert set(states) == {"generator", "discriminator"}
-    paths = {name: {path for path, x in leaves_of(own) if x.ndim} for name, own in states.items()}
-    assert all(("['discriminator']" in path) == (name == "discriminator") for name in paths for path in paths[name])
-    assert len(paths["discriminator"]) == 2 * 6  # two moments of three kernels and biases
-
-
-@pytest.mark.parametrize("held", ["generator", "discriminator"])
-def test_each_phase_moves_its_own_parameters_alone_and_can_be_held(held, data_dir, tmp_path):
-    """And a discriminator whose generator stands still tells its images from real ones better and better."""
-    task, batch = prepared(data_dir, tmp_path, steps=30, accumulate=1)
-    parts = {"discriminator"}
-    if held == "generator":
-        parts = parallel.make(task).shapes.params.keys() - parts
-    optim = task.config.optim if held == "generator" else task.config.discriminator_optim
-    optim.lr_multipliers = dict.fromkeys(parts, 0.0)
-    built = parallel.make(task)
-    state = built.init()
-    before, losses = jax.tree.map(np.asarray, state.params), []
-    for _ in range(30 if held == "generator" else 2):
-        state, metrics = built.step(state, batch)
-        losses.append(float(metrics["discriminator/loss"]))
-    assert {name.split("'")[1] for name in moved(before, state.params)} == before.keys() - parts
-    assert float(metrics[f"{held}/gradient_norm"]) == 0
-    assert float(metrics["loss"]) == pytest.approx(float(metrics["generator/loss"]) + losses[-1])
-    if held == "generator":
-        assert losses[-1] < 0.7 * losses[0]
-
-
-def test_a_part_that_is_frozen_has_to_be_there_in_every_phase(data_dir, tmp_path):
-    task, _ = prepared(data_dir, tmp_path)
-    for multiplier in (0.0, 0.5):
-        task.config.discriminator_optim.lr_multipliers = {"judge": multiplier}
-        with pytest.raises(
-            UserError, match=r"^lr_multipliers.judge of phase discriminator names no part of this [^\n]*$"
-        ):
-            parallel.make(task)
-
-
-def test_micro_batches_and_a_stop_change_nothing(data_dir, tmp_path, monkeypatch):
-    """With two micro-batches a step: stopped at step 2 and continued, the run is the same to the bit."""
-    from t2i_jax.tasks import toy_adversarial
-
-    config = config_of("toy_adversarial", data_dir)
-    assert config.accumulate == 2
-    train(config, tmp_path / "whole")
-    evaluators = toy_adversarial.Task.evaluators
-
-    def stopping(task):
-        def evaluate(params, variables):
-            signal.raise_signal(signal.SIGTERM)
-            return {}, {}
-
-        return {"stop": evaluate}
-
-    monkeypatch.setattr(toy_adversarial.Task, "evaluators", stopping)
-    with pytest.raises(SystemExit):
-        train(config, tmp_path / "run")
-    assert runs.checkpoint_steps(tmp_path / "run") == [2]
-    monkeypatch.setattr(toy_adversarial.Task, "evaluators", evaluators)
-    train(config, tmp_path / "run")
-    for name in (runs.WEIGHTS, runs.SCORES):
-        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    pipe = t2i_jax.load(tmp_path / "run")  # a tokenizer like any other
-    ids = pipe.tokenize(np.zeros((1, 32, 32, 3), np.uint8))
-    assert pipe.detokenize(ids).shape == (1, 32, 32, 3)
-
-
-@pytest.mark.long
-def test_micro_batches_lead_where_the_whole_batch_does(data_dir, tmp_path, monkeypatch):
-    monkeypatch.setattr(setup, "make_optimizer", lambda optim, steps: optax.sgd(0.05))
-    ends = {}
-    for accumulate in (1, 2):
-        task, batch = prepared(data_dir, tmp_path, accumulate=accumulate)
-        built = parallel.make(task)
-        state = built.init()
-        for _ in range(3):
-            state, _ = built.step(state, batch)
-        ends[accumulate] = state.params, state.variables
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=0, atol=1e-6), ends[2], ends[1])

@@ -1,4 +1,4 @@
-"""The overfit check: eight captions come back, and a config that cannot learn them is told."""
+"""The overfit check: captions and pictures come back, and a config that cannot learn them is told."""
 
 import pytest
 
@@ -39,7 +39,32 @@ def test_what_cannot_be_tried(arguments, tmp_path):
         overfit.measure(config, 8)
     with pytest.raises(UserError, match="--overfit 0 is below 1"):
         overfit.measure(config, 0)
-    with pytest.raises(UserError, match="give the config of a model that is sampled from captions"):
+    with pytest.raises(UserError, match=r"that is sampled from captions, or of an image tokenizer$"):
         overfit.measure(load_config("configs/vae.py:smoke"), 8)
     with pytest.raises(UserError, match=r"^--overfit 5000: the data has \d+ different captions"):
         overfit.measure(load_config("configs/translator.py:smoke", arguments), 5000)
+
+
+def test_one_picture_comes_back(data_dir, capsys):
+    """Of a tokenizer; its discriminator is left out."""
+    command = [
+        "doctor",
+        "--config",
+        "configs/vqgan.py:smoke",
+        "--overfit",
+        "1",
+        f"--config.data.data_dir={data_dir}",
+    ]
+    assert cli.main([*command, "--config.loss.adversarial=0.8", "--config.optim.lr=5e-3"]) == 0
+    out = capsys.readouterr().out
+    assert " dB of PSNR (the worst of 1), after " in out
+    assert out.endswith("verdict: it can learn\n")
+    assert float(out.split(" dB")[0]) >= 30
+
+
+def test_a_tokenizer_that_learns_nothing_is_told(data_dir, monkeypatch):
+    monkeypatch.setattr(overfit, "STEPS", 50)
+    options = ["--config.optim.lr=1e-9", f"--config.data.data_dir={data_dir}"]
+    text = overfit.report(load_config("configs/vqvae.py:smoke", options), 1)
+    assert "; 30 dB should be reached\nverdict: it cannot learn these; suspect the learning rate first" in text
+    assert "then a codebook of which few codes are used" in text

@@ -23,6 +23,14 @@ def _add_openai_dvae(formats):
     dvae.set_defaults(function=_run_openai_dvae)
 
 
+def _add_vqgan(formats):
+    vqgan = formats.add_parser("vqgan", help="a VQGAN of taming-transformers", allow_abbrev=False)
+    vqgan.add_argument("file", help="its checkpoint, such as last.ckpt")
+    vqgan.add_argument("--image-size", type=int, default=256, help="side of the pictures it is for")
+    vqgan.add_argument("--out", required=True, help="run folder to make; it must not exist yet")
+    vqgan.set_defaults(function=_run_vqgan)
+
+
 def _add_encoder_decoder(formats):
     pair = formats.add_parser("encoder-decoder", help="BERT and GPT-2, by save_pretrained", allow_abbrev=False)
     pair.add_argument("folder", help="what EncoderDecoderModel.save_pretrained wrote")
@@ -45,7 +53,7 @@ def _add_inception(formats):
     inception.set_defaults(function=_run_inception)
 
 
-FORMATS = (_add_openai_dvae, _add_encoder_decoder, _add_lpips, _add_inception)
+FORMATS = (_add_openai_dvae, _add_vqgan, _add_encoder_decoder, _add_lpips, _add_inception)
 
 
 def _run_openai_dvae(args):
@@ -78,6 +86,41 @@ def openai_dvae_config(tensors: dict, side: int):
     config.converted_from = "openai-dvae"
     config.model.update(openai_dvae.sizes_of(tensors), image_size=side)
     config.data.image_size = side
+    return config
+
+
+def _run_vqgan(args):
+    import numpy as np
+
+    from t2i_jax.convert import vqgan
+    from t2i_jax.pipelines import converted
+
+    converted.check_free(Path(args.out))
+    if args.image_size < 1:
+        raise UserError(f"--image-size {args.image_size} is below 1; give the side of the pictures, in pixels")
+    tensors, left_out = vqgan.read(args.file)
+    config = vqgan_config(tensors, args.image_size, args.file)
+    pictures = np.zeros((1, args.image_size, args.image_size, config.model.channels), np.float32)
+    params = vqgan.convert(tensors, converted.shapes_of(config, pictures), args.file)
+    converted.write_run(args.out, config, params, variables=vqgan.variables_of(config.model))
+    if left_out:
+        print(f"{left_out} tensors of its loss (discriminator, LPIPS) are left out", file=sys.stderr)
+    print(args.out)
+
+
+def vqgan_config(tensors: dict, side: int, origin: str):
+    """The config of the run: vqgan:f16 with the tensors' sizes, for images of `side` pixels.
+
+    Raises:
+      UserError: the tensors are not those of a VQGAN.
+    """
+    from t2i_jax.config import load_config
+    from t2i_jax.convert import vqgan
+
+    config = load_config("vqgan:f16").unlock()
+    config.converted_from = "vqgan"
+    config.model.update(vqgan.sizes_of(tensors, origin), image_size=side)
+    config.data.update({"image_size": side, "channels": config.model.channels})
     return config
 
 

@@ -26,7 +26,7 @@ def add(commands) -> None:
         "--overfit",
         type=int,
         metavar="N",
-        help="overfit N captions of --config, and sample their tokens again, greedily",
+        help="overfit N captions of --config and sample their tokens again, or N pictures of a tokenizer's",
     )
     doctor.add_argument(
         "--data", metavar="NAME", help="set to judge --run by, pictures scaled to fit (the run's own)"

@@ -36,7 +36,11 @@ def complete(config: ConfigDict) -> ConfigDict:
     if config.sampling:
         own = fields_of(sampling.kind(config.sampling.name))
         _add(config.sampling, {"name": config.sampling.name, **own}, "config.sampling")
-    _add(config.optim, fields_of(Optim), "config.optim")
+    for name in [name for name in config if name.endswith("optim")]:  # a phase may have its own
+        _add(config[name], fields_of(Optim), f"config.{name}")
+    for name, part in tasks.find(config.task).parts.items():
+        if name in config:
+            _add(config[name], fields_of(part), f"config.{name}")
     _add(config.loss, _loss_fields(config), "config.loss")
     return config
 

@@ -1,4 +1,4 @@
-"""Pickled torch modules, whole or their state dicts, read without torch and without trust.
+"""Pickled torch modules, state dicts and checkpoints of PyTorch Lightning, read without torch and without trust.
 
 Beside numbers, strings and containers they can build tensors and inert stand-ins for the modules that their reader
 names (`unpickling.py`). Both formats of `torch.save` are read: the zip archive (since torch 1.6) and the stream of
@@ -19,6 +19,7 @@ from t2i_jax.convert.unpickling import RefusedError
 
 MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001  # of the older format
 DEPTH = 20  # modules inside each other
+LIGHTNING = "pytorch_lightning"  # whose objects in its checkpoints are passed over
 STORAGES = {
     "FloatStorage": np.float32,
     "HalfStorage": np.float16,
@@ -71,6 +72,18 @@ class Module:
         self.state = state
 
 
+class PassedOver:
+    """Stands for what a checkpoint holds beside tensors."""
+
+    __slots__ = ()
+
+    def __init__(self, *_):
+        pass
+
+    def __setstate__(self, state):
+        pass
+
+
 def read_module(path: str | Path, classes: set[str]) -> tuple[str, dict[str, np.ndarray]]:
     """The tensors of a module that `torch.save` wrote whole.
 
@@ -99,16 +112,31 @@ def read_state(path: str | Path) -> dict[str, np.ndarray]:
     Raises:
       UserError: see `read_module`.
     """
+    return _read(path, set(), _state)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, np.ndarray]:
+    """The tensors of the `state_dict` in a checkpoint of PyTorch Lightning, or of a bare state dict, by name.
+
+    Raises:
+      UserError: see `read_module`.
+    """
 
     def unpack(root, numbers):
-        if not isinstance(root, dict) or not root:
-            raise RefusedError(f"holds a {type(root).__name__}, no state dict of tensors")
-        for name, value in root.items():
-            if type(name) is not str or not isinstance(value, Tensor):
-                raise RefusedError(f"holds a {type(value).__name__} among the tensors of a state dict")
-        return {name: tensor.array(numbers) for name, tensor in root.items()}
+        inside = isinstance(root, dict) and root.get("state_dict")
+        return _state(inside if isinstance(inside, dict) else root, numbers)
 
-    return _read(path, set(), unpack)
+    return _read(path, {LIGHTNING}, unpack)
+
+
+def _state(root, numbers):
+    """The arrays of a state dict."""
+    if not isinstance(root, dict) or not root:
+        raise RefusedError(f"holds a {type(root).__name__}, no state dict of tensors")
+    for name, value in root.items():
+        if type(name) is not str or not isinstance(value, Tensor):
+            raise RefusedError(f"holds a {type(value).__name__} among the tensors of a state dict")
+    return {name: tensor.array(numbers) for name, tensor in root.items()}
 
 
 def _read(path, classes, unpack):
@@ -189,6 +217,18 @@ class _Unpickler(unpickling.Unpickler):
         allowed |= {name: type(name, (Module,), {"__slots__": ()}) for name in classes}
         super().__init__(file, allowed | {f"torch.{name}": name for name in STORAGES})
         self.sizes = {}
+        self.passed_over = type("PassedOver", (PassedOver,), {"__slots__": ()}) if LIGHTNING in classes else None
+
+    def find_class(self, module, name):
+        """See `Unpickler.find_class`; everything of Lightning's is one inert class."""
+        if self.passed_over and module.partition(".")[0] == LIGHTNING:
+            return self.passed_over
+        return super().find_class(module, name)
+
+    def is_key(self, key):
+        """In a checkpoint numbers, of an optimizer's parameters, and classes, of callbacks, are keys too."""
+        more = self.passed_over is not None and (type(key) is int or key is self.passed_over)
+        return more or super().is_key(key)
 
     def persistent_load(self, identity):
         """A class, in the older format (its source comes along and is left alone), or a storage."""

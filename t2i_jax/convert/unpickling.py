@@ -103,6 +103,10 @@ class Unpickler(pickle._Unpickler):
 
     dispatch[pickle.SETITEM[0]], dispatch[pickle.SETITEMS[0]] = _load_item, _load_items
 
+    def is_key(self, key: Any) -> bool:
+        """Whether a dict may have such a key."""
+        return type(key) is str
+
     def _check_keys(self, keys):
-        if not all(type(key) is str for key in keys):
+        if not all(map(self.is_key, keys)):
             raise RefusedError("holds a dict with a key that is no string")

@@ -1,4 +1,4 @@
-"""Can a config learn anything? It is trained on one batch of captions until their tokens come back."""
+"""Can a config learn anything? It is trained on one batch until captions' tokens, or pictures, come back."""
 
 import tempfile
 from pathlib import Path
@@ -14,29 +14,30 @@ from t2i_jax.random import stream
 
 STEPS = 600  # at most
 EVERY = 50  # steps between two looks
-ENOUGH = 0.99  # share of tokens that must come back
+REGULARISERS = "dropout", "noise", "kl_weight", "adversarial"  # ends of the names of fields
 SUSPECTS = (
     "the learning rate first (config.optim.lr {lr:g}; try a tenth of it, then ten times), then warm-up (here"
-    " {warmup} steps), then a model too small for its tokens, then tokens that do not belong to their captions"
+    " {warmup} steps), then {others}"
 )
 
 
 def measure(config, count: int) -> dict:
-    """Train on `count` captions, without regularisation, and sample their tokens greedily.
+    """Train on `count` examples, without regularisation, and see what of them comes back.
 
     Args:
-      config: of a model that is sampled from captions; the parents it names must be trained.
-      count: captions, all different.
+      config: of a model that is sampled from captions, or of an image tokenizer; the parents it names must be
+        trained.
+      count: captions or pictures, all different.
 
     Returns:
-      `right`, the fraction of tokens that come back, after `steps` steps with the training `loss` (nats a token);
-      `count`, the captions.
+      `value`, the share of tokens or the PSNR that `goal` (an `Overfit`) measures, after `steps` steps with the
+      training `loss`; `count`.
 
     Raises:
-      UserError: a config without captions, a parent that is not trained, or too few different captions.
+      UserError: a config of neither, a parent that is not trained, or too few different examples.
     """
     if count < 1:
-        raise UserError(f"--overfit {count} is below 1; give a number of captions")
+        raise UserError(f"--overfit {count} is below 1; give a number of captions or pictures")
     for name, (_, run) in runs.parents(config).items():
         if not (Path(run) / runs.WEIGHTS).exists():
             raise UserError(
@@ -44,38 +45,44 @@ def measure(config, count: int) -> dict:
                 f" --config.parents.{name}.run=RUN"
             )
     task = tasks.make(_unregularised(config, count))
-    if task.recall is None:
-        raise UserError(f"--overfit of {config.name}: give the config of a model that is sampled from captions")
+    goal = task.overfit
+    if goal is None:
+        raise UserError(
+            f"--overfit of {config.name}: give the config of a model that is sampled from captions, or of an image"
+            " tokenizer"
+        )
     with tempfile.TemporaryDirectory() as folder:
         task.check(Path(folder))
         parents = {name: tasks.open_run(run) for name, (_, run) in runs.parents(config).items()}
-        batch = _examples(task.prepare(Path(folder), parents), count)
+        batch = _examples(task.prepare(Path(folder), parents), goal, count)
         built = setup.Setup(task)
-        state, right = built.start(), 0.0
-        for number in progress.bar(range(1, STEPS + 1), f"{count} captions of {config.name}"):
+        state, value, every = built.start(), 0.0, config.codebook_reset_every
+        for number in progress.bar(range(1, STEPS + 1), f"{count} {goal.examples} of {config.name}"):
+            if task.between_steps and every and number % every == 0:
+                state = built.between_steps(state, batch, number)
             state, metrics = built.step(state, batch)
             if number % EVERY == 0:
-                right = task.recall(state.params, batch, stream(config.seed, "sample"))
-                if right == 1:
+                value = goal.measure(state.params, state.variables, batch, stream(config.seed, "sample"))
+                if value >= goal.enough:
                     break
-    return {"right": right, "steps": number, "loss": float(metrics["loss"]), "count": count}
+    return {"value": value, "steps": number, "loss": float(metrics["loss"]), "count": count, "goal": goal}
 
 
 def report(config, count: int) -> str:
     """`measure` as text, with a verdict."""
     found = measure(config, count)
-    line = (
-        f"{found['right']:.1%} of the tokens of {count} captions came back, after {found['steps']} steps, at"
-        f" {found['loss']:.4f} nats a token"
-    )
-    if found["right"] >= ENOUGH:
+    goal = found["goal"]
+    line = goal.shown.format(found["value"], count)
+    line += f", after {found['steps']} steps, at a loss of {found['loss']:.4f}"
+    if found["value"] >= goal.enough:
         return f"{line}\nverdict: it can learn"
-    suspects = SUSPECTS.format(lr=config.optim.lr, warmup=min(config.optim.warmup, EVERY))
-    return f"{line}; {ENOUGH:.0%} should\nverdict: it cannot learn these; suspect {suspects}"
+    warmup = min(config.optim.warmup, EVERY)
+    suspects = SUSPECTS.format(lr=config.optim.lr, warmup=warmup, others=goal.suspects)
+    return f"{line}; {goal.wanted} should be reached\nverdict: it cannot learn these; suspect {suspects}"
 
 
 def _unregularised(config, count: int):
-    """The config without dropout, noise, decay or averages, on one batch that the devices can share."""
+    """The config without what keeps it from learning by heart, on one batch that the devices can share."""
     config = config.copy_and_resolve_references()
     config.unlock()
     devices = jax.device_count()
@@ -84,30 +91,32 @@ def _unregularised(config, count: int):
     config.optim.restarts, config.optim.weight_decay = (), 0.0
     if config.sampling:  # greedily, without guidance: no caption is dropped
         config.sampling = {"name": config.sampling.name}
-    _switch_off(config.model)
-    _switch_off(config.data)
+    for fields in (config.model, config.data, config.loss):
+        _switch_off(fields)
     return config.lock()
 
 
 def _switch_off(fields) -> None:
-    """Set every dropout and noise in a tree of fields to 0."""
+    """Set everything in a tree of fields to 0 that keeps a model from learning examples by heart."""
     for name, value in fields.items():
         if isinstance(value, ConfigDict):
             _switch_off(value)
-        elif name.endswith(("dropout", "noise")):
+        elif name.endswith(REGULARISERS):
             fields[name] = 0.0
 
 
-def _examples(data, count: int) -> dict:
-    """Arrays of the first examples whose captions differ, repeated to fill the batch."""
+def _examples(data, goal, count: int) -> dict:
+    """Arrays of the first examples that differ, repeated to fill the batch."""
     found = {}
     for i in range(len(data.splits["train"])):
         example = data.transform(data.splits["train"][i], np.random.default_rng(0))
-        found.setdefault(example["text_ids"].tobytes(), example)
+        found.setdefault(example[goal.array].tobytes(), example)
         if len(found) == count:
             break
     if len(found) < count:
-        raise UserError(f"--overfit {count}: the data has {len(found)} different captions; give at most that many")
+        raise UserError(
+            f"--overfit {count}: the data has {len(found)} different {goal.examples}; give at most that many"
+        )
     devices = jax.device_count()
     rows = list(found.values())
     rows += rows[:1] * (-count % devices)

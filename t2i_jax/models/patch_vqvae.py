@@ -98,6 +98,11 @@ class Model(VQTokenizer):
         """Width of each codebook's features."""
         return {"hue": 3, "gain": (self.block // self.patch) ** 2, "shape": self.patch**2}
 
+    @property
+    def last_layer(self) -> str:
+        """Path of the kernel that is nearest to the pixels."""
+        return f"decoder_{self.decoder_layers - 1}/channel_out/kernel"
+
     def __call__(
         self, images: Float[Array, "B H W 3"], *, train: bool = False
     ) -> tuple[Float[Array, "B H W 3"], Float[Array, "B"], Int[Array, "B N"]]:

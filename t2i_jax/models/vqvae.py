@@ -89,6 +89,11 @@ class Model(VQTokenizer):
         side = self.image_size // self.downsampling
         return (Grid("code", side, side, 1, 0, self.codebook_size),)
 
+    @property
+    def last_layer(self) -> str:
+        """Path of the kernel that makes the pixels."""
+        return f"decoder/Up_{self.downsampling.bit_length() - 2}/kernel"
+
     def __call__(
         self, images: Float[Array, "B H W C"], *, train: bool = False
     ) -> tuple[Float[Array, "B H W C"], Float[Array, "B"], Int[Array, "B N"]]:

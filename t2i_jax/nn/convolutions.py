@@ -20,13 +20,13 @@ def by_patches() -> bool:
     return jax.default_backend() == "cpu"
 
 
-def convolve(x, kernel, *, stride: int = 1, padding: int = 1, dilation: int = 1):
-    """XLA's convolution, NHWC and HWIO, `padding` zeros around and `dilation - 1` zeros between the inputs."""
+def convolve(x, kernel, *, stride: int = 1, padding: tuple[int, int] = (1, 1), dilation: int = 1):
+    """XLA's convolution, NHWC and HWIO; zeros before and after the inputs, and `dilation - 1` between them."""
     return jax.lax.conv_general_dilated(
         x,
         kernel,
         (stride, stride),
-        [(padding, padding)] * 2,
+        [padding] * 2,
         lhs_dilation=(dilation, dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
@@ -83,19 +83,46 @@ class Same(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W D"]:
-        """By patches: a sum of matrix products, one a tap of the kernel; of few channels one product."""
-        channels, (h, w), pad = x.shape[-1], x.shape[1:3], self.side // 2
-        x, (kernel, bias) = x.astype(self.dtype), weights(self, self.side, self.side, channels, self.features)
-        if not by_patches():
-            return convolve(x, kernel, padding=pad) + bias
-        padded = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-        taps = [padded[:, i : i + h, j : j + w] for i in range(self.side) for j in range(self.side)]
-        kernel = rearrange(kernel, "i j c d -> (i j) c d")
-        if channels * len(taps) <= FEW:
-            return jnp.concatenate(taps, axis=-1) @ rearrange(kernel, "n c d -> (n c) d") + bias
-        product = partial(jnp.matmul, preferred_element_type=jnp.float32)
-        summed = sum(product(tap, weights) for tap, weights in zip(taps, kernel, strict=True))
-        return summed.astype(self.dtype) + bias
+        return _by_taps(self, x, 1, (self.side // 2, self.side // 2))
+
+
+class Strided(nn.Module):
+    """Convolution with any kernel, stride and border: H x W -> (H + border - side) // stride + 1, and so for W.
+
+    Attributes:
+      features: D.
+      side: of the kernel.
+      stride: pixels from one output to the next.
+      padding: rows and columns of zeros before and after.
+      dtype: computation type.
+    """
+
+    features: int
+    side: int
+    stride: int
+    padding: tuple[int, int]
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
+        return _by_taps(self, x, self.stride, self.padding)
+
+
+def _by_taps(module, x, stride, padding):
+    """On CPU a sum of matrix products, one a tap of the kernel; of few channels one product."""
+    channels, side = x.shape[-1], module.side
+    x, (kernel, bias) = x.astype(module.dtype), weights(module, side, side, channels, module.features)
+    if not by_patches():
+        return convolve(x, kernel, stride=stride, padding=padding) + bias
+    padded = jnp.pad(x, ((0, 0), padding, padding, (0, 0)))
+    h, w = ((length - side) // stride * stride + 1 for length in padded.shape[1:3])
+    taps = [padded[:, i : i + h : stride, j : j + w : stride] for i in range(side) for j in range(side)]
+    kernel = rearrange(kernel, "i j c d -> (i j) c d")
+    if channels * len(taps) <= FEW:
+        return jnp.concatenate(taps, axis=-1) @ rearrange(kernel, "n c d -> (n c) d") + bias
+    product = partial(jnp.matmul, preferred_element_type=jnp.float32)
+    summed = sum(product(tap, weights) for tap, weights in zip(taps, kernel, strict=True))
+    return summed.astype(module.dtype) + bias
 
 
 class Down(nn.Module):
@@ -128,7 +155,7 @@ class Up(nn.Module):
         """By patches: one matrix product to patches, which overlap and are summed."""
         x, (kernel, bias) = x.astype(self.dtype), weights(self, 4, 4, x.shape[-1], self.width)
         if not by_patches():
-            return convolve(x, kernel[::-1, ::-1], padding=2, dilation=2) + bias
+            return convolve(x, kernel[::-1, ::-1], padding=(2, 2), dilation=2) + bias
         patches = x @ rearrange(kernel, "(i p) (j q) c d -> c (i j p q d)", p=2, q=2)
         patches = rearrange(patches, "b h w (i j n) -> i j b h w n", i=2, j=2)
         x = sum(

@@ -31,7 +31,11 @@ def shapes_of(config: ConfigDict, *inputs: np.ndarray) -> dict[str, tuple[int, .
 
 
 def write_run(
-    folder: str | Path, config: ConfigDict, params: dict, add: Callable[[Path], None] = lambda folder: None
+    folder: str | Path,
+    config: ConfigDict,
+    params: dict,
+    add: Callable[[Path], None] = lambda folder: None,
+    variables: dict | None = None,
 ) -> None:
     """Write a run that counts as finished; it appears atomically.
 
@@ -40,6 +44,7 @@ def write_run(
       config: of the run; its `converted_from` says that it was not trained here.
       params: nested, or by name, "/" between its parts.
       add: puts what else belongs to the run into a folder.
+      variables: the model's other collections, where it has some.
 
     Raises:
       UserError: the folder exists, or cannot be written.
@@ -48,7 +53,7 @@ def write_run(
     check_free(folder)
     with files.replacing(folder) as partial:
         runs.write_config(partial, config)
-        runs.write_weights(partial, unflatten_dict(params, sep="/"), {}, config["steps"])
+        runs.write_weights(partial, unflatten_dict(params, sep="/"), variables or {}, config["steps"])
         add(partial)
 
 

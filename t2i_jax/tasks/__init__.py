@@ -1,6 +1,6 @@
 """Objectives, one file each: it exports `Task`, and its name is what `config.task` says."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -45,6 +45,28 @@ class Data(NamedTuple):
     transform: Callable
 
 
+class Overfit(NamedTuple):
+    """What shows that a few examples have been learned by heart.
+
+    Attributes:
+      examples: what they are called: "captions", "pictures".
+      array: of a batch, by which two of them differ.
+      measure: `(params, variables, batch, key) -> float`, larger where more was learned.
+      enough: from which value on the model can learn.
+      wanted: how that reads.
+      shown: format of a value and the number of examples.
+      suspects: why it may not be reached, after learning rate and warm-up.
+    """
+
+    examples: str
+    array: str
+    measure: Callable
+    enough: float
+    wanted: str
+    shown: str
+    suspects: str
+
+
 class Task:
     """One objective for one config: what a batch means, its phases, its evaluators and how its runs are opened.
 
@@ -55,6 +77,7 @@ class Task:
       loss_fn: of a task with one phase, `(model, params, variables, batch, *, step, rngs, train, ...)`; its other
         keywords are the fields of `config.loss`. None where `phases` has more than one.
       trains: the parameters that this phase trains; see `Phase`.
+      parts: fields of a config, and the class whose fields each of them takes, where it is there.
 
     Raises:
       UserError: no such model, or fields that it does not have.
@@ -63,6 +86,7 @@ class Task:
     pipeline: Callable
     loss_fn: Callable | None = None
     trains: str = ""
+    parts: Mapping[str, type] = {}
 
     def __init__(self, config):
         self.config = config
@@ -121,8 +145,8 @@ class Task:
         """`(params, variables) -> (scores, image grids)`, both by name. After `prepare`."""
         raise NotImplementedError
 
-    recall: Callable | None = None
-    """`(params, batch, key) -> fraction of a batch's tokens that greedy sampling gives back, in [0, 1]`."""
+    overfit: Overfit | None = None
+    """What `t2i doctor --overfit` measures, after `prepare`; None where it cannot."""
 
     @classmethod
     def open(cls, run: str | Path, recover: Callable | None = None) -> Any:

@@ -4,18 +4,22 @@ import sys
 from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from einops import rearrange
 
 from t2i_jax import losses
 from t2i_jax.errors import UserError
 from t2i_jax.models import lpips
-from t2i_jax.nn import codebooks
+from t2i_jax.models.patchgan import Discriminator
 from t2i_jax.pipelines.tokenizer import Tokenizer
+from t2i_jax.tasks import Overfit, Phase
+from t2i_jax.tasks import adversarial as gan
+from t2i_jax.tasks.codebooks import kmeans_codebooks, restart_dead_codes
 from t2i_jax.tasks.images import ImageTask
 
+LEARNED = 30.0  # dB of PSNR, of pictures that a tokenizer was trained on alone
 AT_ONCE = 25  # pairs of pictures whose LPIPS an evaluation computes at a time: features are large
 
 
@@ -86,6 +90,25 @@ class TokenizerTask(ImageTask):
 
         return {"reconstruction": evaluate}
 
+    @property
+    def overfit(self) -> Overfit:
+        """See `Task.overfit`: the PSNR of the worst picture."""
+
+        @jax.jit
+        def worst(params, variables, batch):
+            images = self.predict(self.model, params, variables, batch)["image"]
+            return jnp.min(losses.psnr(images, batch["image"]))
+
+        return Overfit(
+            "pictures",
+            "image",
+            lambda params, variables, batch, key: float(worst(params, variables, batch)),
+            enough=LEARNED,
+            wanted=f"{LEARNED:g} dB",
+            shown="{:.1f} dB of PSNR (the worst of {})",
+            suspects="a codebook of which few codes are used, then a decoder too small, then too few tokens",
+        )
+
 
 def loss_fn(
     model,
@@ -93,40 +116,101 @@ def loss_fn(
     variables,
     batch,
     lpips_weights: dict | None = None,
+    discriminator=None,
     *,
     step,
     rngs,
     train,
     foreground_weight: float,
+    absolute: float = 0.0,
     perceptual: float = 0.0,
+    adversarial: float = 0.0,
+    disc_start: int = 0,
 ):
-    """Weighted squared error, the quantizer's loss (van den Oord et al. 2017, eq. 3), and LPIPS.
+    """Weighted squared error, the quantizer's loss (van den Oord et al. 2017, eq. 3), LPIPS and a discriminator's.
 
     Args:
       batch: `{"image": [B, H, W, C]}` in [0, 1].
       lpips_weights: see `models.lpips`; not read where `perceptual` is 0.
+      discriminator: see `models.patchgan`; None where `adversarial` is 0.
       foreground_weight: weight of a pixel that is not black.
+      absolute: weight of the absolute error, which above 0 stands in the place of the squared one.
       perceptual: weight of the LPIPS of reconstructions, which are not clipped for it; 0 leaves it out.
+      adversarial: weight of the discriminator's term, beside an adaptive one; see `adversarial.generator_loss`.
+      disc_start: steps before that term counts.
 
     Returns:
       loss, (variables after the codebook's update, metrics).
     """
-    (images, asked, _), variables = model.apply(
-        {"params": params, **variables}, batch["image"], train=train, mutable=list(variables), rngs=rngs
-    )
-    loss = jnp.mean(losses.squared_error(images, batch["image"], foreground_weight) + asked)
-    metrics = {"psnr": jnp.mean(losses.psnr(images, batch["image"])), "quantizer_loss": jnp.mean(asked)}
-    if perceptual:
-        metrics["lpips"] = jnp.mean(lpips.distance(lpips_weights, images, batch["image"]))
-        loss += perceptual * metrics["lpips"]
-    metrics["loss"] = loss
+    targets = batch["image"]
+
+    def reconstruct(params):
+        (images, asked, _), moved = model.apply(
+            {"params": params, **variables}, targets, train=train, mutable=list(variables), rngs=rngs
+        )
+        return (images, asked), moved
+
+    def error_of(images, asked):
+        if absolute:
+            error = absolute * losses.absolute_error(images, targets, foreground_weight)
+        else:
+            error = losses.squared_error(images, targets, foreground_weight)
+        loss = jnp.mean(error + asked)
+        metrics = {"psnr": jnp.mean(losses.psnr(images, targets)), "quantizer_loss": jnp.mean(asked)}
+        if perceptual:
+            metrics["lpips"] = jnp.mean(lpips.distance(lpips_weights, images, targets))
+            loss += perceptual * metrics["lpips"]
+        return loss, metrics | {"loss": loss}
+
+    if discriminator is None:
+        outputs, variables = reconstruct(params)
+        loss, metrics = error_of(*outputs)
+    else:
+        on = step >= disc_start
+        loss, metrics, variables = gan.generator_loss(
+            reconstruct, error_of, params, discriminator, model.last_layer, adversarial, on
+        )
     return loss, (variables, metrics)
 
 
 class Task(TokenizerTask):
-    """Weighted squared error, the quantizer's loss, and LPIPS where it has a weight."""
+    """Weighted squared error, the quantizer's loss, LPIPS where it has a weight, and a discriminator where it has.
+
+    With a discriminator there are two phases, its own the second; see `tasks.adversarial`.
+    """
 
     loss_fn = staticmethod(loss_fn)
+    parts: ClassVar = {gan.PART: Discriminator}
+
+    @cached_property
+    def discriminator(self) -> Discriminator | None:
+        """The network of `config.discriminator`, where `config.loss.adversarial` has a weight."""
+        return gan.discriminator_of(self.config) if self.config.loss.adversarial else None
+
+    def check(self, folder: Path) -> None:
+        """See `TokenizerTask.check`; the adversarial phase, if there is one, can be."""
+        super().check(folder)
+        gan.check(self.config, self.model)
+
+    def init(self, key, batch: dict) -> dict:
+        """See `Task.init`; with a discriminator's params beside the model's."""
+        variables = super().init(key, batch)
+        if self.discriminator is None:
+            return variables
+        own = self.discriminator.init(jax.random.fold_in(key, 1), batch["image"])["params"]
+        return {**variables, "params": {**variables["params"], gan.PART: own}}
+
+    def phases(self) -> tuple[Phase, ...]:
+        """See `Task.phases`."""
+        if self.discriminator is None:
+            return super().phases()
+        generator = self.loss(partial(self.loss_fn, discriminator=self.discriminator))
+        own = partial(gan.discriminator_loss, self.model, self.discriminator)
+        optim = self.config.get("discriminator_optim", self.config.optim)
+        return (
+            Phase(generator, self.config.optim, "generator", gan.GENERATOR + self.trains.removeprefix("^")),
+            Phase(own, optim, gan.PART, gan.DISCRIMINATOR),
+        )
 
     def loss(self, loss_fn: Callable) -> Callable:
         """See `Task.loss`; the weights of LPIPS are constants of the step, and in no state."""
@@ -155,66 +239,3 @@ class Task(TokenizerTask):
         """Clipped reconstructions `image` and their `ids`."""
         images, _, ids = model.apply({"params": params, **variables}, batch["image"])
         return {"image": jnp.clip(images, 0.0, 1.0), "ids": ids}
-
-
-def kmeans_codebooks(model, params, variables: dict, images, key) -> tuple[dict, dict]:
-    """Params and variables whose codebooks are k-means centres of the features of images [n, H, W, C].
-
-    Raises:
-      UserError: so few images that there are fewer features than codes.
-    """
-
-    def code_space_features(images):
-        return model.apply({"params": params, **variables}, images, method="code_space_features")
-
-    depths = _residual_depths(model)
-    for name, features in jax.eval_shape(code_space_features, images).items():
-        count, codes = features.shape[0] * features.shape[1], len(variables["codebook"][name]["cluster_size"])
-        if count * depths[name] < codes:
-            raise UserError(f"config.kmeans_examples {len(images)} gives {count} features, {codes} codes; raise it")
-
-    @jax.jit
-    def fit(images, key):
-        features = jax.lax.map(
-            code_space_features, images[:, None], batch_size=100
-        )  # deep encoders: not all at once
-
-        def codes(number, name, statistics):
-            flat = rearrange(features[name], "b 1 m d -> (b m) d")
-            size = len(statistics["cluster_size"])
-            return codebooks.residual_kmeans(flat, size, depths[name], jax.random.fold_in(key, number))
-
-        return _replaced(params, variables, codes)
-
-    return fit(images, key)
-
-
-def restart_dead_codes(model, params, variables: dict, batch: dict, key) -> tuple[dict, dict]:
-    """Params and variables with dead codes re-seeded from the batch."""
-    if not variables.get("codebook"):
-        return params, variables
-    everything = {"params": params, **variables}
-    features = model.apply(everything, batch["image"], method="code_space_features")
-    tables, depths = model.apply(everything, method="code_space_codebooks"), _residual_depths(model)
-
-    def restarted(number, name, statistics):
-        residuals = codebooks.residual_codes(features[name], tables[name], depths[name])[1]
-        flat, own_key = rearrange(residuals, "b m n d -> (b m n) d"), jax.random.fold_in(key, number)
-        return codebooks.random_restart(tables[name], statistics["cluster_size"], flat, own_key)
-
-    return _replaced(params, variables, restarted)
-
-
-def _residual_depths(model) -> dict[str, int]:
-    return {grid.name: grid.residual_depth for grid in model.layout}
-
-
-def _replaced(params, variables, codes) -> tuple[dict, dict]:
-    """Params and variables with what `codes(number, name, statistics)` gives `codebooks.replace_codes`."""
-    params, all_statistics = dict(params), {}
-    for number, (name, statistics) in enumerate(sorted(variables["codebook"].items())):
-        new = codes(number, name, statistics)
-        own, all_statistics[name] = codebooks.replace_codes(params.get(name, {}), statistics, *new)
-        if own:
-            params[name] = own
-    return params, {**variables, "codebook": all_statistics}

@@ -17,7 +17,7 @@ from t2i_jax.nn.blocks import in_blocks
 from t2i_jax.pictures import picture_grid
 from t2i_jax.pipelines.batches import BATCH
 from t2i_jax.pipelines.translator import Translator
-from t2i_jax.tasks import Data
+from t2i_jax.tasks import Data, Overfit
 
 SHOWN = 8  # captions, where a config names none
 
@@ -222,11 +222,25 @@ class TokenTask(tasks.Task):
         condition = batch["text_ids"], batch["text_mask"], np.zeros(len(batch["text_ids"]), bool)
         return sampler.draw(self.model, params, condition, keys, self.tokenizer.valid_ids)
 
-    def recall(self, params: dict, batch: dict, key) -> float:
-        """See `Task.recall`."""
+    def recall(self, params: dict, variables: dict, batch: dict, key) -> float:
+        """The fraction of a batch's tokens that greedy sampling gives back, in [0, 1]."""
+        del variables
         greedy = sampling.kind(self.config.sampling.name)(temperature=0)
         ids = self.sample(greedy, params, batch, jax.random.split(key, len(batch["ids"])))
         return float(np.mean(np.asarray(ids) == batch["ids"]))
+
+    @property
+    def overfit(self) -> Overfit:
+        """See `Task.overfit`."""
+        return Overfit(
+            "captions",
+            "text_ids",
+            self.recall,
+            enough=0.99,
+            wanted="99%",
+            shown="{:.1%} of the tokens of {} captions came back",
+            suspects="a model too small for its tokens, then tokens that do not belong to their captions",
+        )
 
 
 def shorten(caption: str, reader) -> str:
