@@ -51,8 +51,8 @@ def f8():
 
 def emoji():
     """8 x 8 tokens of the folder that examples/emoji/make.py writes."""
-    config = vqgan(base.folder())
-    config.data.dir = "data/emoji/train"
+    config = vqgan(base.emoji())
+    config.data.image_size = 64
     config.model = {
         "codebook_size": 1024,
         "width": 16,
