@@ -2,12 +2,13 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
-from conftest import REPO
 
-from t2i_jax import cli, runs, tasks
+from t2i_jax import cli, runs
 from t2i_jax.cli import list_runs
+from t2i_jax.config import load_config
 
 
 def listed(capsys, *argv):
@@ -51,10 +52,18 @@ def test_a_run_that_stopped_or_is_damaged_says_so(smoke_run, tmp_path, capsys):
     assert "unreadable" in listed(capsys, tmp_path)
 
 
-def test_every_task_has_a_next_command():
-    own = {path.stem for path in (REPO / "t2i_jax" / "tasks").glob("*.py")}
-    trained = {name for name in own if hasattr(__import__(f"{tasks.__name__}.{name}", fromlist=["Task"]), "Task")}
-    assert trained - {"__init__", "images", "tokens"} == set(list_runs.NEXT)
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("vae:digits", "sample --run R"),
+        ("vqvae:digits", "doctor --run R"),
+        ("dvae:digits", "doctor --run R"),
+        ("prior:digits", 'sample --run R --prompt "a green five"'),
+        ("dalle:smoke", 'sample --run R --prompt "a green five"'),
+    ],
+)
+def test_every_kind_of_run_has_a_next_command(name, command):
+    assert list_runs._way_on(load_config(name), Path("R")) == command
 
 
 @pytest.mark.parametrize(("name", "says"), [("missing", "is no folder"), ("empty", "holds no run")])

@@ -7,14 +7,6 @@ from pathlib import Path
 from t2i_jax.errors import UserError
 
 UNITS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
-NEXT = {  # commands for a finished run, by its task
-    "reconstruct": "t2i doctor --run {run}",
-    "dvae": "t2i doctor --run {run}",
-    "translate": 't2i sample --run {run} --prompt "{caption}"',
-    "dalle": 't2i sample --run {run} --prompt "{caption}"',
-    "prior": 't2i sample --run {run} --prompt "{caption}"',
-    "autoencode": "t2i evaluate --run {run}",
-}
 
 
 def add(commands) -> None:
@@ -78,9 +70,16 @@ def describe(folder: Path) -> dict:
     numbers = [(name, value) for name, value in scores.items() if isinstance(value, float)]
     entry |= {"model": config.model_name, "step": step, "steps": config.steps, "score": (numbers or [None])[0]}
     if (folder / runs.WEIGHTS).exists() and step >= config.steps:
-        caption = (config.get("shown_captions") or ["..."])[0]
-        return entry | {"next": NEXT[config.task].format(run=folder, caption=caption)}
+        return entry | {"next": f"t2i {_way_on(config, folder)}"}
     return entry | {"next": "not finished; the command that trained it continues"}
+
+
+def _way_on(config, folder: Path) -> str:
+    """A command for a finished run: what draws is drawn from, an image tokenizer examined."""
+    if config.sampling:
+        caption = (config.get("shown_captions") or ["..."])[0]
+        return f'sample --run {folder} --prompt "{caption}"'
+    return f"sample --run {folder}" if "latent" in config.model else f"doctor --run {folder}"
 
 
 def _cells(entry: dict) -> list[str]:

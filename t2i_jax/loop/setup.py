@@ -149,7 +149,7 @@ def check_batch(config) -> None:
     Raises:
       UserError: they cannot evenly.
     """
-    devices = max(1, jax.device_count() // max(1, config.mesh.tensor))  # `make_mesh` refuses more than there are
+    devices = max(1, jax.device_count() // max(1, config.mesh.tensor))
     if config.batch_size % (devices * config.accumulate):
         raise UserError(
             f"config.batch_size {config.batch_size} is not divisible by {devices} devices x"

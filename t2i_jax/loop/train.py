@@ -192,10 +192,11 @@ def check_config(config) -> None:
     """Find mistakes before minutes of preparation.
 
     Raises:
-      UserError: a number out of its range, or a schedule or batch that cannot be.
+      UserError: a number out of its range, or a schedule, mesh or batch that cannot be.
     """
     ranges.check_config(config)
     make_optimizer(config.optim, config.steps)
+    sharding.make_mesh(config.mesh)
     setup.check_batch(config)
     parallel.kind(config)
 
