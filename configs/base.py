@@ -115,6 +115,14 @@ def emoji() -> ml_collections.ConfigDict:
     return data
 
 
+def judged(config) -> None:
+    """Set what a VQ-VAE may be trained by beside the error of pixels; nothing of it is on."""
+    # A folder that `t2i convert lpips` made: LPIPS is a score, and a part of the loss if `loss.perceptual` is set.
+    config.lpips_weights = ""
+    config.discriminator = {}  # see t2i_jax/models/patchgan.py; trained where `loss.adversarial` is above 0
+    config.discriminator_optim = {"b1": 0.5, "b2": 0.9, "schedule": "constant"}
+
+
 def smoke(config) -> None:
     """Make a small experiment of a config: two steps on the tiny set, everything at each of them."""
     config.data.name = "captioned_digits/tiny"

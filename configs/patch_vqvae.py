@@ -17,7 +17,7 @@ def digits():
     config.data = base.digits()
     config.model.codebook_size = 2048
     config.loss.foreground_weight = 2.0
-    config.lpips_weights = ""  # see configs/vqvae.py
+    base.judged(config)
     config.kmeans_examples = 8000  # pictures that the codebook's k-means start looks at
     config.codebook_reset_every = 20  # steps between two restarts of dead codes
     config.steps = 700

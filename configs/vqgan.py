@@ -20,9 +20,7 @@ def vqgan(data):
     config.model_name = "vqgan"
     config.data = data
     config.loss.foreground_weight = 1.0
-    config.lpips_weights = ""  # see configs/vqvae.py
-    config.discriminator = {}  # see t2i_jax/models/patchgan.py; trained where `loss.adversarial` is above 0
-    config.discriminator_optim = {"b1": 0.5, "b2": 0.9, "schedule": "constant"}
+    base.judged(config)
     config.kmeans_examples = 0
     return config
 

@@ -28,10 +28,7 @@ def vqvae(data):
     config.model = {"codebook_size": 512, "width": 64, "code_width": 32, "backbone": {"stage": 1}}
     config.backbone_weights = "microsoft/resnet-101"  # a name on the hub, or a folder with model.safetensors
     config.loss.foreground_weight = 1.0
-    # A folder that `t2i convert lpips` made: LPIPS is a score, and a part of the loss if `loss.perceptual` is set.
-    config.lpips_weights = ""
-    config.discriminator = {}  # see t2i_jax/models/patchgan.py; trained where `loss.adversarial` is above 0
-    config.discriminator_optim = {"b1": 0.5, "b2": 0.9, "schedule": "constant"}
+    base.judged(config)
     config.kmeans_examples = 500  # pictures that the codebook's k-means start looks at; 0 switches it off
     config.codebook_reset_every = 20  # steps between two restarts of dead codes
     config.steps = 1000

@@ -229,6 +229,7 @@ def test_a_part_that_is_frozen_has_to_be_there_in_every_phase():
         parallel.make(tasks.make(config))
 
 
+@pytest.mark.long
 def test_a_stop_before_the_discriminator_counts_changes_nothing(data_dir, tmp_path, monkeypatch):
     """With two micro-batches: stopped at step 2 and continued past its start, the run is the same to the bit."""
     config = config_of(data_dir, disc_start=3)
@@ -258,11 +259,8 @@ def test_a_stop_before_the_discriminator_counts_changes_nothing(data_dir, tmp_pa
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"loss.adversarial": -1.0}, "config.loss.adversarial -1.0 is below 0; give a weight >= 0"),
-        ({"loss.disc_start": 4}, "config.loss.disc_start 4 is no step from 0 to below config.steps 4"),
-        ({"loss.disc_start": -1}, "config.loss.disc_start -1 is no step from 0"),
+        ({"loss.disc_start": 4}, "config.loss.disc_start 4 is no step below config.steps 4; change either"),
         ({"discriminator.layers": 4}, "layers 4 sees no patch in pictures of 32 pixels, but from 48 on; lower it"),
-        ({"discriminator.layers": 0}, "config.discriminator has width 8, layers 0; give both at least 1"),
     ],
 )
 def test_mistakes_are_one_line(changes, said, tmp_path):
@@ -274,8 +272,9 @@ def test_mistakes_are_one_line(changes, said, tmp_path):
 
 
 def test_fields_of_the_discriminator_are_known():
-    with pytest.raises(UserError, match=r"config.discriminator"):
-        load_config("vqvae:smoke", ["--config.discriminator.widht=3"])
+    for wrong in ("widht=3", "layers=0"):
+        with pytest.raises(UserError, match=r"config.discriminator"):
+            load_config("vqvae:smoke", [f"--config.discriminator.{wrong}"])
     config = load_config("vqvae:smoke", ["--config.discriminator.layers=2"])
     assert config.discriminator.to_dict() == {"width": 64, "layers": 2}
     assert (config.discriminator_optim.b1, config.discriminator_optim.clip) == (0.5, 1.0)

@@ -213,6 +213,7 @@ def test_values_after_a_space_and_flags_of_truth(command, tmp_path):
         "translator:smoke",
         "--workdir",
         tmp_path / "file",
+        f"--config.parents.tokenizer.run={tmp_path / 'tokenizer'}",
     ]
     assert "choose another --workdir" in refusal(command, *argv)
     assert "'3' is no flag" in refusal(command, *argv, "--config.init_from_tokenizer", "3")

@@ -186,7 +186,7 @@ def test_distances_are_lpips(weights):
 
 
 def test_drawn_pictures_are_judged_without_their_captions(made, weights, tmp_path):
-    index = judge.read_index(made)
+    index = make.read_index(made)
     images = [Image.open(made / entry["file"]) for entry in index]
     right, wrong = (
         next(i for i, e in enumerate(index) if e["label"] == name) for name in ("red apple", "flag: Norway")
@@ -209,7 +209,7 @@ def test_drawn_pictures_are_judged_without_their_captions(made, weights, tmp_pat
 
 
 def test_copies_of_training_pictures_are_told_from_new_ones(made, weights):
-    index = judge.read_index(made)
+    index = make.read_index(made)
     images = [Image.open(made / entry["file"]) for entry in index]
     bank = judge.embed(weights, images, 64)
     trained = np.array([not entry["held_out"] for entry in index])
@@ -237,7 +237,7 @@ def test_a_skin_tone_is_measured_by_the_pixels_that_show_it():
 
 
 def test_prompts_are_names_by_what_training_saw_of_them(made):
-    index = judge.read_index(made)
+    index = make.read_index(made)
     found = prompts.lists(index, {"crimson apple": ["red apple"]})
     assert {"red apple", "flag: Norway"} < set(found["trained"])
     assert "orange heart" not in found["trained"]
@@ -248,7 +248,7 @@ def test_prompts_are_names_by_what_training_saw_of_them(made):
 
 
 def test_a_calibration_has_a_table_for_each_distortion(made, weights):
-    index = judge.read_index(made)
+    index = make.read_index(made)
     images = [Image.open(made / entry["file"]) for entry in index]
     tables = judge.calibrate(index, images, weights, 64, None).split("\n\n")
     assert [text.partition("\n")[0] for text in tables] == [

@@ -45,6 +45,7 @@ def test_what_cannot_be_tried(arguments, tmp_path):
         overfit.measure(load_config("configs/translator.py:smoke", arguments), 5000)
 
 
+@pytest.mark.long
 def test_one_picture_comes_back(data_dir, capsys):
     """Of a tokenizer; its discriminator is left out."""
     command = [

@@ -17,6 +17,7 @@ from pathlib import Path
 import attributes
 import jax
 import numpy as np
+from make import read_index
 from PIL import Image, ImageFilter
 
 import t2i_jax
@@ -80,20 +81,6 @@ def reconstructed(run: str, images: list[Image.Image]) -> list[Image.Image]:
     pixels = np.stack([np.asarray(image.resize((side, side), Image.BICUBIC)) for image in images])
     back = tokenizer.detokenize(tokenizer.tokenize(pixels))
     return [Image.fromarray(np.uint8(np.round(255 * image))) for image in back]
-
-
-def read_index(data: Path) -> list[dict]:
-    """What `make.py` wrote of each picture; `emoji`, a number from 0, is added.
-
-    Raises:
-      UserError: there is no such file.
-    """
-    try:
-        index = [json.loads(line) for line in (data / "index.jsonl").read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
-        raise UserError(f"{data / 'index.jsonl'} cannot be read ({error}); make it with make.py") from None
-    numbers = {code: number for number, code in enumerate(dict.fromkeys(entry["hexcode"] for entry in index))}
-    return [{**entry, "emoji": numbers[entry["hexcode"]]} for entry in index]
 
 
 def calibrate(index, images, weights, size, tokenizer, seed=0) -> str:

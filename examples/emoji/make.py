@@ -169,6 +169,20 @@ def write(folder: Path, emoji: list[dict], pictures: dict[str, dict[str, bytes]]
     return {split: len(rows) for split, rows in lines.items()}
 
 
+def read_index(data: Path) -> list[dict]:
+    """What this program wrote of each picture; `emoji`, a number from 0, is added.
+
+    Raises:
+      UserError: there is no such file.
+    """
+    try:
+        index = [json.loads(line) for line in (data / "index.jsonl").read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{data / 'index.jsonl'} cannot be read ({error}); make it with make.py") from None
+    numbers = {code: number for number, code in enumerate(dict.fromkeys(entry["hexcode"] for entry in index))}
+    return [{**entry, "emoji": numbers[entry["hexcode"]]} for entry in index]
+
+
 def main() -> None:
     """Read the packages and write the folder."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0], allow_abbrev=False)

@@ -9,21 +9,16 @@ anything was trained.
 
 import argparse
 import json
-import re
 import sys
 from pathlib import Path
 
+import make
 import numpy as np
 
 from t2i_jax.errors import UserError
 
 TRAINED = 300  # names that are drawn of all that were trained on
 UNSEEN = Path(__file__).with_name("unseen.json")
-
-
-def words(text: str) -> set[str]:
-    """Words of a caption."""
-    return set(re.findall(r"\w+", text.lower()))
 
 
 def lists(index: list[dict], unseen: dict[str, list[str]], seed: int = 0) -> dict[str, list[str]]:
@@ -39,8 +34,8 @@ def lists(index: list[dict], unseen: dict[str, list[str]], seed: int = 0) -> dic
     """
     trained = [entry for entry in index if not entry["held_out"]]
     names = sorted({entry["label"] for entry in trained})
-    seen = set().union(*(words(caption) for entry in trained for caption in entry["captions"]))
-    known = [prompt for prompt in unseen if words(prompt) <= seen]
+    seen = set().union(*(make.words(caption) for entry in trained for caption in entry["captions"]))
+    known = [prompt for prompt in unseen if make.words(prompt) <= seen]
     if known:
         raise UserError(f"{', '.join(known)}: all their words were trained on; choose others for {UNSEEN.name}")
     chosen = np.random.default_rng(seed).permutation(len(names))[:TRAINED]
@@ -58,9 +53,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the lists")
     args = parser.parse_args()
     try:
-        index = [json.loads(line) for line in (args.data / "index.jsonl").read_text(encoding="utf-8").splitlines()]
-        found = lists(index, json.loads(UNSEEN.read_text(encoding="utf-8")))
-    except (OSError, ValueError, UserError) as error:
+        found = lists(make.read_index(args.data), json.loads(UNSEEN.read_text(encoding="utf-8")))
+    except UserError as error:
         sys.exit(f"{error}")
     args.out.mkdir(parents=True, exist_ok=True)
     for name, prompts in found.items():

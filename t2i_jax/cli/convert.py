@@ -139,13 +139,13 @@ def _run_lpips(args):
 
 def _run_inception(args):
     from t2i_jax import files, runs
-    from t2i_jax.convert import inception
+    from t2i_jax.convert import inception, pickles
     from t2i_jax.evals.metrics.features import ORIGIN
     from t2i_jax.pipelines import converted
 
     out = Path(args.out)
     converted.check_free(out)
-    weights = inception.convert(inception.read(args.file), args.file)
+    weights = inception.convert(pickles.read_state(args.file), args.file)
     digest = files.sha256_of(args.file)
     released = digest.startswith(inception.RELEASED)
     with files.replacing(out) as folder:

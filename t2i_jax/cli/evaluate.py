@@ -99,10 +99,8 @@ def _compare(args):
     else:
         pipe = t2i_jax.load(args.run)
         split, data = args.split or "validation", pipe.config.data
-        reference = args.reference or sets.Split(data, split)
-        count = args.num
-        if count is None:
-            count = min(PICTURES, len(sets.Split(data, split)))
+        whole = sets.Split(data, split)
+        reference, count = args.reference or whole, args.num or min(PICTURES, len(whole))
         pictures, card = sets.Drawn(pipe, sets.Split(data, split, count, args.seed), args.seed), {"run": args.run}
     if args.reference is not None and not statistics:
         reference = sets.Folder(args.reference, args.size)

@@ -4,11 +4,10 @@ The file is a pickled state dict of torch. It is read through an allow-list, and
 """
 
 import re
-from pathlib import Path
 
 import numpy as np
 
-from t2i_jax.convert import pickles, tables
+from t2i_jax.convert import tables
 from t2i_jax.models import inception
 
 FILE = "pt_inception-2015-12-05-6726825d.pth"
@@ -22,20 +21,11 @@ PARTS = {
 }
 
 
-def read(path: str | Path) -> dict[str, np.ndarray]:
-    """The tensors of a file of pytorch-fid, or of a state dict of the same names.
-
-    Raises:
-      UserError: there is no such file, it is damaged or of another kind, or it holds what may not occur.
-    """
-    return pickles.read_state(path)
-
-
 def convert(tensors: dict[str, np.ndarray], origin: str) -> dict:
     """Weights for `models/inception.py`.
 
     Args:
-      tensors: see `read`.
+      tensors: of the file (`pickles.read_state`), by name.
       origin: what errors call them.
 
     Raises:

@@ -183,13 +183,13 @@ def _flat(inks) -> Float[np.ndarray, "n 256"]:
 
 def format_table(
     columns: dict[str, dict[str, float]],
-    of_columns: dict[str, dict[str, intervals.Interval]] = {},  # noqa: B006, never changed
+    of_columns: dict[str, dict[str, intervals.Interval]] | None = None,
 ) -> str:
     """A plain table: one row a measure, one column a name, and what the measure should be."""
     rows = {
         words: [
             *(
-                intervals.cell(scores[name], of_columns.get(column, {}).get(name))
+                intervals.cell(scores[name], (of_columns or {}).get(column, {}).get(name))
                 for column, scores in columns.items()
             ),
             limit,

@@ -180,7 +180,7 @@ def real_scenes(
 def format_table(
     title: str,
     columns: dict[str, dict[str, float]],
-    of_columns: dict[str, dict[str, intervals.Interval]] = {},  # noqa: B006, never changed
+    of_columns: dict[str, dict[str, intervals.Interval]] | None = None,
 ) -> str:
     """A plain table: one row for each category and for overall, one column a name; "-" where unscored.
 
@@ -190,4 +190,4 @@ def format_table(
         of_columns: see `intervals_of`; half their widths stand behind the scores.
     """
     rows = (*CATEGORIES, "overall")
-    return tables.format_shares(title, columns, of_columns, rows, rules=(0, len(CATEGORIES)))
+    return tables.format_shares(title, columns, of_columns or {}, rows, rules=(0, len(CATEGORIES)))

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
-from t2i_jax import ranges
 from t2i_jax.errors import UserError
 from t2i_jax.loop import sharding
 from t2i_jax.loop.optimizer import make_optimizer
@@ -38,7 +37,6 @@ class Setup:
 
     def __init__(self, task: Task):
         self.task, self.config = task, task.config
-        ranges.check_config(self.config)
         check_batch(self.config)
         self.mesh = sharding.make_mesh(self.config.mesh)
         self.phases = task.phases()

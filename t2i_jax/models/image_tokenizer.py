@@ -1,9 +1,11 @@
 """What image tokenizers answer alike, from their `layout`, `encode` and quantizers."""
 
+import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from t2i_jax.nn import layout, quantizers
+from t2i_jax.nn.layout import Grid
 
 
 class ImageTokenizer(nn.Module):
@@ -34,3 +36,37 @@ class VQTokenizer(ImageTokenizer):
     def tokenize(self, images: Float[Array, "B H W C"]) -> Int[Array, "B N"]:
         """Ids in [0, K) of pixels in [0, 1]: grid after grid, row by row, residual codes side by side."""
         return self(images)[2]
+
+
+class GridTokenizer(VQTokenizer):
+    """One with a single grid, `downsampling` pixels a token along each side, a quantizer `code`, and `decode`."""
+
+    @property
+    def layout(self) -> tuple[Grid, ...]:
+        """One grid of h x w tokens."""
+        side = self.image_size // self.downsampling
+        return (Grid("code", side, side, 1, 0, self.codebook_size),)
+
+    def __call__(
+        self, images: Float[Array, "B H W C"], *, train: bool = False
+    ) -> tuple[Float[Array, "B H W C"], Float[Array, "B"], Int[Array, "B N"]]:
+        """Reconstruct.
+
+        Args:
+          images: pixels in [0, 1].
+          train: move the codebook's EMA statistics and batch statistics (their collections must be mutable); Gumbel
+            noise comes from the random stream "noise".
+
+        Returns:
+          Reconstructions (not clipped), the quantizer's loss, and ids in [0, K), row by row.
+        """
+        codes, ids, loss = self.code(self.encode(images, train=train)["code"], train=train)
+        return self.decode(codes), loss, ids
+
+    def codebook(self) -> Float[Array, "K D"]:
+        """The codes, in the space of the features."""
+        return self.code.codebook()
+
+    def detokenize(self, ids: Int[Array, "B N"]) -> Float[Array, "B H W C"]:
+        """Pixels in [0, 1] of ids in [0, K)."""
+        return jnp.clip(self.decode(self.codebook()[ids]), 0.0, 1.0)

@@ -12,19 +12,18 @@ import jax.numpy as jnp
 from einops import rearrange, repeat
 from flax import linen as nn
 from flax.core import FrozenDict
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 from ml_collections import FrozenConfigDict
 
-from t2i_jax.models.image_tokenizer import VQTokenizer
+from t2i_jax.models.image_tokenizer import GridTokenizer
 from t2i_jax.nn import quantizers
 from t2i_jax.nn.attention import KeyValue, attend
 from t2i_jax.nn.convolutions import Same, Strided
-from t2i_jax.nn.layout import Grid
 
 PARTS = {"quantizer_options": quantizers.KINDS}  # whose fields `Model` takes
 
 
-class Model(VQTokenizer):
+class Model(GridTokenizer):
     """VQGAN without its discriminator, which is the task's.
 
     Attributes:
@@ -62,10 +61,10 @@ class Model(VQTokenizer):
 
     def setup(self):
         levels = len(self.multipliers)
-        if self.image_size % self.patch:
+        if self.image_size % self.downsampling:
             raise ValueError(
-                f"image_size {self.image_size} is not divisible by the {self.patch} pixels a token that multipliers"
-                f" {self.multipliers} give; change either"
+                f"image_size {self.image_size} is not divisible by the {self.downsampling} pixels a token that"
+                f" multipliers {self.multipliers} give; change either"
             )
         if wrong := [level for level in self.attention if not 0 <= level < levels]:
             raise ValueError(f"attention {wrong[0]} is no level from 0 to {levels - 1}; see multipliers")
@@ -80,38 +79,18 @@ class Model(VQTokenizer):
         self.decoder = Decoder(self.channels, widths, **shared)
 
     @property
-    def patch(self) -> int:
+    def downsampling(self) -> int:
         """Pixels a side that a token stands for."""
         return 2 ** (len(self.multipliers) - 1)
-
-    @property
-    def layout(self) -> tuple[Grid, ...]:
-        """One grid of h x w tokens."""
-        side = self.image_size // self.patch
-        return (Grid("code", side, side, 1, 0, self.codebook_size),)
 
     @property
     def last_layer(self) -> str:
         """Path of the kernel that makes the pixels."""
         return "decoder/conv_out/kernel"
 
-    def __call__(
-        self, images: Float[Array, "B H W C"], *, train: bool = False
-    ) -> tuple[Float[Array, "B H W C"], Float[Array, "B"], Int[Array, "B N"]]:
-        """Reconstruct.
-
-        Args:
-          images: pixels in [0, 1].
-          train: move the codebook's statistics (their collection must be mutable).
-
-        Returns:
-          Reconstructions (not clipped), the quantizer's loss, and ids in [0, K), row by row.
-        """
-        codes, ids, loss = self.code(self.encode(images)["code"], train=train)
-        return self.decode(codes), loss, ids
-
-    def encode(self, images: Float[Array, "B H W C"]) -> dict:
-        """Features before quantization: `code` [B, N, D]."""
+    def encode(self, images: Float[Array, "B H W C"], *, train: bool = False) -> dict:
+        """Features before quantization, `code` [B, N, D]; training is no different."""
+        del train
         features = self.quant_conv(self.encoder(2 * images - 1))
         return {"code": rearrange(features, "b h w d -> b (h w) d").astype(jnp.float32)}
 
@@ -119,14 +98,6 @@ class Model(VQTokenizer):
         """Pixels of codes, not clipped."""
         grid = rearrange(codes, "b (h w) d -> b h w d", h=self.layout[0].height)
         return (self.decoder(self.post_quant_conv(grid)).astype(jnp.float32) + 1) / 2
-
-    def codebook(self) -> Float[Array, "K D"]:
-        """The codes, in the space of the features."""
-        return self.code.codebook()
-
-    def detokenize(self, ids: Int[Array, "B N"]) -> Float[Array, "B H W C"]:
-        """Pixels in [0, 1] of ids in [0, K)."""
-        return jnp.clip(self.decode(self.codebook()[ids]), 0.0, 1.0)
 
 
 class Encoder(nn.Module):

@@ -12,14 +12,13 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import linen as nn
 from flax.core import FrozenDict
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 from ml_collections import FrozenConfigDict
 
 from t2i_jax.models.backbone import Backbone, encoder_of
-from t2i_jax.models.image_tokenizer import VQTokenizer
+from t2i_jax.models.image_tokenizer import GridTokenizer
 from t2i_jax.nn import quantizers
 from t2i_jax.nn.convolutions import Conv, Down, Up
-from t2i_jax.nn.layout import Grid
 
 DOWNSAMPLING = (2, 4, 8, 16, 32)
 
@@ -27,7 +26,7 @@ DOWNSAMPLING = (2, 4, 8, 16, 32)
 PARTS = {"backbone": Backbone, "quantizer_options": quantizers.KINDS}  # whose fields `Model` takes
 
 
-class Model(VQTokenizer):
+class Model(GridTokenizer):
     """VQ-VAE over a grid of tokens.
 
     Attributes:
@@ -84,31 +83,9 @@ class Model(VQTokenizer):
         self.decoder = Decoder(*sizes, self.channels, self.dtype)
 
     @property
-    def layout(self) -> tuple[Grid, ...]:
-        """One grid of h x w tokens."""
-        side = self.image_size // self.downsampling
-        return (Grid("code", side, side, 1, 0, self.codebook_size),)
-
-    @property
     def last_layer(self) -> str:
         """Path of the kernel that makes the pixels."""
         return f"decoder/Up_{self.downsampling.bit_length() - 2}/kernel"
-
-    def __call__(
-        self, images: Float[Array, "B H W C"], *, train: bool = False
-    ) -> tuple[Float[Array, "B H W C"], Float[Array, "B"], Int[Array, "B N"]]:
-        """Reconstruct.
-
-        Args:
-          images: pixels in [0, 1].
-          train: move the codebook's EMA statistics and batch statistics (their collections must be mutable); Gumbel
-            noise comes from the random stream "noise".
-
-        Returns:
-          Reconstructions (not clipped), the quantizer's loss, and ids in [0, K), row by row.
-        """
-        codes, ids, loss = self.code(self.encode(images, train=train)["code"], train=train)
-        return self.decode(codes), loss, ids
 
     def encode(self, images: Float[Array, "B H W C"], *, train: bool = False) -> dict:
         """Features before quantization: `code` [B, N, D]."""
@@ -123,14 +100,6 @@ class Model(VQTokenizer):
         """Pixels of codes, not clipped."""
         grid = rearrange(codes, "b (h w) d -> b h w d", h=self.layout[0].height)
         return (self.decoder(grid).astype(jnp.float32) + 1) / 2
-
-    def codebook(self) -> Float[Array, "K D"]:
-        """The codes, in the space of the features."""
-        return self.code.codebook()
-
-    def detokenize(self, ids: Int[Array, "B N"]) -> Float[Array, "B H W C"]:
-        """Pixels in [0, 1] of ids in [0, K)."""
-        return jnp.clip(self.decode(self.codebook()[ids]), 0.0, 1.0)
 
 
 class ConvEncoder(nn.Module):

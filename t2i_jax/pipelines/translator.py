@@ -117,12 +117,17 @@ class Translator:
         if isinstance(prompts, str):
             raise UserError(f"prompts is one string ({prompts!r}); give a list of strings")
         prompts = list(prompts)
-        unknown = set(self._reader.encode_prompts(prompts)[2]) - self._named
-        if unknown:
-            words = ", ".join(sorted(unknown))
-            print(f"warning: this run never read these words and cannot follow them: {words}", file=sys.stderr)
-        self._named |= unknown
+        self._encode(prompts)
         return prompts
+
+    def _encode(self, prompts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Ids and mask [B, S]; see `check`."""
+        text_ids, text_mask, words = self._reader.encode_prompts(prompts)
+        if unknown := set(words) - self._named:
+            named = ", ".join(sorted(unknown))
+            print(f"warning: this run never read these words and cannot follow them: {named}", file=sys.stderr)
+        self._named |= unknown
+        return text_ids, text_mask
 
     def draw_ids(self, prompts: Sequence[str], indices: np.ndarray, seed: int, sampler: Settings) -> np.ndarray:
         """Image tokens of one image a prompt.
@@ -141,8 +146,7 @@ class Translator:
             without its caption.
         """
         sampling.check_guidance(sampler, self._caption_dropout)
-        text_ids, text_mask, _ = self._reader.encode_prompts(self.check(prompts))
-        return self._draw(text_ids, text_mask, indices, seed, sampler)
+        return self._draw(*self._encode(prompts), indices, seed, sampler)
 
     def likelihood_ratios(self, prompts: Sequence[str], ids: np.ndarray) -> np.ndarray:
         """How much likelier each prompt makes the image tokens beside it, as a float32 [B] in nats.

@@ -26,37 +26,26 @@ def check(config, model) -> None:
     """Whether a config's adversarial phase can be.
 
     Raises:
-      UserError: a number out of its range, pictures without one patch, or a model without a last layer.
+      UserError: it would never start, pictures have not one patch, or the model names no last layer.
     """
     weight, start = config.loss.adversarial, config.loss.disc_start
-    if not weight >= 0:
-        raise UserError(f"config.loss.adversarial {weight} is below 0; give a weight >= 0")
     if not weight:
         return
-    if not 0 <= start < config.steps:
+    if start >= config.steps:
         raise UserError(
-            f"config.loss.disc_start {start} is no step from 0 to below config.steps {config.steps}; change either"
+            f"config.loss.disc_start {start} is no step below config.steps {config.steps}; change either"
         )
     if not hasattr(model, "last_layer"):
         raise UserError(
             f"config.loss.adversarial {weight} weighs gradients at the model's last layer, and a"
             f" {config.model_name} names none; set it to 0"
         )
-    judge = discriminator_of(config)
-    if min(judge.layers, judge.width) < 1:
+    layers = config[PART].layers
+    if (side := config.data.image_size) < (least := smallest_side(layers)):
         raise UserError(
-            f"config.discriminator has width {judge.width}, layers {judge.layers}; give both at least 1"
-        )
-    if (side := config.data.image_size) < (least := smallest_side(judge.layers)):
-        raise UserError(
-            f"config.discriminator.layers {judge.layers} sees no patch in pictures of {side} pixels, but from"
+            f"config.discriminator.layers {layers} sees no patch in pictures of {side} pixels, but from"
             f" {least} on; lower it"
         )
-
-
-def discriminator_of(config) -> Discriminator:
-    """The discriminator of a config; its defaults where that has no `discriminator`."""
-    return Discriminator(**config.get(PART, {}))
 
 
 def generator_loss(

@@ -185,7 +185,7 @@ class Task(TokenizerTask):
     @cached_property
     def discriminator(self) -> Discriminator | None:
         """The network of `config.discriminator`, where `config.loss.adversarial` has a weight."""
-        return gan.discriminator_of(self.config) if self.config.loss.adversarial else None
+        return Discriminator(**self.config[gan.PART]) if self.config.loss.adversarial else None
 
     def check(self, folder: Path) -> None:
         """See `TokenizerTask.check`; the adversarial phase, if there is one, can be."""
@@ -206,10 +206,9 @@ class Task(TokenizerTask):
             return super().phases()
         generator = self.loss(partial(self.loss_fn, discriminator=self.discriminator))
         own = partial(gan.discriminator_loss, self.model, self.discriminator)
-        optim = self.config.get("discriminator_optim", self.config.optim)
         return (
             Phase(generator, self.config.optim, "generator", gan.GENERATOR + self.trains.removeprefix("^")),
-            Phase(own, optim, gan.PART, gan.DISCRIMINATOR),
+            Phase(own, self.config.discriminator_optim, gan.PART, gan.DISCRIMINATOR),
         )
 
     def loss(self, loss_fn: Callable) -> Callable:

@@ -1,13 +1,12 @@
 """Metrics of a set of pictures against a reference, each with its 95% interval."""
 
 import math
-import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
+from t2i_jax import progress
 from t2i_jax.errors import UserError
 from t2i_jax.evals import intervals, tables
 from t2i_jax.evals.metrics import inception_score, kernel, manifold, moments
@@ -94,7 +93,7 @@ def gather(extractor: Extractor, pictures, what: str, *, keep: bool, logits: boo
             groups[number] += Moments.of(rows[number::GROUPS])
         waiting.clear()
 
-    for found in extractor.stream(tqdm(pictures, what, len(pictures), unit="pictures", file=sys.stderr)):
+    for found in extractor.stream(progress.bar(pictures, what, len(pictures), unit="pictures")):
         features = found[:, : extractor.width]
         waiting.append(features)
         if len(waiting) * BATCH >= AT_ONCE:  # a multiple of GROUPS: who is in which does not depend on it
