@@ -88,13 +88,12 @@ class Autoregressive(Settings):
         self.check_fits(length)
         settings = dict(vars(self))
         static = {"guided": self.guided, "window": settings.pop("window")}
-        drawing = None
-        for until in [-(-length * part // parts) for part in range(1, parts + 1)]:
-            if drawing is None:
-                drawing = decoding.decode(model, params, condition, keys, settings, valid, rows, until, **static)
-            else:
-                ids, _, done, cache = drawing
-                drawing = decoding.go_on(model, params, cache, ids, done, keys, settings, valid, until, **static)
+        first, *others = [-(-length * part // parts) for part in range(1, parts + 1)]
+        drawing = decoding.decode(model, params, condition, keys, settings, valid, rows, first, **static)
+        yield drawing.ids, drawing.done
+        for until in others:
+            ids, _, done, cache = drawing
+            drawing = decoding.go_on(model, params, cache, ids, done, keys, settings, valid, until, **static)
             yield drawing.ids, drawing.done
 
 
