@@ -74,6 +74,9 @@ def test_a_masked_model_is_trained_opened_and_sampled_by_its_own_sampler(masked_
     images = pipe(["a red one", "two green fives"], num_images=2, seed=3, steps=3)
     assert images.shape == (2, 2, 32, 32, 3)
     np.testing.assert_array_equal(pipe(["two green fives"], num_images=2, seed=3, steps=3)[0], images[1])
+    [(share, streamed)] = pipe.stream("two green fives", 2, 3, parts=4, steps=3)  # it knows no parts
+    assert share == 1
+    np.testing.assert_array_equal(streamed, images[1])
     assert pipe(["a red one"], candidates=3).shape == (1, 1, 32, 32, 3)  # ranked by likelihood
 
     def draw(seed, **settings):
