@@ -1,0 +1,196 @@
+"""The page itself, by gradio: three tabs over `Answers`."""
+
+import functools
+import inspect
+
+import gradio as gr
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from t2i_jax.errors import UserError, one_line
+from t2i_jax.page.answers import MAX_PROMPT, MAX_UPLOAD, Answers
+from t2i_jax.page.figures import escape
+from t2i_jax.page.gate import Gate
+
+QUEUE = 16  # requests that may wait
+SESSIONS = 64  # browsers that gradio remembers at a time
+LOOPBACK = ("127.0.0.1", "localhost")
+SHOWN = ("guidance_scale", "temperature", "top_k")  # other settings stand below these, folded
+CSS = """
+.t2i-pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(128px, 1fr)); gap: 12px; }
+.t2i-pictures figure { margin: 0; max-width: 320px; }
+.t2i-pictures img { width: 100%; image-rendering: pixelated; border-radius: 4px; display: block; }
+.t2i-pictures figcaption { font-size: 0.85rem; padding-top: 2px; }
+.t2i-status progress { width: 100%; max-width: 320px; }
+a:focus-visible, button:focus-visible, input:focus-visible, summary:focus-visible { outline: 3px solid #2563eb; }
+"""
+UPLOAD = f"""async (run) => {{
+  const file = document.querySelector("#t2i-upload").files[0];
+  if (!file) return [run, ""];
+  return [run, await new Promise((done) => {{
+    const reader = new FileReader();
+    reader.onload = () => done(reader.result);
+    reader.onerror = () => done("unreadable");
+    reader.readAsDataURL(file.slice(0, {MAX_UPLOAD + 1}, file.type || "image/unknown"));
+  }})];
+}}"""
+
+
+def build(answers: Answers, examples: list[str]) -> gr.Blocks:
+    """The page over some runs; `examples` are prompts that it offers."""
+    with gr.Blocks(title="t2i", analytics_enabled=False) as page:
+        gr.Markdown("# Pictures from words")
+        with gr.Tab("Draw"):
+            _draw(answers, examples)
+        with gr.Tab("Reconstruct"):
+            _reconstruct(answers)
+        with gr.Tab("Compare"):
+            _compare(answers, examples)
+    page.queue(max_size=QUEUE, default_concurrency_limit=1)
+    return page
+
+
+def launch(page: gr.Blocks, host: str, port: int) -> str:
+    """Serve the page in threads of this process; returns its address."""
+    middleware = [Middleware(Gate, most=2 * MAX_UPLOAD)]
+    if host in LOOPBACK:  # else a name on the internet that leads here would make a foreign page one of ours
+        middleware.append(Middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK)))
+    _, address, _ = page.launch(
+        server_name=host,
+        server_port=port,
+        prevent_thread_lock=True,
+        quiet=True,
+        share=False,
+        inbrowser=False,
+        show_error=False,
+        footer_links=[],
+        run_history=False,
+        enable_monitoring=False,
+        ssr_mode=False,
+        mcp_server=False,
+        pwa=False,
+        state_session_capacity=SESSIONS,
+        css=CSS,
+        app_kwargs={"middleware": middleware},
+    )
+    return address
+
+
+def _draw(answers, examples):
+    run, prompt, seed, number = _run(answers), _prompt(examples), _seed(), _number(answers)
+    values = _settings(answers, run)
+    button = gr.Button("Draw", variant="primary")
+    status = gr.HTML(elem_classes="t2i-status")
+    shown = gr.HTML(label="Pictures")
+    asked = [run, prompt, seed, number, *values]
+    _on([button.click, prompt.submit], answers.draw, asked, [status, shown], on=status)
+    with gr.Accordion("Look inside a picture", open=False):
+        gr.Markdown("How unsure the model was of each token, and where it looked at each word of the prompt.")
+        picture = gr.Number(1, label="Picture", info="its number above", step=1)
+        look = gr.Button("Look inside")
+        seen = gr.HTML(label="Inside")
+    _on([look.click], answers.inside, [*asked, picture], [seen], on=seen)
+
+
+def _reconstruct(answers):
+    run = _run(answers)
+    gr.Markdown("What the picture tokenizer keeps of a picture of yours: no model can draw finer than that.")
+    gr.HTML('<label>Your picture <input type="file" id="t2i-upload" accept="image/*"></label>')
+    upload = gr.Textbox(visible=False)
+    button = gr.Button("Reconstruct", variant="primary")
+    shown = gr.HTML(label="Pictures")
+    _on([button.click], answers.reconstruct, [run, upload], [shown], on=shown, js=UPLOAD)
+
+
+def _compare(answers, examples):
+    prompt, seed, number = _prompt(examples), _seed(), _number(answers)
+    sides, shown = [], []
+    button = gr.Button("Draw both", variant="primary")
+    status = gr.HTML(elem_classes="t2i-status")
+    with gr.Row():
+        for side, name in enumerate(("Left", "Right")):
+            with gr.Column(min_width=300):
+                gr.Markdown(f"### {name}")
+                run = _run(answers, side)
+                values = _settings(answers, run)
+                sides += [run, *values]
+                shown.append(gr.HTML(label=name))
+    asked = [prompt, seed, number, *sides]
+    _on([button.click, prompt.submit], answers.compare, asked, [status, *shown], on=status)
+
+
+def _run(answers, number=0):
+    names = list(answers.runs)
+    value = names[min(number, len(names) - 1)]
+    return gr.Dropdown(names, value=value, label="Run", visible=len(names) > 1, interactive=True)
+
+
+def _prompt(examples):
+    prompt = gr.Textbox(label="Prompt", placeholder=examples[0] if examples else "", max_length=MAX_PROMPT, lines=1)
+    if examples:
+        gr.Examples([[example] for example in examples], prompt, label="Examples", api_visibility="private")
+    return prompt
+
+
+def _seed():
+    return gr.Number(0, label="Seed", info="same seed, same pictures", step=1)
+
+
+def _number(answers):
+    most = answers.max_images
+    return gr.Number(min(4, most), label="Pictures", info=f"1 to {most}", step=1)
+
+
+def _settings(answers, run) -> list:
+    """A field for each setting of the run's sampler, with its help, in the order of the settings."""
+    made = {}
+
+    def make(names):
+        for name in names:
+            setting = answers.fields(run.value)[name].metadata
+            value = getattr(answers.runs[run.value].sampling, name)
+            step = 1 if setting["range"].whole else 0.1
+            label = name.replace("_", " ").capitalize()
+            made[name] = gr.Number(value, label=label, info=setting["help"], step=step, min_width=120)
+
+    names = list(answers.fields(run.value))
+    with gr.Row():
+        make([name for name in SHOWN if name in names])
+    with gr.Accordion("More settings", open=False), gr.Row():
+        make([name for name in names if name not in SHOWN])
+    values = [made[name] for name in names]
+    run.change(answers.values, run, values, api_visibility="private")
+    return values
+
+
+def _on(triggers, function, inputs, outputs, on, js=None):
+    """Run a function of `Answers` at a trigger; what people can mend is shown to them."""
+
+    def refuse(error):
+        return gr.Error(escape(one_line(error)), duration=None, title="Not drawn", print_exception=False)
+
+    @functools.wraps(function)
+    def call(*args):
+        try:
+            return function(*args)
+        except UserError as error:
+            raise refuse(error) from None
+
+    @functools.wraps(function)
+    def each(*args):
+        try:
+            yield from function(*args)
+        except UserError as error:
+            raise refuse(error) from None
+
+    gr.on(
+        triggers,
+        each if inspect.isgeneratorfunction(function) else call,
+        inputs,
+        outputs,
+        js=js,
+        show_progress_on=on,
+        api_name=function.__name__,
+        concurrency_id="drawing",
+        concurrency_limit=1,
+    )
