@@ -77,8 +77,9 @@ def test_what_cannot_be_drawn(answers, changes, said):
     asked = {"prompt": "a red seven", "seed": 0, "number": 2, "temperature": None} | changes
     with pytest.raises(UserError, match=re.escape(said)):
         list(answers.draw("a", *asked.values(), *VALUES[1:]))
+    said = said.replace("number of pictures", "picture")
     with pytest.raises(UserError, match=re.escape(said)):
-        answers.inside("a", *asked.values(), *VALUES[1:], 1)
+        answers.inside("a", *asked.values(), *VALUES[1:])
     assert answers.runs["a"].calls == []
 
 
@@ -104,12 +105,12 @@ def test_two_sides(answers):
 
 
 def test_what_the_model_knew(answers):
-    shown = answers.inside("a", "a red seven", 0, 3, *VALUES, 2)
+    shown = answers.inside("a", "a red seven", 0, 2, *VALUES)
     assert len(pictures(shown)) == 2 + 3
+    drawn = FakeTranslator()(["a red seven"], 2)[0, 1]
+    np.testing.assert_array_equal(np.array(Image.open(io.BytesIO(pictures(shown)[0]))), drawn)
     assert "0.00 to 3.00 nats" in shown
     assert "seven: 33% of the attention" in shown
-    with pytest.raises(UserError, match="picture 4 is above 3"):
-        answers.inside("a", "a red seven", 0, 3, *VALUES, 4)
 
 
 def test_values_over_cells():

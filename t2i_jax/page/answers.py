@@ -61,21 +61,18 @@ class Answers:
             shown = self._pictures(run, prompt, seed, settings, drawn, done=share >= 1)
             yield figures.progress(share, "done" if share >= 1 else f"{share:.0%} of the tokens") + words, shown
 
-    def inside(self, run, prompt, seed, number, *rest) -> str:
+    def inside(self, run, prompt, seed, picture, *values) -> str:
         """How unsure the run was of each token of a picture, and where it read each word.
 
         Args:
-          run, prompt, seed, number: see `draw`.
-          *rest: the sampler's settings, and at last the number of the picture, 1 or above.
+          run, prompt, seed, *values: see `draw`.
+          picture: its number, 1 or above.
 
         Raises:
           UserError: see `draw`.
         """
-        *values, picture = rest
-        settings = self._checked(run, prompt, seed, number, values)
-        which = ranges.check("picture", picture, ranges.Range(1, number, whole=True))
-        seen = self.runs[run].insight(prompt, number, seed, **settings)
-        return figures.inside(seen, which - 1, prompt)
+        settings = self._checked(run, prompt, seed, picture, values, "picture")
+        return figures.inside(self.runs[run].insight(prompt, picture, seed, **settings), picture - 1, prompt)
 
     def compare(self, prompt, seed, number, *sides) -> Iterator[tuple[str, str, str]]:
         """Status, pictures at the left and at the right.
@@ -122,7 +119,7 @@ class Answers:
             ]
         )
 
-    def _checked(self, run, prompt, seed, number, values) -> dict:
+    def _checked(self, run, prompt, seed, number, values, what="number of pictures") -> dict:
         """The settings that were given; numbers and the prompt are as `t2i sample` would take them."""
         if not isinstance(prompt, str) or not prompt.strip():
             raise UserError("there is no prompt; describe a picture")
@@ -131,7 +128,7 @@ class Answers:
         if not prompt.isprintable():
             raise UserError("the prompt holds signs that are not printed, such as a line's end; write one line")
         ranges.check("seed", seed, SEED)
-        ranges.check("number of pictures", number, ranges.Range(1, self.max_images, whole=True))
+        ranges.check(what, number, ranges.Range(1, self.max_images, whole=True))
         fields = self.fields(run)
         if len(values) != len(fields):
             raise UserError(f"{len(values)} settings are given; this run has {len(fields)}")

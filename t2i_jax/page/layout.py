@@ -13,7 +13,7 @@ from t2i_jax.page.figures import escape
 from t2i_jax.page.gate import Gate
 
 QUEUE = 16  # requests that may wait
-SESSIONS = 64  # browsers that gradio remembers at a time
+SESSIONS = 8  # browsers that gradio remembers at a time
 LOOPBACK = ("127.0.0.1", "localhost")
 SHOWN = ("guidance_scale", "temperature", "top_k")  # other settings stand below these, folded
 CSS = """
@@ -82,14 +82,14 @@ def _draw(answers, examples):
     button = gr.Button("Draw", variant="primary")
     status = gr.HTML(elem_classes="t2i-status")
     shown = gr.HTML(label="Pictures")
-    asked = [run, prompt, seed, number, *values]
-    _on([button.click, prompt.submit], answers.draw, asked, [status, shown], on=status)
+    draw = [run, prompt, seed, number, *values]
+    _on([button.click, prompt.submit], answers.draw, draw, [status, shown], on=status)
     with gr.Accordion("Look inside a picture", open=False):
         gr.Markdown("How unsure the model was of each token, and where it looked at each word of the prompt.")
         picture = gr.Number(1, label="Picture", info="its number above", step=1)
         look = gr.Button("Look inside")
         seen = gr.HTML(label="Inside")
-    _on([look.click], answers.inside, [*asked, picture], [seen], on=seen)
+    _on([look.click], answers.inside, [run, prompt, seed, picture, *values], [seen], on=seen)
 
 
 def _reconstruct(answers):
