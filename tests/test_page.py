@@ -24,7 +24,7 @@ VALUES = [None] * 7
 
 @pytest.fixture
 def answers():
-    return Answers({"a": FakeTranslator(), "b": FakeTranslator(digest="b")}, max_images=8, time_limit=60)
+    return Answers({"a": FakeTranslator(), "b": FakeTranslator(digest="b")}, max_images=8, time_limit=60.0)
 
 
 def pictures(shown: str) -> list[bytes]:
@@ -213,7 +213,7 @@ def served(tmp_path_factory):
 
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        page = layout.build(Answers({"a": FakeTranslator()}, max_images=8, time_limit=60), ["a red seven"])
+        page = layout.build(Answers({"a": FakeTranslator()}, max_images=8, time_limit=60.0), ["a red seven"])
         yield layout.launch(page, "127.0.0.1", port).rstrip("/"), cache
         page.close(verbose=False)
 
