@@ -89,7 +89,7 @@ def measure(case: str, model, params, sampler, valid, text_ids, text_mask) -> No
             condition = text_ids[here], text_mask[here], np.zeros(1, bool)
             for window in WINDOWS:
                 wall, cpu = time.perf_counter(), time.process_time()
-                ids, passes = jax.block_until_ready(draw(condition, keys[here], window=window))
+                ids, passes, *_ = jax.block_until_ready(draw(condition, keys[here], window=window))
                 seconds = time.perf_counter() - wall, time.process_time() - cpu
                 if number >= 0:
                     drawn[window].append((np.asarray(ids), int(passes), *seconds))

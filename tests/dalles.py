@@ -64,8 +64,11 @@ def text_and_image(model, *inputs):
     return model.text_logits(text), model.logits(image)
 
 
-def plain_logits(params, text_ids, mask, inputs, null):
-    """The model again, in float64, one row after another, with every logit of both vocabularies."""
+def plain_logits(params, text_ids, mask, inputs, null, seen=None):
+    """The model again, in float64, one row after another, with every logit of both vocabularies.
+
+    `seen` gets the attention of each row, [S + N, S + N], the mean of layers and heads.
+    """
     params = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
 
     def norm(x, p):
@@ -97,7 +100,7 @@ def plain_logits(params, text_ids, mask, inputs, null):
         for p, i in enumerate(image):
             places = params["row_embed"]["embedding"][p // W] + params["column_embed"]["embedding"][p % W]
             x.append(params["token_embed"]["embedding"][V + i] + places)
-        x = np.array(x)
+        x, looks = np.array(x), np.zeros((S + N, S + N))
         for number, kind in enumerate(KINDS):
             p = jax.tree.map(lambda array, number=number: array[number], params["decoder"]["layers"])
             q, k, v = (dense(norm(x, p["ln_attn"]), p["attn"][part]) for part in ("query", "key", "value"))
@@ -109,6 +112,7 @@ def plain_logits(params, text_ids, mask, inputs, null):
                     scores = k[keys, own] @ q[i, own] / np.sqrt(D // 3)
                     weights = np.exp(scores - scores.max())
                     out[i, own] = weights / weights.sum() @ v[keys, own]
+                    looks[i, keys] += weights / weights.sum() / 3 / len(KINDS)
             x = x + dense(out, p["attn"]["out"])
             up = dense(norm(x, p["ln_mlp"]), p["mlp"]["up"])
             up = up / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (up + 0.044715 * up**3)))
@@ -116,6 +120,8 @@ def plain_logits(params, text_ids, mask, inputs, null):
         logits = norm(x, params["ln_f"]) @ params["head"]
         logits[:S, V:] = -np.inf
         logits[S:, :V] = -np.inf
+        if seen is not None:
+            seen.append(looks)
         return logits
 
     there = np.asarray(mask) & ~np.asarray(null)[:, None]

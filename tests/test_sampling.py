@@ -155,7 +155,7 @@ def test_positions_and_keys_draw_apart():
     def thousand(ids, position, cache):
         return jnp.zeros((len(ids), 1, 1000)), cache
 
-    ids, _ = sample_tokens(thousand, (), keys_of(3), length=4, start_id=0, **PLAIN)
+    ids = sample_tokens(thousand, (), keys_of(3), length=4, start_id=0).ids
     assert len(np.unique(ids)) > 9
 
 

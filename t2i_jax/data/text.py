@@ -62,6 +62,16 @@ class TextTokenizer:
         """
         return [len(self._tokenizer.encode(text).ids) for text in texts]
 
+    def words(self, text: str) -> list[tuple[str, list[int]]]:
+        """Words of a text as it writes them, and the places of their pieces among its ids; signs are words, too."""
+        pieces, spans = self._tokenizer.encode(text), {}
+        for place, (word, span) in enumerate(zip(pieces.word_ids, pieces.offsets, strict=True)):
+            if word is not None:  # not one that the tokenizer adds
+                spans.setdefault(word, []).append((place, *span))
+        return [
+            (text[found[0][1] : found[-1][2]].strip(), [place for place, *_ in found]) for found in spans.values()
+        ]
+
     def encode_prompts(self, prompts: Iterable[str]) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """`encode` of prompts, of which nothing may be lost.
 

@@ -50,6 +50,18 @@ def _fits_flash(query: Float[Array, "R Q head_dim"], mask: Bool[Array, "#B 1 #Q 
     return query.dtype.itemsize == 2 and size % 8 == 0 and size <= 128 and queries > 1 and simple
 
 
+def weigh(
+    query: Float[Array, "R Q head_dim"],
+    key: Float[Array, "R N head_dim"],
+    mask: Bool[Array, "#B #Q N"],
+    heads: int,
+) -> Float[Array, "B heads Q N"]:
+    """How much each query looks at each key, float32; over the keys these sum to 1. See `attend`."""
+    scores = jnp.einsum("rqd,rkd->rqk", query, key, preferred_element_type=jnp.float32)
+    scores = rearrange(scores, "(B heads) Q N -> B heads Q N", heads=heads) * query.shape[-1] ** -0.5
+    return jax.nn.softmax(jnp.where(mask[:, None], scores, jnp.finfo(jnp.float32).min))
+
+
 def attend(
     query: Float[Array, "R Q head_dim"],
     memory: KeyValue,
@@ -88,9 +100,7 @@ def attend(
         mask = causal_mask(query.shape[1], memory.key.shape[1])
 
     def read(query, mask, key):
-        scores = jnp.einsum("rqd,rkd->rqk", query, memory.key, preferred_element_type=jnp.float32)
-        scores = rearrange(scores, "(B heads) Q N -> B heads Q N", heads=heads) * query.shape[-1] ** -0.5
-        weights = jax.nn.softmax(jnp.where(mask[:, None], scores, jnp.finfo(jnp.float32).min))
+        weights = weigh(query, memory.key, mask, heads)
         weights = (weights if key is None else dropout(weights, rng=key)).astype(memory.value.dtype)
         out = jnp.einsum("rqk,rkd->rqd", rearrange(weights, "B heads Q N -> (B heads) Q N"), memory.value)
         return rearrange(out, "(B heads) Q d -> B Q (heads d)", heads=heads)

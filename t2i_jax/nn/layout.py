@@ -48,6 +48,22 @@ def valid_ids(layout: Sequence[Grid]) -> Bool[np.ndarray, "N K"]:
     return np.repeat(rows, [grid.num_tokens for grid in layout], axis=0)
 
 
+def cells(layout: Sequence[Grid], height: int, width: int) -> list[tuple[int, int, int, int]]:
+    """Where each of N tokens stands in `height` x `width` pixels: y0, x0, y1, x1 (the last two outside)."""
+    return [
+        (
+            height * row // grid.height,
+            width * column // grid.width,
+            height * (row + 1) // grid.height,
+            width * (column + 1) // grid.width,
+        )
+        for grid in layout
+        for row in range(grid.height)
+        for column in range(grid.width)
+        for _ in range(grid.residual_depth)
+    ]
+
+
 def position_features(layout: Sequence[Grid]) -> Float[np.ndarray, "N F"]:
     """Where each token stands; rows that are alike stand for positions near each other.
 

@@ -1,13 +1,10 @@
 """A run folder of a prior, opened: captions, or nothing, -> images."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from t2i_jax.errors import UserError
 from t2i_jax.pictures import to_uint8
 from t2i_jax.pipelines.translator import Translator
-from t2i_jax.sampling.settings import Settings
 
 
 class Prior(Translator):
@@ -51,14 +48,9 @@ class Prior(Translator):
         ids = self._draw(texts, texts > 0, np.arange(n), seed, sampler, null=True)
         return to_uint8(self.tokenizer.detokenize(ids))
 
-    def draw_ids(self, prompts: Sequence[str], indices: np.ndarray, seed: int, sampler: Settings) -> np.ndarray:
-        """As a translator's.
-
-        Raises:
-          UserError: as a translator's, or a run that reads no prompt.
-        """
+    def _encode(self, prompts):
         if not self.conditional:
             raise UserError(
                 "this run was trained without captions (config.model.conditional) and reads no prompt; draw without"
             )
-        return super().draw_ids(prompts, indices, seed, sampler)
+        return super()._encode(prompts)

@@ -24,6 +24,7 @@ class Tokenizer:
       codebook_size, num_tokens: K and N.
       codebook: float32 [K, D].
       position_features: [N, F], where each token stands: alike rows stand for positions near each other.
+      cells: N tuples y0, x0, y1, x1, where each token stands in a picture, in pixels (see `nn.layout`).
       valid_ids: bool [N, K], which ids may stand at each position; None where any may.
     """
 
@@ -48,6 +49,11 @@ class Tokenizer:
     @cached_property
     def position_features(self) -> np.ndarray:
         return layout.position_features(self.layout)
+
+    @cached_property
+    def cells(self) -> list[tuple[int, int, int, int]]:
+        side = self.config.model.image_size
+        return layout.cells(self.layout, side, side)
 
     def tokenize(self, images: np.ndarray) -> np.ndarray:
         """Ids int32 [B, N] in [0, K) of pictures [B, H, W, C]: uint8, or floats in [0, 1].

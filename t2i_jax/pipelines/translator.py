@@ -1,7 +1,7 @@
 """A run folder of a translator, opened: captions -> pictures."""
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from numbers import Real
 from pathlib import Path
@@ -15,10 +15,13 @@ from t2i_jax.data import text
 from t2i_jax.errors import UserError
 from t2i_jax.pictures import to_uint8
 from t2i_jax.pipelines import batches
+from t2i_jax.pipelines.insight import Insight, attention_to_words, look
 from t2i_jax.pipelines.reranking import best, likelihood_ratio
 from t2i_jax.pipelines.tokenizer import Tokenizer
-from t2i_jax.random import stream
+from t2i_jax.random import stream as random_stream
 from t2i_jax.sampling.settings import Settings
+
+GREY = 128  # of what is not yet drawn
 
 
 class Translator:
@@ -108,6 +111,66 @@ class Translator:
         images = self._images(ids)
         return images.reshape(len(prompts), num_images, *images.shape[1:])
 
+    def stream(
+        self, prompt: str, num_images: int = 1, seed: int = 0, *, parts: int = 8, **settings
+    ) -> Iterator[tuple[float, np.ndarray]]:
+        """Images of one prompt while their tokens are drawn.
+
+        Cells whose tokens are not all drawn are mid grey. The last images are those of a call, bit for bit.
+
+        Args:
+          prompt, num_images, seed, settings: as of a call.
+          parts: how often to look, about evenly; more than `batches.BATCH` images are drawn so many at a time.
+
+        Yields:
+          The share of tokens that are drawn, in (0, 1], and uint8 [n, H, W, C].
+
+        Raises:
+          UserError: as a call, or `parts` below 1.
+        """
+        ranges.check("num_images", num_images, ranges.COUNT)
+        ranges.check("parts", parts, ranges.COUNT)
+        sampler = self.sampling.replace(**settings)
+        sampling.check_guidance(sampler, self._caption_dropout)
+        texts = self._encode([prompt] * num_images)
+        ids = np.zeros((num_images, self.tokenizer.num_tokens), np.int32)
+        done, start = np.zeros(num_images, int), 0
+        for count, inputs in self._batches(*texts, np.arange(num_images), seed):
+            part = slice(start, start + count)
+            for drawn, length in sampler.draw_in_parts(self._model, self._params, *inputs, parts=parts):
+                ids[part], done[part] = batches.fetch(drawn)[:count], length
+                yield float(done.mean() / ids.shape[1]), self._shown(ids, done)
+            start += count
+
+    def _shown(self, ids, done):
+        """Images of which the first `done` tokens are drawn."""
+        images = self._images(ids)
+        for image, first in zip(images, done, strict=True):
+            for top, left, bottom, right in self.tokenizer.cells[first:]:
+                image[top:bottom, left:right] = GREY
+        return images
+
+    def insight(self, prompt: str, num_images: int = 1, seed: int = 0, **settings) -> Insight:
+        """Images as a call draws them, how sure the model was of each token, and which words it looked at.
+
+        Args:
+          prompt, num_images, seed, settings: as of a call.
+
+        Raises:
+          UserError: as a call.
+        """
+        ranges.check("num_images", num_images, ranges.COUNT)
+        sampler = self.sampling.replace(**settings)
+        ids = self.draw_ids([prompt] * num_images, np.arange(num_images), seed, sampler)
+        texts = (rows.repeat(num_images, axis=0) for rows in self._encode([prompt]))
+        seen = partial(look, self._model, self._params, valid=self.tokenizer.valid_ids)
+        found = batches.in_batches(seen, *texts, ids, like=self._params)
+        words, attention = self._reader.words(prompt), None
+        if found.shape[-1] > 1:
+            attention = attention_to_words(found[..., 1:], [places for _, places in words])
+        words = [word for word, _ in words]
+        return Insight(self._images(ids), found[..., 0], attention, words, self.tokenizer.cells)
+
     def check(self, prompts: Iterable[str]) -> list[str]:
         """The prompts, of which none is empty or too long; words that the run never read are named, once.
 
@@ -191,21 +254,21 @@ class Translator:
             )
 
     def _draw(self, text_ids, text_mask, indices, seed, sampler, null=False) -> np.ndarray:
-        keys = jax.vmap(partial(jax.random.fold_in, stream(seed, "sample")))(jnp.asarray(indices))
+        drawn = []
+        for count, inputs in self._batches(text_ids, text_mask, indices, seed, null):
+            drawn.append(batches.fetch(sampler.draw(self._model, self._params, *inputs))[:count])
+        return np.concatenate(drawn)
+
+    def _batches(self, text_ids, text_mask, indices, seed, null=False) -> Iterator[tuple[int, tuple]]:
+        """Of every batch how many images it has, and what its sampler reads behind model and parameters."""
+        keys = jax.vmap(partial(jax.random.fold_in, random_stream(seed, "sample")))(jnp.asarray(indices))
         key_data = np.asarray(jax.random.key_data(keys))
-
-        def draw(condition, key_data, rows=None):
-            keys = jax.random.wrap_key_data(key_data)
-            return sampler.draw(self._model, self._params, condition, keys, self.tokenizer.valid_ids, rows)
-
-        drawn, in_batches = [], partial(batches.in_batches, like=self._params)
         for start in range(0, len(text_ids), batches.BATCH):
             part = slice(start, start + batches.BATCH)
             condition = text_ids[part], text_mask[part], np.full(len(text_ids[part]), null)
             texts, rows = batches.distinct(condition, self._params)
-            if rows is None:
-                own = in_batches(lambda key_data, *texts: draw(texts, key_data), key_data[part], *texts)
-            else:
-                own = in_batches(partial(draw, texts), key_data[part], rows)
-            drawn.append(own)
-        return np.concatenate(drawn)
+            own = texts if rows is None else (rows,)
+            data, *own = batches.split_rows(batches.fill((key_data[part], *own)), self._params)
+            condition, rows = (tuple(own), None) if rows is None else (texts, *own)
+            keys = jax.random.wrap_key_data(data)
+            yield len(text_ids[part]), (condition, keys, self.tokenizer.valid_ids, rows)

@@ -78,12 +78,24 @@ class Autoregressive(Settings):
         Raises:
           UserError: `window` is above N.
         """
+        return next(self.draw_in_parts(model, params, condition, keys, valid, rows, parts=1))[0]
+
+    def draw_in_parts(self, model, params, condition: tuple, keys, valid=None, rows=None, *, parts: int):
+        """See `Settings.draw_in_parts`; with a window above 1 a part has a few tokens more than its share."""
         from t2i_jax.sampling import decoding  # jax takes seconds to import; `t2i --help` must not pay for it
 
-        self.check_fits(model.num_tokens)
+        length = model.num_tokens
+        self.check_fits(length)
         settings = dict(vars(self))
         static = {"guided": self.guided, "window": settings.pop("window")}
-        return decoding.decode(model, params, condition, keys, settings, valid, rows, **static)[0]
+        drawing = None
+        for until in [-(-length * part // parts) for part in range(1, parts + 1)]:
+            if drawing is None:
+                drawing = decoding.decode(model, params, condition, keys, settings, valid, rows, until, **static)
+            else:
+                ids, _, done, cache = drawing
+                drawing = decoding.go_on(model, params, cache, ids, done, keys, settings, valid, until, **static)
+            yield drawing.ids, drawing.done
 
 
 Sampler = Autoregressive

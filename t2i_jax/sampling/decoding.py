@@ -1,8 +1,8 @@
-"""The arrays of autoregressive sampling: a cached step -> logits -> ids."""
+"""The arrays of autoregressive sampling: logits of the next ids -> ids."""
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,22 +38,41 @@ def sample_ids(
     return jax.lax.cond(temperature == 0, greedy, sampled, logits)
 
 
+class Drawing(NamedTuple):
+    """Images of which the leading ids are drawn.
+
+    Attributes:
+      ids: int32 [B, N] in [0, K). Those from `done` on are drafts: ids of some position, no more.
+      passes: Int[], of the model, at most as many as ids were drawn.
+      done: Int[], how many ids of each image are drawn.
+      cache: with the inputs of these positions written.
+    """
+
+    ids: Array
+    passes: Array
+    done: Array
+    cache: Any
+
+
 def sample_tokens(
-    step: Callable,
+    tokens_to_logits: Callable,
     cache: Any,
     keys: Key[Array, " B"],
     *,
     length: int,
     start_id: int,
-    temperature: ScalarLike,
-    top_k: ScalarLike,
-    top_p: ScalarLike,
-    min_p: ScalarLike,
-    unguided_tokens: ScalarLike,
+    temperature: ScalarLike = 1.0,
+    top_k: ScalarLike = 0,
+    top_p: ScalarLike = 1.0,
+    min_p: ScalarLike = 0.0,
+    unguided_tokens: ScalarLike = 0,
     guidance_scale: ScalarLike | None = None,
     valid: Bool[Array, "{length} K"] | None = None,
     window: int = 1,
-) -> tuple[Int[Array, "B {length}"], Int[Array, ""]]:
+    ids: Int[Array, "B {length}"] | None = None,
+    done: ScalarLike = 0,
+    until: ScalarLike | None = None,
+) -> Drawing:
     """Sample `length` ids for each image, each from the logits that follow the ids before it.
 
     A position's noise is fixed by its key, so an image's ids are the only ones that give themselves: each is what
@@ -68,23 +87,24 @@ def sample_tokens(
     the other one, and what follows is another image, just as likely.
 
     The settings may be traced: under jit, another value of any of them does not compile again, except of `window`.
+    Left out, they draw from the softmax of the logits.
 
     Args:
-      step: `(ids Int[B', Q], position Int[], cache) -> (logits Float[B', Q, K], cache)`, of the Q positions from
-        `position` on; the cache of static shape. It must not matter what the cache holds of these and later ones.
+      tokens_to_logits: `(ids Int[B', Q], position Int[], cache) -> (logits Float[B', Q, K], cache)`, of the Q
+        positions from `position` on; the cache of static shape. It must not matter what the cache holds of these
+        and later ones.
       cache: for B' rows. With guidance B' = 2B: row 2i reads the caption of image i, row 2i + 1 the null caption
         (side by side, so that both lie on one device), and both are fed the same ids. Without, B' = B.
       keys: one random key an image. A position uses `fold_in(key, position)`, so an image's random stream depends
         neither on its index nor on the rest of the batch.
       length: ids to sample, at most what the cache holds.
-      start_id: the step's input at position 0.
+      start_id: the input at position 0.
       temperature, top_k, top_p, min_p, unguided_tokens: see `Autoregressive`.
       guidance_scale: >= 0, applied before all else; None for no guidance.
       valid: which ids may stand at each position, at least one; None for all.
       window: Q, 1 to `length`.
-
-    Returns:
-      int32 ids in [0, K), and the number of passes, at most `length`.
+      ids, done: go on with a `Drawing` of the same settings, whose cache is `cache`; None, and 0, begin.
+      until: draw so many ids of each image, or, with a window above 1, a few more; None draws all.
     """
     guided = guidance_scale is not None
 
@@ -108,7 +128,7 @@ def sample_tokens(
         first = jnp.minimum(done, length - window)  # the last windows overlap what is done
         given = jax.lax.dynamic_slice_in_dim(tokens, first, window + 1, axis=1)
         ids, drafts = given[:, :-1], given[:, 1:]
-        logits, cache = step(jnp.repeat(ids, 2, axis=0) if guided else ids, first, cache)
+        logits, cache = tokens_to_logits(jnp.repeat(ids, 2, axis=0) if guided else ids, first, cache)
         positions = first + jnp.arange(window)
         drawn = jax.lax.map(draw, (positions, logits.swapaxes(0, 1))).T
         drawn = jnp.where(positions < done, drafts, drawn)
@@ -117,24 +137,38 @@ def sample_tokens(
         tokens = jax.lax.dynamic_update_slice_in_dim(tokens, drawn, first + 1, axis=1)
         return tokens, first + 1 + jnp.cumprod(right).sum(), cache, passes + 1
 
-    tokens = jnp.zeros((len(keys), length + 1), jnp.int32).at[:, 0].set(start_id)
-    state = tokens, jnp.int32(0), cache, jnp.int32(0)
-    tokens, _, _, passes = jax.lax.while_loop(lambda state: state[1] < length, advance, state)
-    return tokens[:, 1:], passes
+    ids = jnp.zeros((len(keys), length), jnp.int32) if ids is None else ids
+    tokens = jnp.pad(ids, ((0, 0), (1, 0)), constant_values=start_id)
+    state = tokens, jnp.asarray(done, jnp.int32), cache, jnp.int32(0)
+    # Inside `shard_map` a loop must start with what differs between devices, as its results do.
+    any_key = jax.random.key_data(keys).ravel()[0] == 0
+    state = jax.tree.map(lambda x: jnp.where(any_key, x, x), state)
+    until = length if until is None else until
+    tokens, done, cache, passes = jax.lax.while_loop(lambda state: state[1] < until, advance, state)
+    return Drawing(tokens[:, 1:], passes, done, cache)
 
 
 @partial(jax.jit, static_argnames=("model", "guided", "window"))
 def decode(
-    model, params, condition: tuple, keys, settings: dict, valid=None, rows=None, *, guided: bool, window: int = 1
-):
-    """`Autoregressive.draw`, compiled, and the number of passes; the settings are traced.
+    model,
+    params,
+    condition: tuple,
+    keys,
+    settings: dict,
+    valid=None,
+    rows=None,
+    until=None,
+    *,
+    guided: bool,
+    window: int = 1,
+) -> Drawing:
+    """`Autoregressive.draw`, compiled; the settings are traced, and so is `until` (see `sample_tokens`).
 
     Args:
       settings: those of `Autoregressive` but `window`.
       guided: False leaves out the rows of the null caption; for guidance scale 1.
     """
-    params = jax.tree.map_with_path(partial(_round, dtype=model.dtype), unstack(params))
-    bound, settings = partial(model.apply, {"params": params}), dict(settings)
+    bound = _bind(model, params)
 
     def read(*condition):
         return bound(*bound(*condition, method="encode"), method="init_cache")
@@ -147,18 +181,35 @@ def decode(
         text_ids, text_mask, _ = condition
         null = read(*(jnp.zeros((1, *x.shape[1:]), x.dtype) for x in (text_ids, text_mask)), jnp.ones(1, bool))
         cache = jax.tree.map(partial(_pair, count=len(keys)), cache, null)
-    else:
-        del settings["guidance_scale"]
-    return sample_tokens(
-        partial(bound, method="decode_step"),
-        cache,
-        keys,
-        length=model.num_tokens,
-        start_id=model.codebook_size,
-        valid=valid,
-        window=window,
-        **settings,
-    )
+    return _sample(model, bound, cache, keys, settings, valid, guided, window=window, until=until)
+
+
+@partial(jax.jit, static_argnames=("model", "guided", "window"), donate_argnames="cache")
+def go_on(
+    model, params, cache, ids, done, keys, settings: dict, valid=None, until=None, *, guided: bool, window: int = 1
+) -> Drawing:
+    """`decode` from where it was left to `until`, another number of ids: one program for all stretches.
+
+    Args:
+      cache, ids, done: of the `Drawing`; the cache is donated.
+      keys, settings, valid, guided, window: as they were.
+    """
+    bound = _bind(model, params)
+    stretch = {"window": window, "ids": ids, "done": done, "until": until}
+    return _sample(model, bound, cache, keys, settings, valid, guided, **stretch)
+
+
+def _bind(model, params) -> Callable:
+    """The model's methods, with its parameters as a loop reads them best."""
+    params = jax.tree.map_with_path(partial(_round, dtype=model.dtype), unstack(params))
+    return partial(model.apply, {"params": params})
+
+
+def _sample(model, bound, cache, keys, settings, valid, guided, **options) -> Drawing:
+    settings = {name: value for name, value in settings.items() if guided or name != "guidance_scale"}
+    sizes = {"length": model.num_tokens, "start_id": model.codebook_size}
+    step = partial(bound, method="decode_step")
+    return sample_tokens(step, cache, keys, valid=valid, **sizes, **settings, **options)
 
 
 def _round(path, x: Array, dtype: str) -> Array:

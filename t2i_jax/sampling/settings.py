@@ -67,6 +67,19 @@ class Settings:
           UserError: they cannot.
         """
 
+    def draw_in_parts(self, model, *inputs, parts: int):
+        """`draw`, and what there is of it in between.
+
+        Args:
+          model, inputs: as of `draw`.
+          parts: how often to look, about evenly; 1 is `draw`.
+
+        Yields:
+          int32 ids [B, N] in [0, K), and how many of the leading ones are drawn. The last are those of `draw`.
+          Samplers that know no order of positions yield that alone.
+        """
+        yield self.draw(model, *inputs), model.num_tokens
+
     @property
     def guided(self) -> bool:
         """Whether rows are compared with the null caption: a setting `guidance_scale` that is not 1."""
