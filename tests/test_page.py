@@ -16,7 +16,7 @@ from PIL import Image
 from t2i_jax import cli
 from t2i_jax.errors import UserError
 from t2i_jax.page.answers import MAX_UPLOAD, Answers
-from t2i_jax.page.figures import heat, lit, over_picture
+from t2i_jax.page.figures import heat, over, over_picture
 from t2i_jax.pictures import read_note
 
 VALUES = [None] * 7
@@ -115,9 +115,9 @@ def test_what_the_model_knew(answers):
 
 def test_values_over_cells():
     cells = [(0, 0, 2, 2), (0, 0, 2, 2), (2, 0, 4, 4)]
-    over = over_picture(np.float32([1, 3, 4]), cells, (4, 4))
-    np.testing.assert_array_equal(over, [[2, 2, 0, 0], [2, 2, 0, 0], [4, 4, 4, 4], [4, 4, 4, 4]])
-    colours = heat(over, 4.0)
+    values = over_picture(np.float32([1, 3, 4]), cells, (4, 4))
+    np.testing.assert_array_equal(values, [[2, 2, 0, 0], [2, 2, 0, 0], [4, 4, 4, 4], [4, 4, 4, 4]])
+    colours = heat(values, 4.0)
     assert colours[3, 3].sum() > colours[0, 0].sum() > colours[0, 3].sum()
     np.testing.assert_array_equal(
         lit(np.full((4, 4, 1), 100, np.uint8), over)[..., 0], np.uint8(25 + over / 4 * 75)

@@ -67,10 +67,9 @@ def heat(values: Float[np.ndarray, "H W"], most: float) -> UInt8[np.ndarray, "H 
     return rearrange(np.uint8(channels), "c h w -> h w c")
 
 
-def lit(picture: UInt8[np.ndarray, "H W C"], weights: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W C"]:
-    """A picture, dark where weights are low: a quarter of its brightness at 0, all of it at the highest."""
-    light = 0.25 + 0.75 * weights / max(float(weights.max()), 1e-9)
-    return np.uint8(picture * light[..., None])
+def over(picture: UInt8[np.ndarray, "H W C"], colours: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
+    """Colours, through which a picture can be made out in grey."""
+    return np.uint8(0.4 * picture.mean(axis=-1, keepdims=True) + 0.6 * colours)
 
 
 def inside(seen, number: int, prompt: str) -> str:
@@ -81,20 +80,20 @@ def inside(seen, number: int, prompt: str) -> str:
       number: the picture, 0 to n - 1.
       prompt: of all.
     """
-    picture, shape = seen.images[number], seen.images.shape[1:3]
-    entropy, attention = seen.entropy[number], seen.attention[number]
-    unsure = over_picture(entropy, seen.cells, shape)
+    picture, entropy = seen.images[number], seen.entropy[number]
+    unsure = over_picture(entropy, seen.cells, picture.shape[:2])
+    most = float(unsure.max())
     figures = [
         figure(picture, prompt, f"picture {number + 1}"),
         figure(
-            heat(unsure, float(unsure.max())),
+            heat(unsure, most),
             f"uncertainty of each token, {entropy.min():.2f} to {entropy.max():.2f} nats",
-            f"uncertainty: dark is 0, bright {unsure.max():.2f} nats a token",
+            f"uncertainty: dark is 0, bright {most:.2f} nats a token",
         ),
     ]
-    for word, weights in zip(seen.words, attention.T, strict=True):
-        said = f"{word}: {weights.mean():.0%} of the attention"
-        figures.append(
-            figure(lit(picture, over_picture(weights, seen.cells, shape)), f"where {word} is read", said)
-        )
+    if seen.attention is not None:
+        for word, weights in zip(seen.words, seen.attention[number].T, strict=True):
+            looked = over_picture(weights, seen.cells, picture.shape[:2])
+            shown = over(picture, heat(looked, float(looked.max())))
+            figures.append(figure(shown, f"where {word} is read", f"{word}: {weights.mean():.0%} of the attention"))
     return gallery(figures)

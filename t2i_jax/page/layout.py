@@ -77,18 +77,22 @@ def launch(page: gr.Blocks, host: str, port: int) -> str:
 
 
 def _draw(answers, examples):
-    run, prompt, seed, number = _run(answers), _prompt(examples), _seed(), _number(answers)
-    values = _settings(answers, run)
-    button = gr.Button("Draw", variant="primary")
-    status = gr.HTML(elem_classes="t2i-status")
-    shown = gr.HTML(label="Pictures")
+    with gr.Row():
+        with gr.Column(scale=2, min_width=320):
+            run, prompt = _run(answers), _prompt(examples)
+            seed, number = _seed_and_number(answers)
+            values = _settings(answers, run)
+            button = gr.Button("Draw", variant="primary")
+        with gr.Column(scale=3, min_width=320):
+            status = gr.HTML(elem_classes="t2i-status")
+            shown = gr.HTML(label="Pictures")
+            with gr.Accordion("Look inside a picture", open=False):
+                gr.Markdown("How unsure the model was of each token, and where it looked at each word.")
+                picture = gr.Number(1, label="Picture", info="its number above", step=1)
+                look = gr.Button("Look inside")
+                seen = gr.HTML(label="Inside")
     draw = [run, prompt, seed, number, *values]
     _on([button.click, prompt.submit], answers.draw, draw, [status, shown], on=status)
-    with gr.Accordion("Look inside a picture", open=False):
-        gr.Markdown("How unsure the model was of each token, and where it looked at each word of the prompt.")
-        picture = gr.Number(1, label="Picture", info="its number above", step=1)
-        look = gr.Button("Look inside")
-        seen = gr.HTML(label="Inside")
     _on([look.click], answers.inside, [run, prompt, seed, picture, *values], [seen], on=seen)
 
 
@@ -103,7 +107,7 @@ def _reconstruct(answers):
 
 
 def _compare(answers, examples):
-    prompt, seed, number = _prompt(examples), _seed(), _number(answers)
+    prompt, (seed, number) = _prompt(examples), _seed_and_number(answers)
     sides, shown = [], []
     button = gr.Button("Draw both", variant="primary")
     status = gr.HTML(elem_classes="t2i-status")
@@ -132,13 +136,12 @@ def _prompt(examples):
     return prompt
 
 
-def _seed():
-    return gr.Number(0, label="Seed", info="same seed, same pictures", step=1)
-
-
-def _number(answers):
+def _seed_and_number(answers):
     most = answers.max_images
-    return gr.Number(min(4, most), label="Pictures", info=f"1 to {most}", step=1)
+    with gr.Row():
+        seed = gr.Number(0, label="Seed", info="same seed, same pictures", step=1, min_width=120)
+        number = gr.Number(min(4, most), label="Pictures", info=f"1 to {most}", step=1, min_width=120)
+    return seed, number
 
 
 def _settings(answers, run) -> list:
@@ -167,7 +170,7 @@ def _on(triggers, function, inputs, outputs, on, js=None):
     """Run a function of `Answers` at a trigger; what people can mend is shown to them."""
 
     def refuse(error):
-        return gr.Error(escape(one_line(error)), duration=None, title="Not drawn", print_exception=False)
+        return gr.Error(escape(one_line(error)), duration=None, print_exception=False)
 
     @functools.wraps(function)
     def call(*args):
