@@ -75,7 +75,7 @@ def test_what_cannot_be_drawn(answers, changes, said):
         list(answers.draw("a", *asked.values(), *VALUES[1:]))
     said = said.replace("number of pictures", "picture")
     with pytest.raises(UserError, match=re.escape(said)):
-        answers.inside("a", *asked.values(), *VALUES[1:])
+        list(answers.inside("a", *asked.values(), *VALUES[1:]))
     assert answers.runs["a"].calls == []
 
 
@@ -101,7 +101,7 @@ def test_two_sides(answers):
 
 
 def test_what_the_model_knew(answers):
-    shown = answers.inside("a", "a red seven", 0, 2, *VALUES)
+    (shown,) = answers.inside("a", "a red seven", 0, 2, *VALUES)
     assert len(pictures(shown)) == 2 + 3
     drawn = FakeTranslator()(["a red seven"], 2)[0, 1]
     np.testing.assert_array_equal(np.array(Image.open(io.BytesIO(pictures(shown)[0]))), drawn)
@@ -122,7 +122,7 @@ def test_values_over_cells():
 @pytest.mark.parametrize("channels", [3, 1])
 def test_a_picture_goes_through_the_tokenizer(answers, channels):
     answers.runs["a"].tokenizer = FakeTokenizer(channels=channels)
-    shown = answers.reconstruct("a", upload(Image.new("RGB", (100, 50), (200, 200, 200))))
+    (shown,) = answers.reconstruct("a", upload(Image.new("RGB", (100, 50), (200, 200, 200))))
     before, after = (np.array(Image.open(io.BytesIO(content))) for content in pictures(shown))
     assert before.shape == after.shape == ((32, 32, 3) if channels == 3 else (32, 32))
     assert "1 tokens, 256 codes" in shown
@@ -142,4 +142,4 @@ def test_a_picture_goes_through_the_tokenizer(answers, channels):
 )
 def test_a_hostile_upload_is_one_line(answers, sent, said):
     with pytest.raises(UserError, match=re.escape(said)):
-        answers.reconstruct("a", sent)
+        list(answers.reconstruct("a", sent))

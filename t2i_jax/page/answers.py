@@ -56,12 +56,12 @@ class Answers:
         """
         settings = self._checked(run, prompt, seed, number, values)
         words = self._unknown(run, prompt)
-        yield figures.progress(0, "starting; the first picture of a size takes longest") + words, ""
+        yield figures.progress(0.0, "starting; the first picture of a size takes longest") + words, ""
         for share, drawn in self._timed(self.runs[run].stream(prompt, number, seed, **settings)):
             shown = self._pictures(run, prompt, seed, settings, drawn, done=share >= 1)
             yield figures.progress(share, "done" if share >= 1 else f"{share:.0%} of the tokens") + words, shown
 
-    def inside(self, run, prompt, seed, picture, *values) -> str:
+    def inside(self, run, prompt, seed, picture, *values) -> Iterator[str]:
         """How unsure the run was of each token of a picture, and where it read each word.
 
         Args:
@@ -72,7 +72,7 @@ class Answers:
           UserError: see `draw`.
         """
         settings = self._checked(run, prompt, seed, picture, values, "picture")
-        return figures.inside(self.runs[run].insight(prompt, picture, seed, **settings), picture - 1, prompt)
+        yield figures.inside(self.runs[run].insight(prompt, picture, seed, **settings), picture - 1, prompt)
 
     def compare(self, prompt, seed, number, *sides) -> Iterator[tuple[str, str, str]]:
         """Status, pictures at the left and at the right.
@@ -91,7 +91,7 @@ class Answers:
                 side = ("left", "right")[place]
                 yield f"<strong>{side}</strong>{status}", *done
 
-    def reconstruct(self, run, upload) -> str:
+    def reconstruct(self, run, upload) -> Iterator[str]:
         """A picture of a stranger, and what the run's tokenizer makes of it.
 
         Args:
@@ -112,12 +112,8 @@ class Answers:
         back = pictures.to_uint8(tokenizer.detokenize(tokenizer.tokenize(picture[None])))[0]
         error = np.abs(picture / 255 - back / 255).mean()
         said = f"{tokenizer.num_tokens} tokens, {tokenizer.codebook_size} codes, mean error {error:.3f}"
-        return figures.gallery(
-            [
-                figures.figure(picture, "your picture", f"your picture, {side} x {side}"),
-                figures.figure(back, "the same after the tokenizer", said),
-            ]
-        )
+        before = figures.figure(picture, "your picture", f"your picture, {side} x {side}")
+        yield figures.gallery([before, figures.figure(back, "the same after the tokenizer", said)])
 
     def _checked(self, run, prompt, seed, number, values, what="number of pictures") -> dict:
         """The settings that were given; numbers and the prompt are as `t2i sample` would take them."""

@@ -9,9 +9,9 @@ from starlette.responses import PlainTextResponse
 NAME = r"[\w-]{1,64}"
 READ = re.compile(
     rf"(?!.*\.\.)(/|/config/?|/theme\.css|/favicon\.ico|/manifest\.json|/(assets|static)/[\w./ -]+"
-    rf"|/gradio_api/(info|startup-events|theme\.css|queue/(data|status)|heartbeat/{NAME}|call/{NAME}/{NAME})/?)"
+    rf"|/gradio_api/(info|startup-events|theme\.css|queue/(data|status)|heartbeat/{NAME})/?)"
 )
-ASK = re.compile(rf"/gradio_api/(queue/join|call/{NAME}|cancel|reset)/?")
+ASK = re.compile(r"/gradio_api/(queue/join|run/predict|cancel|reset)/?")
 # What the page's own script needs, and nothing from another host.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline';"

@@ -1,7 +1,6 @@
 """The page itself, by gradio: three tabs over `Answers`."""
 
 import functools
-import inspect
 
 import gradio as gr
 from starlette.middleware import Middleware
@@ -46,7 +45,7 @@ def build(answers: Answers, examples: list[str]) -> gr.Blocks:
             _reconstruct(answers)
         with gr.Tab("Compare"):
             _compare(answers, examples)
-    page.queue(max_size=QUEUE, default_concurrency_limit=1)
+    page.queue(max_size=QUEUE, default_concurrency_limit=1, api_open=False)  # what draws, waits its turn
     return page
 
 
@@ -61,14 +60,8 @@ def launch(page: gr.Blocks, host: str, port: int) -> str:
         prevent_thread_lock=True,
         quiet=True,
         share=False,
-        inbrowser=False,
-        show_error=False,
         footer_links=[],
         run_history=False,
-        enable_monitoring=False,
-        ssr_mode=False,
-        mcp_server=False,
-        pwa=False,
         state_session_capacity=SESSIONS,
         css=CSS,
         app_kwargs={"middleware": middleware},
@@ -169,31 +162,21 @@ def _settings(answers, run) -> list:
 def _on(triggers, function, inputs, outputs, on, js=None):
     """Run a function of `Answers` at a trigger; what people can mend is shown to them."""
 
-    def refuse(error):
-        return gr.Error(escape(one_line(error)), duration=None, print_exception=False)
-
     @functools.wraps(function)
-    def call(*args):
-        try:
-            return function(*args)
-        except UserError as error:
-            raise refuse(error) from None
-
-    @functools.wraps(function)
-    def each(*args):
+    def answer(*args):
         try:
             yield from function(*args)
         except UserError as error:
-            raise refuse(error) from None
+            raise gr.Error(escape(one_line(error)), duration=None, print_exception=False) from None
 
     gr.on(
         triggers,
-        each if inspect.isgeneratorfunction(function) else call,
+        answer,
         inputs,
         outputs,
         js=js,
         show_progress_on=on,
         api_name=function.__name__,
-        concurrency_id="drawing",
+        concurrency_id="drawing",  # one at a time, whichever it is
         concurrency_limit=1,
     )
