@@ -1,7 +1,6 @@
 """The page of `t2i serve` in a real browser: Chromium of the distribution, without its window."""
 
 import io
-import re
 import shutil
 import socket
 import subprocess
@@ -92,7 +91,8 @@ def test_type_wait_save_reload_and_read_an_error(page, address, smoke_run, tmp_p
     assert page.locator(".t2i-pictures img").count() == 0
     page.get_by_label("Prompt").first.fill("a red " * 60)
     page.get_by_role("button", name="Draw", exact=True).click()
-    page.get_by_text(re.compile("this run reads at most")).wait_for()
+    page.get_by_role("alert").wait_for()
+    assert "this run reads at most" in page.get_by_role("alert").inner_text()
 
 
 def test_by_the_keyboard_alone(page):

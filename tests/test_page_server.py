@@ -129,13 +129,19 @@ def test_over_http(ask):
         (["a", "", 0, 2], "there is no prompt"),
         (["a", "a red seven", -1, 2], "seed -1 is below 0"),
         (["a", "a red seven", 0, 9], "number of pictures 9 is above 8"),
-        (["/etc", "a red seven", 0, 2], "/etc is not in the list of choices"),
     ],
 )
 def test_errors_over_http(ask, arguments, said):
     success, output = ask("draw", *arguments, *VALUES)
+    assert success
+    assert f'role="alert">{said}' in output["data"][0]
+    assert pictures(str(output)) == []
+
+
+def test_a_run_is_none_but_those_served(ask):
+    success, output = ask("draw", "/etc", "a red seven", 0, 2, *VALUES)
     assert not success
-    assert said in output["error"]
+    assert "/etc is not in the list of choices" in output["error"]
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,11 @@ def progress(share: float, said: str) -> str:
     return f'<p><progress max="1" value="{share:.3f}"></progress> {escape(said)}</p>'
 
 
+def error(said: str) -> str:
+    """What went wrong, read out at once by what reads pages aloud."""
+    return f'<p class="t2i-error" role="alert">{escape(said)}</p>'
+
+
 def over_picture(values: Float[np.ndarray, " N"], cells, shape: tuple[int, int]) -> Float[np.ndarray, "H W"]:
     """Values of tokens over the pixels of their cells, the mean of all that stand there; 0 where none does.
 

@@ -7,8 +7,8 @@ from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from t2i_jax.errors import UserError, one_line
+from t2i_jax.page import figures
 from t2i_jax.page.answers import MAX_PROMPT, MAX_UPLOAD, Answers
-from t2i_jax.page.figures import escape
 from t2i_jax.page.gate import Gate
 
 QUEUE = 16  # requests that may wait
@@ -20,7 +20,8 @@ CSS = """
 .t2i-pictures figure { margin: 0; max-width: 320px; }
 .t2i-pictures img { width: 100%; image-rendering: pixelated; border-radius: 4px; display: block; }
 .t2i-pictures figcaption { font-size: 0.85rem; padding-top: 2px; }
-.t2i-status progress { width: 100%; max-width: 320px; }
+.t2i-status progress { width: 100%; max-width: 320px; accent-color: #ea580c; }
+.t2i-error { border-left: 4px solid #dc2626; padding: 4px 12px; }
 a:focus-visible, button:focus-visible, input:focus-visible, summary:focus-visible { outline: 3px solid #2563eb; }
 """
 UPLOAD = f"""async (run) => {{
@@ -85,8 +86,8 @@ def _draw(answers, examples):
                 look = gr.Button("Look inside")
                 seen = gr.HTML(label="Inside")
     draw = [run, prompt, seed, number, *values]
-    _on([button.click, prompt.submit], answers.draw, draw, [status, shown], on=status)
-    _on([look.click], answers.inside, [run, prompt, seed, picture, *values], [seen], on=seen)
+    _on([button.click, prompt.submit], answers.draw, draw, [status, shown])
+    _on([look.click], answers.inside, [run, prompt, seed, picture, *values], [seen])
 
 
 def _reconstruct(answers):
@@ -96,7 +97,7 @@ def _reconstruct(answers):
     upload = gr.Textbox(visible=False)
     button = gr.Button("Reconstruct", variant="primary")
     shown = gr.HTML(label="Pictures")
-    _on([button.click], answers.reconstruct, [run, upload], [shown], on=shown, js=UPLOAD)
+    _on([button.click], answers.reconstruct, [run, upload], [shown], js=UPLOAD)
 
 
 def _compare(answers, examples):
@@ -113,7 +114,7 @@ def _compare(answers, examples):
                 sides += [run, *values]
                 shown.append(gr.HTML(label=name))
     asked = [prompt, seed, number, *sides]
-    _on([button.click, prompt.submit], answers.compare, asked, [status, *shown], on=status)
+    _on([button.click, prompt.submit], answers.compare, asked, [status, *shown])
 
 
 def _run(answers, number=0):
@@ -159,15 +160,17 @@ def _settings(answers, run) -> list:
     return values
 
 
-def _on(triggers, function, inputs, outputs, on, js=None):
-    """Run a function of `Answers` at a trigger; what people can mend is shown to them."""
+def _on(triggers, function, inputs, outputs, js=None):
+    """Run a function of `Answers` at a trigger; what people can mend stands in the first output, until they did."""
+    others = [gr.skip()] * (len(outputs) - 1)
 
     @functools.wraps(function)
     def answer(*args):
         try:
             yield from function(*args)
         except UserError as error:
-            raise gr.Error(escape(one_line(error)), duration=None, print_exception=False) from None
+            said = figures.error(one_line(error))
+            yield (said, *others) if others else said
 
     gr.on(
         triggers,
@@ -175,7 +178,7 @@ def _on(triggers, function, inputs, outputs, on, js=None):
         inputs,
         outputs,
         js=js,
-        show_progress_on=on,
+        show_progress_on=outputs[0],
         api_name=function.__name__,
         concurrency_id="drawing",  # one at a time, whichever it is
         concurrency_limit=1,
