@@ -5,6 +5,7 @@ import json
 import re
 import secrets
 import socket
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -13,6 +14,8 @@ from PIL import Image
 from test_page import VALUES, pictures, upload
 
 from t2i_jax import cli
+from t2i_jax.cli import serve
+from t2i_jax.config import load_config
 from t2i_jax.page.answers import Answers
 
 
@@ -203,3 +206,15 @@ def test_the_command(monkeypatch, tmp_path, capsys):
     out, err = capsys.readouterr()
     assert out == f"http://0.0.0.0:{port}\n"
     assert "there is no password, and nothing is encrypted" in err
+
+
+def test_examples_come_from_the_config_or_from_the_data(data_dir, tmp_path):
+    config = load_config("translator:smoke")
+    config.data.data_dir = str(data_dir)
+    assert serve._examples(SimpleNamespace(config=config)) == list(config.shown_captions)[:6]
+    config.shown_captions = ()
+    found = serve._examples(SimpleNamespace(config=config))
+    assert len(found) == 6
+    assert all(caption.startswith(("a ", "two ", "three ", "four ")) for caption in found)
+    config.data.data_dir = str(tmp_path / "elsewhere")
+    assert serve._examples(SimpleNamespace(config=config)) == []

@@ -1,7 +1,6 @@
 """`t2i serve`: a web page that draws pictures of prompts, on this machine."""
 
 import importlib.util
-import itertools
 import math
 import socket
 import sys
@@ -96,5 +95,4 @@ def _examples(pipe) -> list[str]:
     except UserError:
         return []
     rows = (dataset[number] for number in range(min(len(dataset), EXAMPLES)))
-    captions = (row["captions"][0] if "captions" in row else row["caption"] for row in rows)
-    return list(itertools.islice((caption.decode() for caption in captions), EXAMPLES))
+    return [(row["captions"][0] if "captions" in row else row["caption"]).decode() for row in rows]

@@ -12,12 +12,10 @@ from t2i_jax import pictures, ranges
 from t2i_jax.data import images
 from t2i_jax.errors import UserError
 from t2i_jax.page import figures
-from t2i_jax.random import MAX_SEED
 from t2i_jax.sampling.settings import check_setting
 
 MAX_PROMPT = 500  # characters
 MAX_UPLOAD = 2**23  # bytes of a picture
-SEED = ranges.Range(0, MAX_SEED, whole=True, way_out=f"give a whole number from 0 to {MAX_SEED}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,11 +53,17 @@ class Answers:
           UserError: any of it is not what it has to be, or drawing takes too long.
         """
         settings = self._checked(run, prompt, seed, number, values)
-        words = self._unknown(run, prompt)
+        pipe, end = self.runs[run], time.monotonic() + self.time_limit
+        ways = pictures.ways(pipe.digest, seed, dataclasses.asdict(pipe.sampling.replace(**settings)))
+        words = figures.unknown(pipe.unknown_words([prompt]))
         yield figures.progress(0.0, "starting; the first picture of a size takes longest") + words, ""
-        for share, drawn in self._timed(self.runs[run].stream(prompt, number, seed, **settings)):
-            shown = self._pictures(run, prompt, seed, settings, drawn, done=share >= 1)
-            yield figures.progress(share, "done" if share >= 1 else f"{share:.0%} of the tokens") + words, shown
+        for share, drawn in pipe.stream(prompt, number, seed, **settings):
+            done = share >= 1
+            notes = [{"prompt": prompt, "index": index, **ways} if done else None for index in range(number)]
+            said = "done" if done else f"{share:.0%} of the tokens"
+            yield figures.progress(share, said) + words, figures.drawn(drawn, prompt, notes)
+            if not done and time.monotonic() > end:
+                raise UserError(f"drawing took longer than {self.time_limit:g} s (--time-limit); ask for less")
 
     def inside(self, run, prompt, seed, picture, *values) -> Iterator[str]:
         """How unsure the run was of each token of a picture, and where it read each word.
@@ -123,7 +127,7 @@ class Answers:
             raise UserError(f"the prompt has {len(prompt)} characters; shorten it to {MAX_PROMPT}")
         if not prompt.isprintable():
             raise UserError("the prompt holds signs that are not printed, such as a line's end; write one line")
-        ranges.check("seed", seed, SEED)
+        ranges.check("seed", seed, ranges.FIELDS["seed"])
         ranges.check(what, number, ranges.Range(1, self.max_images, whole=True))
         fields = self.fields(run)
         if len(values) != len(fields):
@@ -132,38 +136,6 @@ class Answers:
         settings = {name: check_setting(fields[name], value) for name, value in given.items()}
         self.runs[run].sampling.replace(**settings).check_fits(self.runs[run].tokenizer.num_tokens)
         return settings
-
-    def _unknown(self, run, prompt) -> str:
-        words = self.runs[run].unknown_words([prompt])
-        if not words:
-            return ""
-        return f"<p>This run never read these words and cannot follow them: {figures.escape(', '.join(words))}</p>"
-
-    def _timed(self, parts):
-        end = time.monotonic() + self.time_limit
-        for share, drawn in parts:
-            if share < 1 and time.monotonic() > end:
-                raise UserError(
-                    f"drawing took longer than {self.time_limit:g} s, the --time-limit of t2i serve; ask for fewer"
-                    " pictures"
-                )
-            yield share, drawn
-
-    def _pictures(self, run, prompt, seed, settings, drawn, done) -> str:
-        """Those that are done can be saved, and say in themselves how they were made."""
-        pipe = self.runs[run]
-        ways = pictures.ways(pipe.digest, seed, dataclasses.asdict(pipe.sampling.replace(**settings)))
-        return figures.gallery(
-            [
-                figures.figure(
-                    picture,
-                    f"{prompt}, picture {index + 1} of {len(drawn)}",
-                    f"picture {index + 1}",
-                    {"prompt": prompt, "index": index, **ways} if done else None,
-                )
-                for index, picture in enumerate(drawn)
-            ]
-        )
 
 
 def _bytes(upload) -> bytes:

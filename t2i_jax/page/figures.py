@@ -40,6 +40,22 @@ def gallery(figures: list[str]) -> str:
     return f'<div class="t2i-pictures">{"".join(figures)}</div>'
 
 
+def drawn(pictures: UInt8[np.ndarray, "n H W C"], prompt: str, notes: list) -> str:
+    """Pictures of a prompt with their notes; without one where a picture is not done."""
+    return gallery(
+        [
+            figure(picture, f"{prompt}, picture {number} of {len(pictures)}", f"picture {number}", note)
+            for number, (picture, note) in enumerate(zip(pictures, notes, strict=True), start=1)
+        ]
+    )
+
+
+def unknown(words: list[str]) -> str:
+    """Words that a run never read, if any."""
+    said = "This run never read these words and cannot follow them: "
+    return f"<p>{said}{escape(', '.join(words))}</p>" if words else ""
+
+
 def progress(share: float, said: str) -> str:
     """A bar, `share` in [0, 1] of it full."""
     return f'<p><progress max="1" value="{share:.3f}"></progress> {escape(said)}</p>'
