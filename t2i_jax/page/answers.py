@@ -88,12 +88,11 @@ class Answers:
         Raises:
           UserError: see `draw`.
         """
-        half, done = len(sides) // 2, ["", ""]
+        half, said, done = len(sides) // 2, ["", ""], ["", ""]
         for place, (run, *values) in enumerate((sides[:half], sides[half:])):
-            for status, shown in self.draw(run, prompt, seed, number, *values):
-                done[place] = shown or done[place]
-                side = ("left", "right")[place]
-                yield f"<strong>{side}</strong>{status}", *done
+            for status, done[place] in self.draw(run, prompt, seed, number, *values):
+                said[place] = f"<strong>{('left', 'right')[place]}</strong>{status}"
+                yield "".join(said), *done
 
     def reconstruct(self, run, upload) -> Iterator[str]:
         """A picture of a stranger, and what the run's tokenizer makes of it.

@@ -16,11 +16,14 @@ SESSIONS = 8  # browsers that gradio remembers at a time
 LOOPBACK = ("127.0.0.1", "localhost")
 SHOWN = ("guidance_scale", "temperature", "top_k")  # other settings stand below these, folded
 CSS = """
-.t2i-pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 12px; }
+.t2i-pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(132px, 1fr)); gap: 12px; }
 .t2i-pictures figure { margin: 0; max-width: 320px; }
 .t2i-pictures img { width: 100%; image-rendering: pixelated; border-radius: 4px; display: block; }
 .t2i-pictures figcaption { font-size: 0.85rem; padding-top: 2px; }
-.t2i-status progress { width: 100%; max-width: 320px; accent-color: #ea580c; }
+.t2i-status progress { appearance: none; width: 100%; max-width: 320px; height: 8px; }
+.t2i-status ::-webkit-progress-bar { background: #d4d4d8; border-radius: 4px; }
+.t2i-status ::-webkit-progress-value { background: #ea580c; border-radius: 4px; }
+.t2i-status ::-moz-progress-bar { background: #ea580c; }
 body:not(.dark) .gradio-container { --block-info-text-color: #52525b; }
 .t2i-error { border-left: 4px solid #dc2626; padding: 4px 12px; }
 a:focus-visible, button:focus-visible, input:focus-visible, summary:focus-visible { outline: 3px solid #2563eb; }
