@@ -15,6 +15,7 @@ GAP = 4  # between the pictures of one prompt
 MARGIN = 16  # between prompts
 FONT = 15
 NOTE = "t2i"  # the chunk of a PNG that says how its picture was made
+MOST_BYTES = 2**27  # of a PNG that is read for its note
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 INK, PAPER = (30, 30, 30), (255, 255, 255)
 
@@ -127,6 +128,16 @@ def _wrap(caption, font, width):
     return lines
 
 
+def to_image(picture: UInt8[np.ndarray, "H W C"]) -> Image.Image:
+    """RGB where C is 3, grey where it is 1."""
+    return Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
+
+
+def ways(digest: str, seed: int, settings: dict, *, candidates=None, rerank=None, clip=None) -> dict:
+    """What decides over pictures beside their prompts: the part of a note that all pictures of a call share."""
+    return {"digest": digest, "seed": seed, "candidates": candidates, "rerank": rerank, "clip": clip, **settings}
+
+
 def to_png(image: Image.Image, note: dict) -> bytes:
     """A PNG that says in itself how it was made: `note` as JSON, and its "prompt" as the text that viewers show."""
     info = PngImagePlugin.PngInfo()
@@ -140,8 +151,10 @@ def to_png(image: Image.Image, note: dict) -> bytes:
 
 
 def read_note(path: str | Path) -> dict | None:
-    """What `to_png` wrote beside a picture; None of any other file, and of one that is damaged."""
+    """What `to_png` wrote beside a picture; None of any other file, of one that is damaged, and of a huge one."""
     try:
+        if Path(path).stat().st_size > MOST_BYTES:
+            return None
         content = Path(path).read_bytes()
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             note = json.loads(image.info[NOTE])  # of the chunks before the pixels

@@ -2,9 +2,11 @@
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from t2i_jax.config import known_configs
 from t2i_jax.sampling.autoregressive import Autoregressive
@@ -48,6 +50,25 @@ def fake_variables(shapes: dict) -> dict:
 
 
 @dataclasses.dataclass
+class FakeTokenizer:
+    """Answers as `t2i_jax.pipelines.Tokenizer` does: a token a picture, its mean grey level."""
+
+    num_tokens: int = 1
+    codebook_size: int = 256
+    channels: int = 3
+
+    @property
+    def config(self):
+        return ConfigDict({"model": {"image_size": 32}, "data": {"channels": self.channels}})
+
+    def tokenize(self, images):
+        return images.mean(axis=(1, 2, 3))[:, None].astype(np.int32)
+
+    def detokenize(self, ids):
+        return np.broadcast_to(ids[..., None, None] / 255, (len(ids), 32, 32, self.channels)).astype(np.float32)
+
+
+@dataclasses.dataclass
 class FakeTranslator:
     """Answers as `t2i_jax.pipelines.Translator` does; every picture has one grey level of its own.
 
@@ -58,11 +79,27 @@ class FakeTranslator:
 
     sampling: Autoregressive = SETTINGS
     digest: str = "c0ffee"
+    tokenizer: "FakeTokenizer" = dataclasses.field(default_factory=lambda: FakeTokenizer())
     calls: list = dataclasses.field(default_factory=list)
     stop_at: int | None = None
 
     def check(self, prompts):
         return list(prompts)
+
+    def unknown_words(self, prompts):
+        return [word for prompt in prompts for word in prompt.split() if "x" in word]
+
+    def stream(self, prompt, num_images=1, seed=0, *, parts=8, **settings):
+        images = self([prompt], num_images, seed, **settings)[0]
+        for part in range(1, parts + 1):
+            yield part / parts, images if part == parts else images // 2
+
+    def insight(self, prompt, num_images=1, seed=0, **settings):
+        images, words = self([prompt], num_images, seed, **settings)[0], prompt.split()
+        entropy = np.tile(np.float32([0, 1, 2, 3]), (num_images, 1))
+        attention = np.full((num_images, 4, len(words)), 1 / len(words), np.float32)
+        cells = [(y, x, y + 16, x + 16) for y in (0, 16) for x in (0, 16)]
+        return SimpleNamespace(images=images, entropy=entropy, attention=attention, words=words, cells=cells)
 
     def __call__(self, prompts, num_images=1, seed=0, **settings):
         if len(self.calls) == self.stop_at:

@@ -33,9 +33,10 @@ FLOORS = {
     "loop": 4,
     "config": 4.5,
     "": 5,  # t2i_jax/__init__.py, which hands out `load`
+    "page": 5.5,
     "cli": 6,
 }
-NUMPY_ONLY = {"data", "errors", "files", "cli"}
+NUMPY_ONLY = {"data", "errors", "files", "page", "cli"}
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 MAX_LINES = 300
 

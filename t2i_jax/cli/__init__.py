@@ -19,11 +19,12 @@ from t2i_jax.cli import (
     memory,
     results,
     sample,
+    serve,
     train,
 )
 from t2i_jax.errors import UserError, near_miss
 
-COMMANDS = (train, sample, evaluate, list_runs, data, doctor, convert, export)
+COMMANDS = (train, sample, serve, evaluate, list_runs, data, doctor, convert, export)
 OVERRIDES = ("--config.", "--noconfig.")  # of fields of a config
 WITH_OVERRIDES = ("train", "doctor")
 

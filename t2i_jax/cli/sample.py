@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from t2i_jax import files, sampling
-from t2i_jax.cli import samples
+from t2i_jax.cli import like, samples
 from t2i_jax.cli.checks import check_folder, check_grid_path, check_run, load_translator, load_unconditional
 from t2i_jax.errors import UserError
 from t2i_jax.random import check_seed
@@ -25,6 +25,11 @@ def add(commands) -> None:
     sample.add_argument("--run", required=True, help="run folder of a translator, or of a model without prompts")
     sample.add_argument("--prompt", action="append", help="a prompt; repeat it for more rows in the grid")
     sample.add_argument("--prompts-file", help="UTF-8 text, one prompt a line")
+    sample.add_argument(
+        "--like",
+        metavar="PNG",
+        help="draw a picture of this command or of its page again, by what it says in itself",
+    )
     sample.add_argument("-n", "--num", type=int, default=4, help=f"pictures (of each prompt), 1 to {MAX_NUM} (4)")
     for name, field in sampling.settings().items():
         option, number = "--" + name.replace("_", "-"), int if field.metadata["range"].whole else float
@@ -45,12 +50,13 @@ def add(commands) -> None:
         " pictures and prompts.jsonl (samples/ with --prompts-file)",
     )
     sample.add_argument("--overwrite", action="store_true", help="replace pictures that were made otherwise")
-    sample.set_defaults(function=run)
+    sample.set_defaults(function=run, index=None)
 
 
 def run(args) -> None:
     """Draw what `args` say."""
     began = time.perf_counter()
+    note = like.fill(args) if args.like is not None else None
     if args.prompt is not None and args.prompts_file is not None:
         raise UserError("give either --prompt or --prompts-file; both are given")
     if not 1 <= args.num <= MAX_NUM:
@@ -72,7 +78,7 @@ def run(args) -> None:
         out = Path(args.out or "samples")
         check_folder(out, {name for own in samples.names(len(prompts or [""]), args.num) for name in own})
     else:
-        out = Path(args.out or "grid.png")
+        out = Path(args.out or ("grid.png" if args.index is None else "picture.png"))
         check_grid_path(out)
     check_run(args.run)
     if prompts:
@@ -81,8 +87,11 @@ def run(args) -> None:
     else:
         pipe = load_unconditional(args.run, given)
     sampler = getattr(pipe, "sampling", None)  # an autoencoder has none
-    settings = _how(args, pipe) | (dataclasses.asdict(sampler.replace(**given)) if sampler else given)
-    (_draw_folder if folder else _draw_grid)(args, pipe, prompts, given, out, settings)
+    settings = _ways(args, pipe, dataclasses.asdict(sampler.replace(**given)) if sampler else given)
+    if note:
+        like.check(args, note, settings)
+    draw = _draw_folder if folder else _draw_grid if args.index is None else _draw_one
+    draw(args, pipe, prompts, given, out, settings)
     print(f"pictures after {time.perf_counter() - began:.1f} s", file=sys.stderr)
 
 
@@ -98,15 +107,18 @@ def _prompts(args) -> list[str] | None:
     return args.prompt
 
 
-def _how(args, pipe) -> dict:
-    """What, beside the sampler's settings, decides over pictures."""
-    return {
-        "digest": pipe.digest,
-        "seed": args.seed,
-        "candidates": args.candidates,
-        "rerank": args.rerank or (args.candidates and "likelihood"),
-        "clip": (args.clip or CLIP) if args.rerank == "clip" else None,
-    }
+def _ways(args, pipe, settings) -> dict:
+    """See `pictures.ways`."""
+    from t2i_jax.pictures import ways
+
+    return ways(
+        pipe.digest,
+        args.seed,
+        settings,
+        candidates=args.candidates,
+        rerank=args.rerank or (args.candidates and "likelihood"),
+        clip=(args.clip or CLIP) if args.rerank == "clip" else None,
+    )
 
 
 def _drawn(args, pipe, prompts, given, missing):
@@ -141,6 +153,24 @@ def _draw_grid(args, pipe, prompts, given, out, settings):
     grid = labelled_grid(images.reshape(len(prompts), args.num, *images.shape[1:]), prompts) if prompts else None
     out.parent.mkdir(parents=True, exist_ok=True)
     files.write_atomically(out, to_png(grid or plain_grid(images), note))
+    print(out)
+
+
+def _draw_one(args, pipe, prompts, given, out, settings):
+    """The picture number `args.index` of a prompt, at its own size."""
+    from t2i_jax.pictures import to_image, to_png
+
+    note = {"prompt": prompts and prompts[0], "index": args.index, **settings}
+    if args.out is None:
+        out = _free(out, note)
+    samples.is_made(out, note, overwrite=args.overwrite)
+    if prompts is None:
+        picture = pipe.sample(args.num, args.seed, **given)[-1]
+    elif args.candidates is None:
+        picture = pipe(prompts, num_images=1, seed=args.seed, first=args.index, **given)[0, 0]
+    else:
+        picture = pipe(prompts, num_images=args.num, seed=args.seed, candidates=args.candidates, **given)[0, -1]
+    files.write_atomically(out, to_png(to_image(picture), note))
     print(out)
 
 

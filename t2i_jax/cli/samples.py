@@ -70,15 +70,12 @@ class Samples:
 
     def put(self, job: Job, images) -> None:
         """Write what was drawn; `images` uint8 [P, n, H, W, C]."""
-        from PIL import Image
-
-        from t2i_jax.pictures import to_png
+        from t2i_jax.pictures import to_image, to_png
 
         for number, pictures in zip(job.numbers, images, strict=True):
             for index, picture in enumerate(pictures, start=job.first):
                 path = self.out / self.names[number][index]
-                shown = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
-                files.write_atomically(path, to_png(shown, self.notes[number][index]))
+                files.write_atomically(path, to_png(to_image(picture), self.notes[number][index]))
                 self.missing[number].discard(index)
                 print(path)
             if not self.missing[number]:

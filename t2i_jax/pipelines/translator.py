@@ -183,6 +183,14 @@ class Translator:
         self._encode(prompts)
         return prompts
 
+    def unknown_words(self, prompts: Iterable[str]) -> list[str]:
+        """Words of the prompts that the run never read, each once.
+
+        Raises:
+          UserError: as `__call__`.
+        """
+        return sorted(set(self._reader.encode_prompts(prompts)[2]))
+
     def _encode(self, prompts: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """Ids and mask [B, S]; see `check`."""
         text_ids, text_mask, words = self._reader.encode_prompts(prompts)
