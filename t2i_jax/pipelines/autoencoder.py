@@ -11,6 +11,7 @@ import numpy as np
 from t2i_jax import models, runs
 from t2i_jax.errors import UserError
 from t2i_jax.pictures import to_uint8
+from t2i_jax.pipelines import about
 from t2i_jax.pipelines.batches import apply, in_batches
 from t2i_jax.pipelines.pixels import as_floats
 from t2i_jax.random import stream
@@ -42,6 +43,13 @@ class AutoEncoder:
         self._model, self.latent = model, model.latent
         self._variables = jax.device_put({"params": params, **variables})
         self._apply = partial(apply, model, self._variables)
+
+    def __repr__(self) -> str:
+        prior = ", and new pictures" if self._model.variational else ""
+        return (
+            f"{about.name_of(self)}\n  {about.pictures(self.config)} <-> {self.latent:,} latent numbers{prior}\n"
+            f"  {about.parameters(self._variables['params'])}"
+        )
 
     def encode(self, images: np.ndarray) -> np.ndarray:
         """Latent means float32 [B, L] of pictures [B, H, W, C]: uint8, or floats in [0, 1].
