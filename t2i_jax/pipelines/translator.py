@@ -52,9 +52,10 @@ class Translator:
 
     def __repr__(self) -> str:
         tokenizer = self.tokenizer
+        own, others = about.parameters(self._params), about.parameters(tokenizer.params)
         return (
             f"{about.name_of(self)}\n  {self.reads} -> {tokenizer.grid} -> {about.pictures(tokenizer.config)}\n"
-            f"  {about.parameters(self._params)}, and {about.parameters(tokenizer.params)} of {tokenizer.config.name}"
+            f"  {own}, and {others} of {tokenizer.config.name}"
         )
 
     @property
