@@ -1,6 +1,7 @@
 """The card of an exported run: what it is, how it is used, what was measured, and what it cannot do."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 from t2i_jax import files
 from t2i_jax.errors import UserError
@@ -9,6 +10,7 @@ GRID, CARD = "samples.png", "README.md"
 EVALUATION, METRICS = "evaluation.json", "metrics.json"  # of `t2i evaluate`
 SHOWN = 8  # prompts of the grid, and of those `EACH` pictures
 EACH = 4
+USES = {"train": "to train on", "validation": "to validate"}  # of the splits, whose sizes are among the scores
 
 
 def sample_grid(pipe, prompts: list[str] | None) -> bytes | None:
@@ -35,10 +37,9 @@ def sample_grid(pipe, prompts: list[str] | None) -> bytes | None:
             return None
         grid = labelled_grid(pipe(prompts, num_images=EACH, seed=0), prompts)
         return to_png(grid, {"prompts": prompts, "n": EACH, "prompt": ", ".join(prompts), **note})
-    try:
+    if hasattr(pipe, "sample") and getattr(pipe, "variational", True):
         return to_png(plain_grid(pipe.sample(4 * EACH, seed=0)), {"prompts": None, "n": 4 * EACH, **note})
-    except (AttributeError, UserError):  # an image tokenizer, an autoencoder without a prior
-        return None
+    return None
 
 
 def measured(run: Path, digest: str) -> dict[str, dict]:
@@ -72,13 +73,20 @@ def write(folder: Path, pipe, name: str, license_: str | None, results: dict[str
     """
     from huggingface_hub import ModelCardData
 
-    kind = _kind(pipe)
+    kind = _kind(pipe, name)
     tags = ["jax", "flax", "t2i_jax", pipe.config.model_name]
-    head = ModelCardData(license=license_ or "unknown", library_name="t2i_jax", pipeline_tag=kind, tags=tags)
+    head = ModelCardData(license=license_ or "unknown", library_name="t2i_jax", pipeline_tag=kind.task, tags=tags)
     grid = [f"![What it draws with seed 0]({GRID})", ""] if (folder / GRID).exists() else []
     parts = {
-        "What it is": [_what(pipe), "", *grid, "```", repr(pipe), "```"],
-        "How to use it": _use(pipe, name),
+        "What it is": [
+            f"{kind.what} Made with t2i_jax (JAX, Flax), of safetensors and JSON.",
+            "",
+            *grid,
+            "```",
+            repr(pipe),
+            "```",
+        ],
+        "How to use it": _how_to_use(kind, name),
         "What was measured": _measurements(results, scores),
         "Data": [_data(pipe.config, scores)],
         "Licence": [license_ or "unknown: say it with --license"],  # of `t2i export`
@@ -89,24 +97,44 @@ def write(folder: Path, pipe, name: str, license_: str | None, results: dict[str
     files.write_atomically(folder / CARD, ("\n".join(text) + "\n").encode())
 
 
-def _kind(pipe) -> str | None:
-    """The hub's name for what a run does, where it has one."""
-    if not hasattr(pipe, "sample") and not callable(pipe):
-        return None
-    return (
-        "text-to-image"
-        if callable(pipe) and getattr(pipe, "conditional", True)
-        else "unconditional-image-generation"
-    )
+class Kind(NamedTuple):
+    """What a card says of a kind of run.
+
+    Attributes:
+      task: the hub's name for what it does, where it has one.
+      what: a sentence.
+      use: Python, once it is loaded.
+      command: of `t2i`.
+    """
+
+    task: str | None
+    what: str
+    use: list[str]
+    command: str
 
 
-def _what(pipe) -> str:
-    kinds = {
-        "text-to-image": "A model that draws pictures of captions, token by token",
-        "unconditional-image-generation": "A model that draws pictures",
-        None: "An image tokenizer: pictures to tokens, and back",
-    }
-    return f"{kinds[_kind(pipe)]}. It was made with t2i_jax (JAX, Flax); its files are safetensors and JSON."
+def _kind(pipe, name: str) -> Kind:
+    side, channels = _size(pipe)
+    size = f"{side}, {side}, {channels}"
+    command, sampled = f"t2i sample --run {name} -n 4", f"images = pipe.sample(4, seed=0)  # uint8 [4, {size}]"
+    drawing = "unconditional-image-generation"
+    if callable(pipe) and getattr(pipe, "conditional", True):
+        prompt = next(iter(pipe.config.get("shown_captions", ())), "...")
+        use = f'images = pipe(["{prompt}"], num_images=4, seed=0)  # uint8 [1, 4, {size}]'
+        what = "A model that draws pictures of captions, token by token."
+        return Kind("text-to-image", what, [use], f'{command} --prompt "{prompt}"')
+    if hasattr(pipe, "tokenize"):
+        use = [f"ids = pipe.tokenize(images)  # of uint8 [n, {size}]: int32 [n, {pipe.num_tokens}]"]
+        use += ["images = pipe.detokenize(ids)  # float32 in [0, 1]"]
+        return Kind(None, "An image tokenizer: pictures to tokens, and back.", use, f"t2i doctor --run {name}")
+    if hasattr(pipe, "encode"):
+        use = [f"z = pipe.encode(images)  # of uint8 [n, {size}]: float32 [n, {pipe.latent}]"]
+        use += ["images = pipe.decode(z)  # float32 in [0, 1]"]
+        what = "An autoencoder: pictures to latent vectors, and back"
+        if pipe.variational:
+            return Kind(drawing, f"{what}; and new pictures.", [*use, sampled], command)
+        return Kind(None, f"{what}.", use, f"t2i runs {name}")
+    return Kind(drawing, "A model that draws pictures, token by token.", [sampled], command)
 
 
 def _size(pipe) -> tuple[int, int]:
@@ -115,30 +143,16 @@ def _size(pipe) -> tuple[int, int]:
     return config.model.image_size, config.data.channels
 
 
-def _use(pipe, name: str) -> list[str]:
-    side, channels = _size(pipe)
-    size = f"{side}, {side}, {channels}"
-    kind, prompt = _kind(pipe), next(iter(pipe.config.get("shown_captions", ())), "...")
-    if kind == "text-to-image":
-        use = [f'images = pipe(["{prompt}"], num_images=4, seed=0)  # uint8 [1, 4, {size}]']
-        command = f't2i sample --run {name} --prompt "{prompt}" -n 4'
-    elif kind:
-        use = [f"images = pipe.sample(4, seed=0)  # uint8 [4, {size}]"]
-        command = f"t2i sample --run {name} -n 4"
-    else:
-        use = [
-            f"ids = pipe.tokenize(images)  # of uint8 [n, {size}]: int32 [n, {pipe.num_tokens}]",
-            "images = pipe.detokenize(ids)  # float32 in [0, 1]",
-        ]
-        command = f"t2i doctor --run {name}"
+def _how_to_use(kind: Kind, name: str) -> list[str]:
+    python = ["import t2i_jax", "", f'pipe = t2i_jax.load("{name}")', *kind.use]
     return [
         "With `pip install t2i-jax`, in Python:",
         "",
-        *("```python", "import t2i_jax", "", f'pipe = t2i_jax.load("{name}")', *use, "```"),
+        *("```python", *python, "```"),
         "",
         "or on a command line:",
         "",
-        *("```sh", command, "```"),
+        *("```sh", kind.command, "```"),
     ]
 
 
@@ -167,9 +181,6 @@ def _data(config, scores: dict) -> str:
         f"{scores[f'{split}_pictures']:,} {use}" for split, use in USES.items() if f"{split}_pictures" in scores
     ]
     return f"{config.data.name}{captions}; pictures: {', '.join(counts) or 'how many is not known'}"
-
-
-USES = {"train": "to train on", "validation": "to validate"}
 
 
 def _limits(pipe) -> list[str]:

@@ -35,9 +35,9 @@ class TextTokenizer:
         self._tokenizer, self.text_len, self._pad, self._unknown = tokenizer, text_len, pad, unknown
 
     def __repr__(self) -> str:
-        longest = self.text_len - self.lengths([""])[0]
-        kind = "words, no others known" if self.is_closed else "word pieces"
-        return f"up to {longest} of {self._tokenizer.get_vocab_size():,} {kind}"
+        longest, pieces = self.text_len - self.lengths([""])[0], self._tokenizer.get_vocab()
+        known = sum(not (piece.startswith("[") and piece.endswith("]")) for piece in pieces)
+        return f"up to {longest} {'words' if self.is_closed else 'word pieces'}, of {known:,} known"
 
     @property
     def is_closed(self) -> bool:
