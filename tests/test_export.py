@@ -142,16 +142,16 @@ def test_the_card_has_the_table_of_these_weights_alone(smoke_run, tmp_path):
     judged |= {"pictures": 1200, "table": table}
     files.write_json(run / card.EVALUATION, judged)
     options = ("--license", "cc-by-4.0", "--prompt", "a red seven")
-    assert t2i("export", "--run", run, "--out", tmp_path / "one", *options) == 0
-    text = (tmp_path / "one" / card.CARD).read_text()
+    assert t2i("export", "--run", run, "--out", tmp_path / "first", *options) == 0
+    text = (tmp_path / "first" / card.CARD).read_text()
     assert "\n".join(["```", *table, "```"]) in text
     assert "1,200 pictures a column, seed 7, 2026-11-28." in text
     assert "license: cc-by-4.0\n" in text
-    assert read_note(tmp_path / "one" / card.GRID)["prompts"] == ["a red seven"]
+    assert read_note(tmp_path / "first" / card.GRID)["prompts"] == ["a red seven"]
     # An export is a run: it is exported again with all that is known of it.
-    assert "run" not in files.read_json(tmp_path / "one" / card.EVALUATION)
-    assert t2i("export", "--run", tmp_path / "one", "--out", tmp_path / "two", *options) == 0
-    assert (tmp_path / "two" / card.CARD).read_text() == text.replace("one", "two")
+    assert "run" not in files.read_json(tmp_path / "first" / card.EVALUATION)
+    assert t2i("export", "--run", tmp_path / "first", "--out", tmp_path / "second", *options) == 0
+    assert (tmp_path / "second" / card.CARD).read_text() == text.replace("first", "second")
     files.write_json(run / card.EVALUATION, {**judged, "digest": "another"})
     assert card.measured(run, judged["digest"]) == {}
 
