@@ -167,12 +167,12 @@ def test_an_exported_tokenizer_is_a_parent(smoke_run, tmp_path):
     assert "pipeline_tag" not in text
 
 
-@pytest.mark.parametrize(("name", "drawn"), [("vae", True), ("prior", True)])
-def test_other_kinds_are_exported_too(name, drawn, smoke, tmp_path):
+@pytest.mark.parametrize("name", ["vae", pytest.param("prior", marks=pytest.mark.long)])
+def test_other_kinds_are_exported_too(name, smoke, tmp_path):
     out = tmp_path / "out"
     assert t2i("export", "--run", smoke.run(name), "--out", out) == 0
     assert repr(t2i_jax.load(out)) in (out / card.CARD).read_text()
-    assert (out / card.GRID).exists() == drawn
+    assert read_note(out / card.GRID)["digest"] == t2i_jax.load(out).digest
 
 
 def test_places_on_this_machine_stay_here():
