@@ -79,7 +79,7 @@ def write(folder: Path, pipe, name: str, license_: str | None, results: dict[str
     grid = [f"![What it draws with seed 0]({GRID})", ""] if (folder / GRID).exists() else []
     parts = {
         "What it is": [
-            f"{kind.what} Made with t2i_jax (JAX, Flax), of safetensors and JSON.",
+            f"{kind.what} Made with t2i_jax (JAX, Flax): weights in safetensors, all else in JSON.",
             "",
             *grid,
             "```",
@@ -165,7 +165,8 @@ def _measurements(results: dict[str, dict], scores: dict) -> list[str]:
         pictures, reference = compared["pictures"], compared["reference"].get("data", "other pictures")
         made = f"{pictures['pictures']:,} pictures against {reference}, seed {pictures['seed']}, {compared['date']}"
         parts += [["```", *compared["table"], "```"], [f"By `t2i evaluate --metrics`: {made}."]]
-    if numbers := {name: value for name, value in scores.items() if isinstance(value, float)}:
+    numbers = {name: value for name, value in scores.items() if isinstance(value, float)}
+    if numbers and not judged:  # whose table has them
         rows = [f"| {name} | {value:.4g} |" for name, value in numbers.items()]
         count = f"{scores['validation_pictures']:,} pictures" if "validation_pictures" in scores else "whole"
         parts += [[f"On the validation split ({count}), when training had come to step {scores['step']:,}:"]]
@@ -180,7 +181,8 @@ def _data(config, scores: dict) -> str:
     counts = [
         f"{scores[f'{split}_pictures']:,} {use}" for split, use in USES.items() if f"{split}_pictures" in scores
     ]
-    return f"{config.data.name}{captions}; pictures: {', '.join(counts) or 'how many is not known'}"
+    pictures = f"pictures: {', '.join(counts)}" if counts else "how many pictures is not known"
+    return f"{config.data.name}{captions}; {pictures}"
 
 
 def _limits(pipe) -> list[str]:
