@@ -7,8 +7,12 @@ from difflib import get_close_matches
 class UserError(Exception):
     """Bad input. Its message is one line: the value, the limit and the way out.
 
-    `train.py` and `t2i` print it to stderr without a traceback and exit with code 2.
+    `train.py` and `t2i` print it to stderr without a traceback and exit with code 2; a notebook shows it alone.
     """
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in place of a traceback."""
+        return [f"{type(self).__name__}: {' '.join(str(self).split())}"]
 
 
 def one_line(error: Exception) -> str:

@@ -1,9 +1,10 @@
-"""Bars on a terminal; in files and pipes a plain line now and then. TQDM_DISABLE=1 switches both off."""
+"""Bars on a terminal and in notebooks; in files and pipes a plain line now and then. TQDM_DISABLE=1: neither."""
 
 import sys
 import time
+import warnings
 
-from tqdm import tqdm
+from tqdm import TqdmWarning, tqdm
 
 EVERY = 30.0  # seconds between two lines
 
@@ -43,6 +44,19 @@ def bar(iterable=None, desc: str = "", total: int | None = None, *, hidden: bool
       hidden: show nothing.
       **options: of tqdm, such as `unit` and `initial`.
     """
-    kind = tqdm if sys.stderr.isatty() else _Lines
+    kind = _notebook_bar() if _in_notebook() else tqdm if sys.stderr.isatty() else _Lines
     # Given, even as False, `disable` would overrule the environment.
     return kind(iterable, desc, total, file=sys.stderr, **options, **({"disable": True} if hidden else {}))
+
+
+def _in_notebook() -> bool:
+    shell = sys.modules.get("IPython")
+    return shell is not None and hasattr(shell.get_ipython(), "kernel")
+
+
+def _notebook_bar() -> type[tqdm]:
+    """A widget where ipywidgets are there, else letters."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TqdmWarning)  # of widgets that are not there
+        from tqdm.auto import tqdm as bar
+    return bar

@@ -1,6 +1,6 @@
 """Run folders: a config, weights with a checksum, and what else is needed to use them.
 
-config.json          the config the run is trained with
+config.json          the config the run is trained with, and the number of this format
 model.safetensors    weights to sample with, as of the last checkpoint
 scores.json          the last validation scores
 text_tokenizer.json  captions -> ids, of a run that reads captions
@@ -32,6 +32,7 @@ from t2i_jax.errors import UserError
 
 CONFIG, WEIGHTS, SCORES = "config.json", "model.safetensors", "scores.json"
 TEXT_TOKENIZER, PARENTS, CHECKPOINTS = "text_tokenizer.json", "parents", "checkpoints"
+FORMAT = 1  # of all but checkpoints; who raises it reads the older ones too
 
 
 def make_folder(folder: str | Path) -> Path:
@@ -55,7 +56,7 @@ def make_folder(folder: str | Path) -> Path:
 def write_config(folder: Path, config: ConfigDict) -> None:
     """Keep the config that the run is trained with from here on."""
     if hosts.is_first():
-        files.write_json(folder / CONFIG, json.loads(config.to_json()))
+        files.write_json(folder / CONFIG, {"format": FORMAT, **json.loads(config.to_json())})
 
 
 def parents(config) -> dict[str, tuple[ConfigDict, str]]:
@@ -122,16 +123,33 @@ def read_config(folder: str | Path) -> FrozenConfigDict:
 
 
 def read_written_config(path: Path) -> dict:
-    """The content of a run's config file, as `write_config` wrote it.
+    """The config in a run's file, as `write_config` was given it.
 
     Raises:
-      UserError: it is corrupt.
+      UserError: it is corrupt, or of a newer format than this version reads.
     """
     try:
-        return files.read_json(path)
+        return unpack_config(path)
     except files.CorruptError as error:
         way_out = "the same train.py command with --accept-config-change writes it anew"
         raise UserError(f"{error}; restore it, or: {way_out}") from None
+
+
+def unpack_config(path: Path) -> dict:
+    """As `read_written_config`, for those who can do without.
+
+    Raises:
+      CorruptError: it is corrupt.
+      UserError: see `read_written_config`.
+    """
+    content = files.read_json(path)
+    found = content.pop("format", 1)
+    if found not in range(1, FORMAT + 1):
+        raise UserError(
+            f"{path} has format {found!r}; this version of t2i_jax reads up to {FORMAT}: install a newer one"
+            " (pip install --upgrade t2i-jax)"
+        )
+    return content
 
 
 def write_weights(folder: str | Path, params, variables, step: int) -> None:

@@ -63,7 +63,8 @@ def test_a_run_holds_its_scores_and_pictures(run, plain):
     parts = {"psnr", "log_likelihood", "elbo", "kl", "kl_units", "active_units"}
     assert parts < set(scores)
     assert np.isfinite(np.hstack(list(scores.values()))).all()
-    assert set(files.read_json(plain / runs.SCORES)) == {"step", "psnr", "log_likelihood"}
+    sizes = {"train_pictures", "validation_pictures"}
+    assert set(files.read_json(plain / runs.SCORES)) == {"step", "psnr", "log_likelihood"} | sizes
     names = {"reconstructions", "interpolations"}
     assert {path.name.split("_")[0] for path in (plain / "pictures").iterdir()} == names
     assert {path.name.split("_")[0] for path in (run / "pictures").iterdir()} == names | {"samples"}

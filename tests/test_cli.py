@@ -2,7 +2,9 @@
 
 import sys
 import types
+from datetime import date
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 from fakes import FakeTranslator
@@ -209,11 +211,13 @@ def test_evaluate_prints_the_table_and_writes_json(pipe, monkeypatch, run, tmp_p
         )
         == 0
     )
-    assert calls == [(run, 0, 1), (run, 3, 4)]
+    assert calls == [(Path(run), 0, 1), (Path(run), 3, 4)]
     out = capsys.readouterr().out.splitlines()
     assert out == ["a table", f"{run}/evaluation.json", "a table", str(tmp_path / "other.json")]
     for file in (tmp_path / "run" / "evaluation.json", tmp_path / "other.json"):
-        assert files.read_json(file) == {"overall": 0.75}
+        found = files.read_json(file)
+        assert date.fromisoformat(found.pop("date")) <= date.today()
+        assert found == {"overall": 0.75, "table": ["a table"]}
 
 
 def test_doctor_does_not_prepare_data_where_they_never_were(monkeypatch, run, error):

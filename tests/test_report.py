@@ -72,6 +72,7 @@ def test_the_results_say_what_made_them(evaluation, pipe, smoke_run):
     assert json.loads(json.dumps(results)) == results
     assert results["run"] == str(smoke_run.translator)
     assert (results["step"], results["digest"], results["seed"]) == (2, pipe.digest, 1)
+    assert results["pictures"] in range(4, 4 * 6 * 50 + 1, 4)  # four of each prompt
     assert results["sampling"] == dataclasses.asdict(pipe.sampling)
     for line in ("PSNR", "codebook usage", "bigram baseline", "teacher forced", "free running", "step 2, seed 1"):
         assert line in table

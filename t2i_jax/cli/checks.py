@@ -56,10 +56,23 @@ def load_unconditional(run, given):
     return pipe
 
 
-def check_run(run):
-    """Raises UserError where `run` is no folder."""
-    if not Path(run).is_dir():
+def check_run(run) -> Path:
+    """The folder of a run, fetched where it is named by its place on the hub.
+
+    Raises:
+      UserError: there is none.
+    """
+    from t2i_jax.convert import hub
+
+    folder = hub.find_run(run)
+    if not folder.is_dir():
         raise UserError(f"--run {run} is no folder; name one that train.py wrote (its --workdir)")
+    return folder
+
+
+def results_folder(run) -> Path:
+    """Where results of a run go that is not told: into it, and here where it was fetched or there is none."""
+    return Path(run) if run and Path(run).is_dir() else Path()
 
 
 def check_grid_path(out):

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import t2i_jax
-from t2i_jax.cli.checks import check_grid_path, check_run
+from t2i_jax.cli.checks import check_grid_path, check_run, results_folder
 from t2i_jax.cli.train import CONFIG
 from t2i_jax.errors import UserError
 
@@ -53,7 +53,7 @@ def run(args) -> None:
     if args.overrides:
         raise UserError(f"{args.overrides[0]} changes a field of --config, and there is none")
     check_run(args.run)
-    out = Path(args.out or Path(args.run) / "worst.png")
+    out = Path(args.out or results_folder(args.run) / "worst.png")
     check_grid_path(out)
 
     tokenizer = t2i_jax.load(args.run)

@@ -1,9 +1,10 @@
 """`t2i evaluate`: scores of a run's pictures, or of any pictures."""
 
+from datetime import date
 from pathlib import Path
 
 import t2i_jax
-from t2i_jax.cli.checks import check_file, check_run, load_translator
+from t2i_jax.cli.checks import check_file, check_run, load_translator, results_folder
 from t2i_jax.cli.sample import MAX_NUM
 from t2i_jax.errors import UserError
 from t2i_jax.random import check_seed
@@ -50,7 +51,7 @@ def run(args) -> None:
     if args.run is not None:
         check_run(args.run)
     by_features = args.images is not None or args.metrics is not None
-    out = Path(args.out or Path(args.run or ".") / ("metrics.json" if by_features else "evaluation.json"))
+    out = Path(args.out or results_folder(args.run) / ("metrics.json" if by_features else "evaluation.json"))
     check_file(out)
     table, results = _compare(args) if by_features else _judge(args)
 
@@ -58,7 +59,7 @@ def run(args) -> None:
 
     print(table)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(out, results)
+    write_json(out, {**results, "date": date.today().isoformat(), "table": table.splitlines()})
     print(out)
 
 
@@ -69,10 +70,11 @@ def _judge(args):
             raise UserError(
                 f"{flag} goes together with --metrics or --images; the judge of --run has its own pictures"
             )
-    pipe = load_translator(args.run)
+    folder = check_run(args.run)
+    pipe = load_translator(folder)
     from t2i_jax.evals.report import evaluate_run
 
-    return evaluate_run(pipe, args.run, seed=args.seed, candidates=args.candidates)
+    return evaluate_run(pipe, folder, seed=args.seed, candidates=args.candidates)
 
 
 def _compare(args):

@@ -34,6 +34,18 @@ class TextTokenizer:
         """
         self._tokenizer, self.text_len, self._pad, self._unknown = tokenizer, text_len, pad, unknown
 
+    def __repr__(self) -> str:
+        longest, pieces = self.text_len - self.lengths([""])[0], self._tokenizer.get_vocab()
+        known = sum(not (piece.startswith("[") and piece.endswith("]")) for piece in pieces)
+        return f"up to {longest} {'words' if self.is_closed else 'word pieces'}, of {known:,} known"
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether whole words are known alone: no word is made of pieces, "##" and what follows another."""
+        return self._unknown is not None and not any(
+            piece.startswith("##") for piece in self._tokenizer.get_vocab()
+        )
+
     def encode(self, texts: Sequence[str]) -> tuple[Int[np.ndarray, "B S"], Bool[np.ndarray, "B S"], list[str]]:
         """int32 ids, a mask (True where an id of the text stands), and the words that have no id of their own.
 

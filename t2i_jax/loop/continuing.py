@@ -27,7 +27,7 @@ def check_config_change(folder: Path, config: ConfigDict, *, accept: bool = Fals
     if not (runs.checkpoint_steps(folder) or (folder / runs.WEIGHTS).exists()):
         return  # nothing was trained, and so there is nothing to protect
     try:
-        changes = differences(files.read_json(path), json.loads(config.to_json()))
+        changes = differences(runs.unpack_config(path), json.loads(config.to_json()))
     except files.CorruptError as error:
         if not accept:
             raise UserError(f"{error}; give --accept-config-change to go on with the config named now") from None

@@ -94,10 +94,11 @@ def _train_run(task: Task, workdir: Path, accept: bool, profile: tuple[int, int]
             host=jax.process_index(),
             hosts=jax.process_count(),
         )
-        _loop(task, folder, checkpoints, batches, start, profile)
+        sizes = {f"{split}_pictures": len(dataset) for split, dataset in data.splits.items()}
+        _loop(task, folder, checkpoints, batches, start, profile, sizes)
 
 
-def _loop(task: Task, folder: Path, checkpoints: Checkpoints, batches, start: Start, profile) -> None:
+def _loop(task: Task, folder: Path, checkpoints: Checkpoints, batches, start: Start, profile, sizes: dict) -> None:
     config, built = task.config, parallel.make(task)
     evaluators, speed = task.evaluators(), Speed(built)
 
@@ -143,7 +144,7 @@ def _loop(task: Task, folder: Path, checkpoints: Checkpoints, batches, start: St
                 return False
             metrics.scalars(number, {f"validation/{name}": score for name, score in scores.items()})
             metrics.pictures(number, grids)
-            runs.write_scores(folder, {"step": number, **scores})
+            runs.write_scores(folder, {"step": number, **sizes, **scores})
             single = {name: score for name, score in scores.items() if np.ndim(score) == 0}
             shown = "  ".join(f"{name} {score:.3g}" for name, score in single.items())
             bar.write(f"step {number}: {shown}", file=sys.stderr)

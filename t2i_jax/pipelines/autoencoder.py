@@ -11,6 +11,7 @@ import numpy as np
 from t2i_jax import models, runs
 from t2i_jax.errors import UserError
 from t2i_jax.pictures import to_uint8
+from t2i_jax.pipelines import about
 from t2i_jax.pipelines.batches import apply, in_batches
 from t2i_jax.pipelines.pixels import as_floats
 from t2i_jax.random import stream
@@ -23,6 +24,7 @@ class AutoEncoder:
       config: of its run.
       digest: of its weights.
       latent: L.
+      variational: whether it draws new pictures, by `sample`.
     """
 
     def __init__(self, run: str | Path, recover: Callable | None = None):
@@ -39,9 +41,16 @@ class AutoEncoder:
         return self
 
     def _connect(self, model, params, variables):
-        self._model, self.latent = model, model.latent
+        self._model, self.latent, self.variational = model, model.latent, model.variational
         self._variables = jax.device_put({"params": params, **variables})
         self._apply = partial(apply, model, self._variables)
+
+    def __repr__(self) -> str:
+        prior = ", and new pictures" if self.variational else ""
+        return (
+            f"{about.name_of(self)}\n  {about.pictures(self.config)} <-> {self.latent:,} latent numbers{prior}\n"
+            f"  {about.parameters(self._variables['params'])}"
+        )
 
     def encode(self, images: np.ndarray) -> np.ndarray:
         """Latent means float32 [B, L] of pictures [B, H, W, C]: uint8, or floats in [0, 1].
@@ -74,7 +83,7 @@ class AutoEncoder:
         Raises:
           UserError: a plain autoencoder, n below 1, or a seed out of range.
         """
-        if not self._model.variational:
+        if not self.variational:
             raise UserError(
                 f"run {self.config.name} is a plain autoencoder, which learns no distribution of latent vectors to"
                 " draw new pictures from; train a variational one (config.model.variational)"

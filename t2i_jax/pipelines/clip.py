@@ -12,6 +12,7 @@ from t2i_jax.convert import clip, hub
 from t2i_jax.data.clip_text import TextReader
 from t2i_jax.errors import UserError
 from t2i_jax.models.clip import Model, preprocess
+from t2i_jax.pipelines import about
 from t2i_jax.pipelines.batches import in_batches
 from t2i_jax.pipelines.pixels import as_floats
 
@@ -45,6 +46,10 @@ class Clip:
             return model.apply({"params": params}, ids, method="encode_texts")
 
         self._encode_images, self._encode_texts = jax.jit(encode_images), jax.jit(encode_texts)
+        self._about = f"Clip {name_or_folder}: {side} x {side} pictures, texts of {self._reader}"
+
+    def __repr__(self) -> str:
+        return f"{self._about}\n  {about.parameters(self._params)}"
 
     def __call__(self, prompts: Sequence[str], images: np.ndarray) -> np.ndarray:
         """How well each prompt fits the picture beside it, as a float32 [B]: the cosine of their features.

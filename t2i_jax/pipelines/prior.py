@@ -20,6 +20,10 @@ class Prior(Translator):
     def conditional(self) -> bool:
         return self._model.conditional
 
+    @property
+    def reads(self) -> str:
+        return f"{super().reads}, or nothing" if self.conditional else "nothing"
+
     def sample(self, n: int, seed: int = 0, **settings) -> np.ndarray:
         """Sample images of nothing in particular.
 

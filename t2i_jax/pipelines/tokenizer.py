@@ -10,6 +10,7 @@ import numpy as np
 from t2i_jax import models, runs
 from t2i_jax.errors import UserError
 from t2i_jax.nn import layout
+from t2i_jax.pipelines import about
 from t2i_jax.pipelines.batches import apply, in_batches, replicate
 from t2i_jax.pipelines.pixels import as_floats
 
@@ -41,6 +42,19 @@ class Tokenizer:
         valid = layout.valid_ids(self.layout)
         self.valid_ids = None if valid.all() else valid
         self._variables = jax.device_put({"params": params, **variables})
+
+    def __repr__(self) -> str:
+        pictures, parameters = about.pictures(self.config), about.parameters(self.params)
+        return f"{about.name_of(self)}\n  {pictures} <-> {self.grid}\n  {parameters}"
+
+    @property
+    def grid(self) -> str:
+        """How many tokens of how many, in words."""
+        return f"{self.num_tokens:,} tokens of {self.codebook_size:,}"
+
+    @property
+    def params(self):
+        return self._variables["params"]
 
     @cached_property
     def codebook(self) -> np.ndarray:

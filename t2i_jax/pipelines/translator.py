@@ -14,7 +14,7 @@ from t2i_jax import models, ranges, runs, sampling
 from t2i_jax.data import text
 from t2i_jax.errors import UserError
 from t2i_jax.pictures import to_uint8
-from t2i_jax.pipelines import batches
+from t2i_jax.pipelines import about, batches
 from t2i_jax.pipelines.insight import Insight, attention_to_words, look
 from t2i_jax.pipelines.reranking import best, likelihood_ratio
 from t2i_jax.pipelines.tokenizer import Tokenizer
@@ -52,6 +52,19 @@ class Translator:
         self.config, self.tokenizer, self.digest = config, tokenizer, ""
         self._connect(model, params, reader)
         return self
+
+    def __repr__(self) -> str:
+        tokenizer = self.tokenizer
+        own, others = about.parameters(self._params), about.parameters(tokenizer.params)
+        return (
+            f"{about.name_of(self)}\n  {self.reads} -> {tokenizer.grid} -> {about.pictures(tokenizer.config)}\n"
+            f"  {own}, and {others} of {tokenizer.config.name}"
+        )
+
+    @property
+    def reads(self) -> str:
+        """What it reads, in words."""
+        return f"captions of {self._reader}"
 
     def _connect(self, model, params, reader):
         self.sampling = sampling.make(self.config.sampling)

@@ -18,7 +18,8 @@ def judge(pipe, seed: int, candidates: int) -> tuple[str, dict]:
       candidates: sampled for each picture that is judged.
 
     Returns:
-      The tables as text, and their numbers; "intervals" has the 95% intervals of the first two.
+      The tables as text, and their numbers; "pictures" is how many a column of the first has, "intervals" has the
+      95% intervals of the first two.
     """
     fine = pipe.config.data.name.endswith("/fine")
     detector, texts, columns, ends = Detector(), [], {}, {}
@@ -53,6 +54,7 @@ def judge(pipe, seed: int, candidates: int) -> tuple[str, dict]:
     copied = copies.Copies(pipe.tokenizer, fine=fine, seed=seed).measure(readings["generated"])
     texts += [diversity.format_table(varied, of_varied), copies.format_table(copied)]
     return "\n\n".join(texts), {
+        "pictures": len(captions),
         "faithfulness": columns,
         "diversity": varied,
         "copies": copied,

@@ -15,4 +15,5 @@ def judge(pipe, seed: int, candidates: int) -> tuple[str, dict]:
     columns = {kind: photographs.shares(own) for kind, own in right.items()}
     ends = {kind: photographs.intervals_of(own) for kind, own in right.items()}
     table = photographs.format_table(columns, ends)
-    return table, {"nearest_photograph": columns, "intervals": {"nearest_photograph": ends}}
+    results = {"nearest_photograph": columns, "intervals": {"nearest_photograph": ends}}
+    return table, {"pictures": len(prompts), **results}

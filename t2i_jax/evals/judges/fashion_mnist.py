@@ -25,4 +25,5 @@ def judge(pipe, seed: int, candidates: int) -> tuple[str, dict]:
     found["test set"] = classifier(images), labels
     columns = {kind: garments.shares(*own) for kind, own in found.items()}
     ends = {kind: garments.intervals_of(*own) for kind, own in found.items()}
-    return garments.format_table(columns, ends), {"classified": columns, "intervals": {"classified": ends}}
+    results = {"pictures": len(prompts), "classified": columns, "intervals": {"classified": ends}}
+    return garments.format_table(columns, ends), results
