@@ -67,7 +67,7 @@ def test_a_run_starts_from_another_and_goes_on_without_it(command, smoke_run, pi
         np.testing.assert_allclose(new[path][:rows], x[:rows], atol=1e-20, err_msg=path)
     words = new["bert/word_embed/embedding"]
     mean = old["bert/word_embed/embedding"][4 : len(own[1])].mean(0)
-    np.testing.assert_allclose(words[[own[0]["scarlet"], own[0]["mauve"]]], [mean, mean], rtol=1e-5)
+    np.testing.assert_allclose(words[[own[0]["scarlet"], own[0]["mauve"]]], [mean, mean], atol=1e-7)
 
     shutil.rmtree(first)
     assert command(*argv) == (0, [f"{tmp_path / 'run'} is finished"])
@@ -199,3 +199,15 @@ def test_tables_of_other_image_tokens_start_anew(tmp_path, capsys):
     first, second = capsys.readouterr().err.splitlines()
     assert first == f"init_from {tmp_path}: its images were in other tokens; their tables start anew"
     assert second.endswith("5 of 7 arrays taken; starting anew: other, rows/embedding")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["patch_vqvae", "prior", "dalle", "vae"])
+def test_other_kinds_start_from_runs_of_theirs(name, smoke, command, data_dir, tmp_path):
+    argv = [f"--config={name}:smoke", f"--config.init_from={smoke.run(name)}", f"--config.data.data_dir={data_dir}"]
+    code, lines = command(*argv, f"--workdir={tmp_path / 'run'}")
+    assert code == 0, lines
+    count = len(flatten_dict(runs.load_weights(smoke.run(name) / runs.WEIGHTS)[0]))
+    taken = next(line for line in lines if " arrays taken" in line)
+    assert int(taken.split(": ")[1].split()[0]) >= count
+    assert "anew" not in taken

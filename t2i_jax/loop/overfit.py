@@ -38,7 +38,7 @@ def measure(config, count: int) -> dict:
     """
     if count < 1:
         raise UserError(f"--overfit {count} is below 1; give a number of captions or pictures")
-    for name, parent in config.parents.items():
+    for name, parent in config.get("parents", {}).items():
         run = parent.run or runs.parent_folder(config.init_from, name)
         if not (Path(run) / runs.WEIGHTS).exists():
             raise UserError(
