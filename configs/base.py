@@ -19,7 +19,12 @@ def base() -> ml_collections.ConfigDict:
     config.mesh = {"data": -1, "fsdp": 1, "tensor": 1}
     config.sharding_rules = ()  # (regular expression of a parameter's path, mesh axes of its last axes)
 
+    # A run of the same kind to start from, in its sizes and with its words (docs/fine-tuning.md); "" starts anew.
+    config.init_from = ""
+    config.init_from_digest = ""  # of its weights; filled in at the start
+
     config.optim = ml_collections.ConfigDict()  # see `t2i_jax.loop.optimizer.Optim`
+    config.skip_nonfinite = 0  # updates in a row that are skipped where not finite; 0 = stop at the first
     config.ema = 0.0  # decay of the averaged parameters that are sampled from; 0 = off
 
     config.log_every = 50
@@ -28,9 +33,8 @@ def base() -> ml_collections.ConfigDict:
     config.keep_checkpoints = 2
     config.codebook_reset_every = 0  # steps between two restarts of dead codes; 0 = none
 
-    config.parents = (
-        ml_collections.ConfigDict()
-    )  # by name: the `config` and the folder, `run`, of what it builds on
+    # By name: the `config` and the folder, `run`, of what it builds on; "" is the copy in its own folder.
+    config.parents = ml_collections.ConfigDict()
     config.model = ml_collections.ConfigDict()
     config.loss = ml_collections.ConfigDict()
     config.sampling = ml_collections.ConfigDict()  # empty for a tokenizer: it draws nothing

@@ -86,6 +86,7 @@ FIELDS = {
     **dict.fromkeys(("steps", "batch_size", "accumulate", "log_every", "eval_every", "checkpoint_every"), COUNT),
     "keep_checkpoints": COUNT,
     "seed": Range(0, MAX_SEED, whole=True),
+    "skip_nonfinite": Range(0, whole=True, note="0 stops at the first update that is not finite"),
     "ema": Range(most=1, below=True, note="0 is no average"),
     "codebook_reset_every": Range(0, whole=True, note="0 is never"),
     "kmeans_examples": Range(0, whole=True, note="0 is no k-means"),

@@ -59,9 +59,26 @@ def write_config(folder: Path, config: ConfigDict) -> None:
         files.write_json(folder / CONFIG, {"format": FORMAT, **json.loads(config.to_json())})
 
 
-def parents(config) -> dict[str, tuple[ConfigDict, str]]:
-    """The runs that a run builds on: by name, the config of each and its folder."""
-    return {name: (parent.config, parent.run) for name, parent in config.get("parents", {}).items()}
+def parents(config, folder: str | Path) -> dict[str, tuple[ConfigDict, str]]:
+    """The runs that a run builds on: by name, the config of each and its folder.
+
+    One that names no folder is the copy in the run's own `folder`; see `adopt_parents`.
+    """
+    named = config.get("parents", {}).items()
+    return {name: (parent.config, parent.run or str(parent_folder(folder, name))) for name, parent in named}
+
+
+def adopt_parents(config, folder: Path) -> None:
+    """Copy parents that name no folder from the run `config.init_from`, where they are not yet in `folder`.
+
+    Raises:
+      UserError: that run has no such parent.
+    """
+    for name, parent in config.get("parents", {}).items():
+        if not (parent.run or (parent_folder(folder, name) / WEIGHTS).exists()):
+            source = parent_folder(config.init_from, name)
+            read_config(source)
+            copy_parent(source, folder, name)
 
 
 def parent_folder(folder: str | Path, name: str) -> Path:
@@ -94,6 +111,11 @@ def read_scores(folder: Path) -> dict:
         return files.read_json(folder / SCORES)
     except files.CorruptError as error:
         raise UserError(f"{error}; delete it to go on without it") from None
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether anything of a run was saved."""
+    return bool(checkpoint_steps(folder)) or (folder / WEIGHTS).exists()
 
 
 def scored_step(folder: Path) -> int | None:

@@ -47,7 +47,7 @@ def test_micro_batches_save_scratch_and_no_arithmetic():
 def test_batches_that_are_trained_on_have_the_shapes_of_the_tasks(name, smoke_config, tmp_path):
     """Those of the stream, and those that tests make up."""
     config = smoke_config(name)
-    parents = {parent: tasks.open_run(run) for parent, (_, run) in runs.parents(config).items()}
+    parents = {parent: tasks.open_run(run) for parent, (_, run) in runs.parents(config, name).items()}
     task = tasks.make(config)
     data = task.prepare(tmp_path, parents)
     batch = next(pipeline.train_stream(data.splits["train"], data.transform, batch_size=8, seed=0))

@@ -131,7 +131,8 @@ def test_a_checkpoint_of_another_model_is_neither_used_nor_passed_over(run, part
     """Orbax alone would cast the second one's types without a word."""
     before, checkpoints = read_only(run), Checkpoints(run)
     with pytest.raises(
-        UserError, match=rf"4 is complete but does not fit .*: {part}.a is {there} there and {here} h"
+        UserError,
+        match=rf"not fit this config: {part}.a is {there} there and {here} here \(differing: 1 of {part}\);",
     ):
         checkpoints.restore(state_of(0).replace(**{part: values}), stream())
     assert read_only(run) == before

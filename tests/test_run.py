@@ -146,6 +146,30 @@ def test_the_same_config_is_taken_up_and_another_one_is_not(run, capsys):
     assert runs.read_config(run).steps == 3  # `write_config` is called once the checkpoint is restored
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"batch_size": 8}, "the place in the data is counted in batches"),
+        ({"data": {"data_dir": "b"}}, "the place in the data stays at batch 2: in another set or order"),
+        ({"seed": 1}, "the place in the data stays at batch 2: in another set or order"),
+        ({"steps": 6}, "the learning rate goes on at step 2 of the new schedule: 0.0333 -> 0.0667"),
+        ({"optim": {"lr": 0.2}}, "the learning rate goes on at step 2 of the new schedule: 0.0333 -> 0.0667"),
+        ({"init_from": "elsewhere"}, "config.init_from is of no effect: the run has weights of its own"),
+        ({"tags": ("c",)}, None),
+    ],
+)
+def test_what_an_accepted_change_means_is_said_in_a_line(run, changes, said, capsys):
+    linear = {"optim": {"lr": 0.1, "warmup": 0, "schedule": "linear"}, "seed": 0, "batch_size": 4, "init_from": ""}
+    runs.write_config(run, make_config(**linear))
+    (run / "checkpoints" / "2").mkdir(parents=True)
+    config = make_config(**linear)
+    config.update(changes)
+    continuing.check_config_change(run, config, accept=True)
+    change, *lines = capsys.readouterr().err.splitlines()
+    assert change.startswith("warning: accepted config change: ")
+    assert [line.removeprefix("warning: ")[: len(said or "")] for line in lines] == ([said] if said else [])
+
+
 def test_a_config_with_more_or_fewer_fields_is_another_config(run):
     newer = make_config()
     newer.update({"optim": {"clip": 1.0}})

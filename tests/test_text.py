@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from t2i_jax import files
-from t2i_jax.data.text import CaptionReader, describe_losses
+from t2i_jax.data.text import CaptionReader, describe_losses, share
 from t2i_jax.data.vocabularies import SPECIAL, build_word_pieces, write_word_pieces
 from t2i_jax.errors import UserError
 
@@ -102,12 +102,25 @@ def test_words_that_training_never_showed(reader):
 
 
 def test_what_is_lost_of_captions_is_said(reader):
-    assert describe_losses(reader, CAPTIONS[:1] * 3) == ""
+    assert describe_losses(reader, CAPTIONS[:1] * 3) == (
+        "3 captions: none are cut to 8 word pieces (config.data.text_len), none of the pieces are unknown"
+    )
     captions = ["a blue three left of a red seven", "a turquoise seven", "a turquoise or mauve six"]
-    assert describe_losses(reader, iter(captions)) == (
-        "of 3 captions: 1 cut to 8 word pieces (config.data.text_len), 3 words unknown to the text tokenizer"
+    assert describe_losses(reader, iter(captions)) == (  # the first loses "seven": 6 + 3 + 5 pieces are read
+        "3 captions: 33.3% are cut to 8 word pieces (config.data.text_len), 28.6% of the pieces are unknown"
         " (turquoise, or, mauve)"
     )
+
+
+def test_shares_are_none_and_all_only_where_they_are():
+    assert [share(*pair) for pair in ((0, 9), (1, 9999), (1, 3), (9998, 9999), (9, 9), (0, 0))] == [
+        "none",
+        "0.1%",
+        "33.3%",
+        "99.9%",
+        "all",
+        "none",
+    ]
 
 
 @pytest.mark.parametrize("empty", ["", "  ", "\t\n"])
@@ -148,6 +161,7 @@ def test_a_whole_file_that_is_no_tokenizer(tmp_path):
 
 def test_captions_of_which_no_word_is_known_are_refused(reader):
     strange = ["xylophon quartz", "quartz"]
-    with pytest.raises(UserError, match=r"^of 2 captions the text tokenizer knows no word \(xylophon, quartz\)"):
+    refused = r"^of 2 captions the text tokenizer knows no word \(xylophon, quartz\): .* another language or script"
+    with pytest.raises(UserError, match=refused):
         describe_losses(reader, strange)
-    assert "2 words unknown" in describe_losses(reader, [*strange, CAPTIONS[0]])
+    assert "of the pieces are unknown (quartz, xylophon)" in describe_losses(reader, [*strange, CAPTIONS[0]])

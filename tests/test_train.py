@@ -38,6 +38,7 @@ def test_one_command_trains_the_tokenizer_encodes_and_trains_the_translator(smok
         "training translator-smoke",
         "encoding train",
         "encoding validation",
+        " captions: none are cut to 12 word pieces (config.data.text_len), none of the pieces are unknown",
     ]
     places = [smoke_run.stderr.index(line) for line in said]
     assert places == sorted(places)

@@ -13,7 +13,15 @@ import pytest
 
 from t2i_jax.data import scenes
 from t2i_jax.data.text import CaptionReader, describe_losses
-from t2i_jax.data.vocabularies import SPECIAL, build_word_pieces, read_vocabulary, with_unused, write_word_pieces
+from t2i_jax.data.vocabularies import (
+    SPECIAL,
+    build_word_pieces,
+    grow,
+    parts_of_new,
+    read_vocabulary,
+    with_unused,
+    write_word_pieces,
+)
 from t2i_jax.errors import UserError
 
 REPO = Path(__file__).parents[1]
@@ -80,7 +88,7 @@ def test_words_that_no_caption_held_are_read_as_pieces(tmp_path, text):
     captions = ["crims kittens! it's", "turq red blue seven, green", "quoise orange", *SYLLABLES]
     write_word_pieces(tmp_path / "pieces.json", build_word_pieces(captions, 100))
     reader = CaptionReader(tmp_path / "pieces.json", 40)
-    assert describe_losses(reader, [text]) == ""
+    assert "none of the pieces are unknown" in describe_losses(reader, [text])
     again = [piece.removeprefix("##") for piece in build_word_pieces(captions, 100).encode(text).tokens[1:-1]]
     assert "".join(again) == text.lower().replace("ü", "u").replace(" ", "")
 
@@ -123,6 +131,38 @@ def test_pieces_are_the_same_in_any_order_with_any_number_of_threads():
         assert done.returncode == 0, done.stderr
         made.add(hashlib.sha256(done.stdout.removesuffix("\n").encode()).hexdigest())
     assert made == {TRAINED}
+
+
+# --- grown by other captions
+
+
+def test_new_words_go_behind_the_old_pieces_which_keep_their_ids():
+    old = build_word_pieces(["a red seven", "two sevens"], 64)
+    grown, left = grow(old, ["a scarlet seven", "scarlet and mauve", "Two, red"], 64)
+    assert left == 0
+    vocab = grown.get_vocab()
+    assert {piece: vocab[piece] for piece in old.get_vocab()} == old.get_vocab()
+    new = sorted(vocab.keys() - old.get_vocab().keys(), key=vocab.get)
+    assert new == ["scarlet", ",", "and", "mauve"]  # the most frequent first, then by the alphabet
+    assert [vocab[word] for word in new] == [*range(9, 13)]
+    assert grown.encode("A Scarlet Seven").tokens == ["[CLS]", "a", "scarlet", "seven", "[SEP]"]
+    # Nothing is known of a new word in a list of whole words, but that it is one.
+    parts = parts_of_new(old, grown)
+    assert sorted(parts) == [*range(9, 13)]
+    assert all(sorted(ids) == [*range(4, 9)] for ids in parts.values())
+
+
+def test_new_words_are_made_of_the_pieces_that_they_were_read_as(tmp_path):
+    path = tmp_path / "vocab.txt"
+    path.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "car", "##let", "s", "##car"]))
+    old = read_vocabulary(path, 9)
+    grown, left = grow(old, ["a scarlet car", "a carlet carlet \u65e5"], 11)
+    assert left == 1
+    assert grown.encode("a scarlet carlet").ids == [2, 4, 10, 9, 3]
+    assert parts_of_new(old, grown) == {9: [5, 6], 10: [7, 8, 6]}
+    with pytest.raises(UserError, match=r"has 9 pieces already; raise config.model.text_vocab_size 8 to 9"):
+        grow(old, [], 8)
+    assert grow(old, ["a car"], 9)[0].to_str() == old.to_str()
 
 
 # --- of released BERTs

@@ -23,6 +23,9 @@ def config(**changes) -> ConfigDict:
         "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
         "sharding_rules": (),
         "ema": 0.0,
+        "skip_nonfinite": 0,
+        "init_from": "",
+        "parents": {},
         "optim": {},
         "loss": {},
     }

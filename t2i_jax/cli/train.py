@@ -44,7 +44,7 @@ def run(args) -> None:
 
     if args.config is None:
         raise UserError(f"--config is missing; choose one of {', '.join(known_configs())}")
-    config = load_config(args.config, args.overrides, fetch=True)
+    config = load_config(args.config, args.overrides, fetch=True, workdir=args.workdir)
     profile = args.profile and _steps_to_trace(args.profile, config.steps)
     from absl import logging
 

@@ -9,7 +9,7 @@ from typing import Any, get_origin
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from t2i_jax import models, runs, sampling, tasks
+from t2i_jax import models, sampling, tasks
 from t2i_jax.errors import UserError, near_miss
 from t2i_jax.loop.optimizer import Optim
 
@@ -30,8 +30,8 @@ def complete(config: ConfigDict) -> ConfigDict:
     Raises:
       UserError: the config sets a field that does not exist, or lacks one.
     """
-    for parent, _ in runs.parents(config).values():
-        complete(parent)
+    for parent in config.get("parents", {}).values():
+        complete(parent.config)
     _add(config.model, model_fields(config), "config.model")
     if config.sampling:
         own = fields_of(sampling.kind(config.sampling.name))

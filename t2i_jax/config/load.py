@@ -1,6 +1,7 @@
 """A config as a command line says it: its name, and overrides of its fields."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -8,11 +9,14 @@ from ml_collections import ConfigDict, config_flags
 from t2i_jax import ranges
 from t2i_jax.config.complete import complete, no_field
 from t2i_jax.config.find import read_config
+from t2i_jax.config.initial import adopt
 from t2i_jax.config.sizes import fill_sizes
 from t2i_jax.errors import UserError, one_line
 
 
-def load_config(name: str, overrides: Sequence[str] = (), *, fetch: bool = False) -> ConfigDict:
+def load_config(
+    name: str, overrides: Sequence[str] = (), *, fetch: bool = False, workdir: str | None = None
+) -> ConfigDict:
     """An experiment with all its fields: completed, overridden, sizes that follow filled in, locked.
 
     Args:
@@ -20,6 +24,7 @@ def load_config(name: str, overrides: Sequence[str] = (), *, fetch: bool = False
         run.
       overrides: `--config.FIELD=VALUE`.
       fetch: see `fill_sizes`.
+      workdir: folder of the run that is to be trained; None for runs/NAME.
 
     Raises:
       UserError: there is no such file, variant or field, or a value does not fit.
@@ -37,7 +42,10 @@ def load_config(name: str, overrides: Sequence[str] = (), *, fetch: bool = False
     if rest:
         raise UserError(f"{rest[0]!r} is no flag; options start with --, as in --config.steps=100")
     ranges.check_config(values.config)
-    return fill_sizes(values.config, typed=values["config"].override_values, fetch=fetch)
+    config, typed = values.config, values["config"].override_values
+    if config.get("init_from"):
+        adopt(config, typed, Path(workdir or Path("runs", config.name)))
+    return fill_sizes(config, typed=typed, fetch=fetch)
 
 
 def _unknown_field(config: ConfigDict, overrides: Sequence[str]) -> str:

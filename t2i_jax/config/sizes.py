@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from t2i_jax import models, runs
+from t2i_jax import models
 from t2i_jax.config.complete import Required, fields_of
 from t2i_jax.convert import hub, weights
 from t2i_jax.errors import UserError
@@ -55,8 +55,8 @@ def fill_sizes(
     Raises:
       UserError: a field was set to another value than follows, or released weights cannot be read.
     """
-    for parent, (own, _) in runs.parents(config).items():
-        path = f"parents.{parent}.config."
+    for parent, entry in config.get("parents", {}).items():
+        own, path = entry.config, f"parents.{parent}.config."
         inside = [field.removeprefix(path) for field in typed if field.startswith(path)]
         fill_sizes(own, inside, name=f"{name}.{path[:-1]}", fetch=fetch)
     defaults = fields_of(models.find(config.model_name).Model)
@@ -86,9 +86,9 @@ def _sizes(config: ConfigDict, name: str, fetch: bool) -> Iterator[Size]:
     for field in ("image_size", "channels", "text_len"):
         if field in model and field in data:
             yield Size((field,), data[field], f"{name}.data.{field} {data[field]}")
-    for parent, (own, _) in runs.parents(config).items():
+    for parent, entry in config.get("parents", {}).items():
         origin = f"{name}.parents.{parent}.config.model"
-        for field, value in _token_sizes(own, origin).items():
+        for field, value in _token_sizes(entry.config, origin).items():
             if field in model:
                 yield Size((field,), value, origin)
     for part, cls in getattr(models.find(config.model_name), "PARTS", {}).items():
@@ -96,7 +96,7 @@ def _sizes(config: ConfigDict, name: str, fetch: bool) -> Iterator[Size]:
             if field in model[part] and length in model:
                 yield Size((part, field), model[length], f"{name}.model.{length} {model[length]}", least=True)
         source = config.get(f"{part}_weights")
-        if source:
+        if source and not config.get("init_from"):  # else they are not read
             yield from _released_sizes(part, cls, source, model, name, fetch)
 
 

@@ -111,7 +111,7 @@ class TextTokenizer:
 
 
 def describe_losses(tokenizer: TextTokenizer, captions: Iterable[str]) -> str:
-    """What a tokenizer loses of captions, in words; "" where it is nothing. The first LOOKED_AT are looked at.
+    """What a tokenizer loses of captions, in one line. The first LOOKED_AT are looked at.
 
     Raises:
       UserError: it knows not a single word of them.
@@ -119,36 +119,48 @@ def describe_losses(tokenizer: TextTokenizer, captions: Iterable[str]) -> str:
     captions = list(islice(captions, LOOKED_AT))
     cut = sum(length > tokenizer.text_len for length in tokenizer.lengths(captions))
     _, mask, words = tokenizer.encode(captions)
-    unknown, pieces = Counter(words), mask.sum() - len(captions) * tokenizer.lengths([""])[0]
+    unknown, pieces = Counter(words), int(mask.sum()) - len(captions) * tokenizer.lengths([""])[0]
     if words and len(words) == pieces:
         raise UserError(
-            f"of {len(captions):,} captions the text tokenizer knows no word ({', '.join(list(unknown)[:5])});"
-            " train a run of its own on them, or choose another --workdir"
+            f"of {len(captions):,} captions the text tokenizer knows no word ({', '.join(list(unknown)[:5])}): its"
+            " vocabulary is of another language or script; train another --workdir, whose words are those of these"
+            " captions where no config.encoder_weights or config.init_from brings its own"
         )
-    lost = []
-    if cut:
-        lost.append(f"{cut:,} cut to {tokenizer.text_len} word pieces (config.data.text_len)")
-    if unknown:
-        words = ", ".join(word for word, _ in unknown.most_common(5))
-        lost.append(f"{len(unknown):,} words unknown to the text tokenizer ({words})")
-    return f"of {len(captions):,} captions: {', '.join(lost)}" if lost else ""
+    first = "the first " if len(captions) == LOOKED_AT else ""
+    said = (
+        f"{first}{len(captions):,} captions: {share(cut, len(captions))} are cut to {tokenizer.text_len} word"
+        f" pieces (config.data.text_len), {share(len(words), pieces)} of the pieces are unknown"
+    )
+    return f"{said} ({', '.join(word for word, _ in unknown.most_common(5))})" if unknown else said
+
+
+def share(part: int, whole: int) -> str:
+    """A share in percent, "none" and "all" only where that is so."""
+    if part in (0, whole):
+        return "all" if part else "none"
+    return f"{min(max(part / whole, 0.001), 0.999):.1%}"
+
+
+def read_tokenizer(path: str | Path) -> Tokenizer:
+    """What `vocabularies.write_word_pieces` wrote.
+
+    Raises:
+      UserError: the file is missing, corrupt, or no such file.
+    """
+    try:
+        return Tokenizer.from_str(json.dumps(files.read_json(path)))
+    except files.CorruptError as error:
+        raise UserError(
+            f"text tokenizer {error}; delete it, and the run's train.py command writes it anew"
+        ) from None
+    except Exception as error:  # the library raises bare Exception
+        raise UserError(f"text tokenizer {path} cannot be read: {error}") from None
 
 
 class CaptionReader(TextTokenizer):
     """The tokenizer of a run folder."""
 
     def __init__(self, path: str | Path, text_len: int):
-        """Read what `vocabularies.write_word_pieces` wrote.
-
-        Raises:
-          UserError: the file is missing, corrupt, or no such file.
-        """
-        try:
-            tokenizer = Tokenizer.from_str(json.dumps(files.read_json(path)))
-        except files.CorruptError as error:
-            raise UserError(
-                f"text tokenizer {error}; delete it, and the run's train.py command writes it anew"
-            ) from None
-        except Exception as error:  # the library raises bare Exception
-            raise UserError(f"text tokenizer {path} cannot be read: {error}") from None
+        """See `read_tokenizer`."""
+        tokenizer = read_tokenizer(path)
         super().__init__(tokenizer, text_len, unknown=getattr(tokenizer.model, "unk_token", None))

@@ -118,6 +118,59 @@ def _word_pieces(vocab, normalizer):
     return tokenizer
 
 
+def grow(old: Tokenizer, captions: Iterable[str], size: int) -> tuple[Tokenizer, int]:
+    """A tokenizer with the words of captions behind the pieces of an old one, which keep their ids.
+
+    Words of which the old one knows no whole come in order of their number, and of the alphabet, until there are
+    `size` pieces. The others are read as the old one reads them: in pieces, or as its unknown word.
+
+    Args:
+      old: WordPiece; another tokenizer is not changed.
+      captions: of training; gone through once.
+      size: most pieces that the model's embedding holds (`config.model.text_vocab_size`).
+
+    Returns:
+      The tokenizer, and how many words found no room.
+
+    Raises:
+      UserError: the old pieces are more than `size` already.
+    """
+    content, count = json.loads(old.to_str()), old.get_vocab_size()
+    if count > size:
+        raise UserError(
+            f"the text vocabulary has {count} pieces already; raise config.model.text_vocab_size {size} to {count}"
+            " or more"
+        )
+    if content["model"]["type"] != "WordPiece":
+        return old, 0
+    words = Counter(word for caption in captions for word in _words_by(old, caption))
+    new = sorted(words.keys() - old.get_vocab().keys(), key=lambda word: (-words[word], word))
+    content["model"]["vocab"] |= {word: count + i for i, word in enumerate(new[: size - count])}
+    return Tokenizer.from_str(json.dumps(content)), max(0, len(new) - (size - count))
+
+
+def _words_by(tokenizer: Tokenizer, text: str) -> list[str]:
+    normalizer = tokenizer.normalizer
+    words = tokenizer.pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(text) if normalizer else text)
+    return [word for word, _ in words]
+
+
+def parts_of_new(old: Tokenizer, grown: Tokenizer) -> dict[int, list[int]]:
+    """The ids by which an old tokenizer reads each piece that only a grown one has, by the id it has there.
+
+    Where that is the unknown word, all old pieces but for the special ones: nothing is known of it but that it is a
+    word.
+    """
+    vocab = old.get_vocab()
+    words, unknown = [i for piece, i in vocab.items() if piece not in SPECIAL], vocab.get(old.model.unk_token)
+    found = {}
+    for piece, i in grown.get_vocab().items():
+        if piece not in vocab:
+            ids = old.encode(piece, add_special_tokens=False).ids
+            found[i] = words if unknown in ids or not ids else ids
+    return found
+
+
 def with_unused(content: dict, size: int) -> dict:
     """A tokenizer's JSON with as many pieces as an embedding has rows: those it lacks are [unused0], [unused1], ...
 

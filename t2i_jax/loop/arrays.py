@@ -1,5 +1,6 @@
 """A tree of arrays in a folder, written and read by Orbax, each host its own part."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def check_fits(folder: Path, shapes) -> None:
     """Compare names, shapes and types, because Orbax casts types without a word.
 
     Raises:
-      UserError: they differ; names the first that does.
+      UserError: they differ; names the first that does, and counts by part of the state.
     """
     leaves = jax.tree.leaves(_metadata(folder), is_leaf=lambda x: hasattr(x, "shape"))
     there = {leaf.name: _shown(leaf) for leaf in leaves if hasattr(leaf, "shape")}
@@ -82,11 +83,12 @@ def check_fits(folder: Path, shapes) -> None:
     }
     names = sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
     if names:
-        name, more = names[0], f" ({len(names) - 1} more differ)" if names[1:] else ""
+        name, parts = names[0], Counter(name.partition(".")[0] for name in names)
+        of = ", ".join(f"{count} of {part}" for part, count in parts.items())
         raise UserError(
             f"{folder.parent} is complete but does not fit this config: {name} is {there.get(name, 'absent')} there"
-            f" and {here.get(name, 'absent')} here{more}; go back to the config it was saved with, or choose"
-            " another --workdir"
+            f" and {here.get(name, 'absent')} here (differing: {of}); go back to the config it was saved with, or"
+            " start another --workdir from this run's weights with --config.init_from"
         )
 
 

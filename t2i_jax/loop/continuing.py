@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from ml_collections import ConfigDict
 
 from t2i_jax import files, runs
 from t2i_jax.errors import UserError
+from t2i_jax.loop.optimizer import make_schedule
 
 
 def check_config_change(folder: Path, config: ConfigDict, *, accept: bool = False) -> None:
@@ -24,14 +26,15 @@ def check_config_change(folder: Path, config: ConfigDict, *, accept: bool = Fals
       UserError: the configs differ, or the run's cannot be read.
     """
     path = folder / runs.CONFIG
-    if not (runs.checkpoint_steps(folder) or (folder / runs.WEIGHTS).exists()):
+    if not runs.has_begun(folder):
         return  # nothing was trained, and so there is nothing to protect
     try:
-        changes = differences(runs.unpack_config(path), json.loads(config.to_json()))
+        own, asked = runs.unpack_config(path), json.loads(config.to_json())
+        changes = differences(own, asked)
     except files.CorruptError as error:
         if not accept:
             raise UserError(f"{error}; give --accept-config-change to go on with the config named now") from None
-        changes = [str(error)]
+        own, changes = {}, [str(error)]
     if changes and not accept:
         raise UserError(
             f"{folder} was started with another config ({'; '.join(changes)});"
@@ -39,12 +42,41 @@ def check_config_change(folder: Path, config: ConfigDict, *, accept: bool = Fals
         )
     for change in changes:
         print(f"warning: accepted config change: {change}", file=sys.stderr)
-        if change.startswith("batch_size:"):
-            print(
-                "warning: the place in the data is counted in batches: of another size, some examples of this epoch"
-                " are read twice or not at all",
-                file=sys.stderr,
-            )
+    for line in consequences(own, config, changes, next(iter(runs.checkpoint_steps(folder)), 0)):
+        print(f"warning: {line}", file=sys.stderr)
+
+
+def consequences(own: dict, config: ConfigDict, changes: list[str], step: int) -> Iterator[str]:
+    """What changes of a config mean for a run that goes on, each in a line.
+
+    What of its state does not fit the new config is said where the checkpoint is read.
+
+    Args:
+      own: the config that the run was trained with.
+      config: that it is to be trained with.
+      changes: see `differences`.
+      step: of its newest checkpoint.
+    """
+
+    def changed(*starts):
+        return any(change.startswith(starts) for change in changes)
+
+    if changed("batch_size:"):
+        yield (
+            "the place in the data is counted in batches: of another size, some examples of this epoch are read"
+            " twice or not at all"
+        )
+    if changed("data.", "seed:"):
+        yield (
+            f"the place in the data stays at batch {step}: in another set or order, some examples of this epoch are"
+            " read twice or not at all"
+        )
+    if changed("steps:", "optim."):
+        with suppress(UserError, KeyError, TypeError):  # an own config that this version cannot read
+            rates = [float(make_schedule(x["optim"], x["steps"])(step)) for x in (own, config)]
+            yield f"the learning rate goes on at step {step} of the new schedule: {rates[0]:.3g} -> {rates[1]:.3g}"
+    if changed("init_from:"):
+        yield "config.init_from is of no effect: the run has weights of its own"
 
 
 def check_new(folder: Path) -> None:
@@ -117,7 +149,7 @@ def is_finished(folder: str | Path, config: ConfigDict) -> bool:
         converted = "converted_from" in files.read_json(folder / runs.CONFIG)
         if "text_vocab_size" in config.model and not converted:
             files.read_json(folder / runs.TEXT_TOKENIZER)
-        for name in runs.parents(config):
+        for name in runs.parents(config, folder):
             copy = runs.parent_folder(folder, name)
             files.read_json(copy / runs.CONFIG)
             runs.load_weights(copy / runs.WEIGHTS)

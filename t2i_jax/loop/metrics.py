@@ -3,21 +3,23 @@
 import math
 import os
 import socket
+import sys
 import time
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 from tensorboardX import summary
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import RecordWriter
+from tqdm import tqdm
 
 from t2i_jax import hosts
 from t2i_jax.errors import UserError
 from t2i_jax.loop.state import State
+from t2i_jax.loop.step import all_finite
 
 AHEAD = 2  # steps that the device may have to do yet
 
@@ -32,16 +34,10 @@ def check_finite(state: State, last_good: int | None) -> None:
     Raises:
       UserError: a number in it is not finite.
     """
-    if not _all_finite(state):
+    if not jax.jit(all_finite)(state):
         raise _diverged(
             f"parameters or the optimizer's state are not finite after step {int(state.step)}", last_good
         )
-
-
-@jax.jit
-def _all_finite(tree):
-    numbers = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
-    return jnp.stack([jnp.isfinite(x).all() for x in numbers]).all()
 
 
 def _diverged(what: str, last_good: int | None) -> UserError:
@@ -55,10 +51,11 @@ class Metrics:
     Args:
       folder: of the run; events go to `logs/`, pictures to `pictures/` as well.
       step: steps done; events of later ones, left by a run that was stopped, are purged.
+      skip: `config.skip_nonfinite`, updates in a row that may be skipped. They are counted from here on.
     """
 
-    def __init__(self, folder: Path, step: int):
-        self._events = None
+    def __init__(self, folder: Path, step: int, skip: int = 0):
+        self._events, self._skip, self._skipped, self._in_a_row = None, skip, 0, 0
         if hosts.is_first():
             self._logs, self._pictures = folder / "logs", folder / "pictures"
             for path in (self._logs, self._pictures):
@@ -94,22 +91,44 @@ class Metrics:
           last_good: step of the newest checkpoint, for the message.
 
         Returns:
-          Means since the last flush.
+          Means since the last flush over the steps whose updates were not skipped, and how many were, `skipped`.
 
         Raises:
-          UserError: a loss or gradient was not finite; names the first such step.
+          UserError: a loss or gradient was not finite, or more than `skip` updates in a row; names the first such
+            step.
         """
         rows, self._pending = jax.device_get(self._pending), []
         for step, row in rows:
-            if not (math.isfinite(row["loss"]) and math.isfinite(row["gradient_norm"])):
-                raise _diverged(
-                    f"loss is {row['loss']}, gradient norm {row['gradient_norm']} at step {step}", last_good
-                )
+            self._check(step, row, last_good)
         if not rows:
             return {}
-        means = {name: float(np.mean([row[name] for _, row in rows])) for name in rows[0][1]}
+        kept = [row for _, row in rows if not row.get("skipped")]
+        means = {name: float(np.mean([row[name] for row in kept])) for name in (kept[0] if kept else ())}
+        if "skipped" in rows[0][1]:
+            means["skipped"] = len(rows) - len(kept)
         self.scalars(rows[-1][0], {f"train/{name}": value for name, value in means.items()})
         return means
+
+    def _check(self, step: int, row: dict, last_good: int | None) -> None:
+        finite = math.isfinite(row["loss"]) and math.isfinite(row["gradient_norm"])
+        if finite and not row.get("skipped"):
+            self._in_a_row = 0
+            return
+        said = f"loss is {row['loss']}, gradient norm {row['gradient_norm']} at step {step}"
+        if finite:
+            said = f"the update of step {step} is not finite ({said})"
+        self._in_a_row += 1
+        if self._in_a_row > self._skip:
+            if self._skip:
+                said += f", after {self._skip} skipped in a row (config.skip_nonfinite)"
+            raise _diverged(said, last_good)
+        self._skipped += 1
+        if self._skipped == 1 and hosts.is_first():
+            tqdm.write(
+                f"warning: {said}: skipped; up to {self._skip} in a row are (config.skip_nonfinite), and counted in"
+                " the log as train/skipped",
+                file=sys.stderr,
+            )
 
     def scalars(self, step: int, values: dict) -> None:
         """Log `{"group/name": number}`; several numbers as a histogram.

@@ -38,7 +38,8 @@ def measure(config, count: int) -> dict:
     """
     if count < 1:
         raise UserError(f"--overfit {count} is below 1; give a number of captions or pictures")
-    for name, (_, run) in runs.parents(config).items():
+    for name, parent in config.get("parents", {}).items():
+        run = parent.run or runs.parent_folder(config.init_from, name)
         if not (Path(run) / runs.WEIGHTS).exists():
             raise UserError(
                 f"the {name} {run} is not trained; train it first, or name another with"
@@ -53,7 +54,8 @@ def measure(config, count: int) -> dict:
         )
     with tempfile.TemporaryDirectory() as folder:
         task.check(Path(folder))
-        parents = {name: tasks.open_run(run) for name, (_, run) in runs.parents(config).items()}
+        runs.adopt_parents(config, Path(folder))
+        parents = {name: tasks.open_run(run) for name, (_, run) in runs.parents(config, folder).items()}
         batch = _examples(task.prepare(Path(folder), parents), goal, count)
         built = setup.Setup(task)
         state, value, every = built.start(), 0.0, config.codebook_reset_every

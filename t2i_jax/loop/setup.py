@@ -74,9 +74,11 @@ class Setup:
         return jax.jit(self._create, out_shardings=self._state_sharding)(stream(self.config.seed, "init"))
 
     def start(self) -> State:
-        """A fresh state after the task's warm start."""
+        """A fresh state after the task's warm start, and with what fits of the run `config.init_from`."""
         state = self.init()
         parts = self.task.warm_start(state.params, state.variables, stream(self.config.seed, "start"))
+        if self.config.init_from:
+            parts = self.task.from_run(*parts)
         return self.with_variables(state, *parts)
 
     def with_variables(self, state: State, params, variables) -> State:

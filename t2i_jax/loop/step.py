@@ -1,6 +1,7 @@
 """One training step: for each phase, gradients over micro-batches and an update; then averages."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -28,12 +29,13 @@ def train_step(
       batch: arrays [B, ...], or a device's part of them under pmap.
       phases: of the task.
       optimizers: of `state.opt_state`, by phase.
-      config: `seed`, `accumulate`, `ema`.
+      config: `seed`, `accumulate`, `ema`, `skip_nonfinite`.
       axis_name: the pmapped axis to average over; None under jit, where the batch is whole.
 
     Returns:
       State after the step, and metrics: scalars, with several phases "PHASE/NAME" and the sums `loss` and
-      `gradient_norm`.
+      `gradient_norm`. Where `skip_nonfinite` is above 0, and the loss, the gradient's norm or anything in the new
+      state is not finite, the state is the one before but for its step, and the metric `skipped` is true.
     """
     params, variables, opt_state, metrics = state.params, state.variables, dict(state.opt_state), {}
     for number, phase in enumerate(phases):
@@ -56,7 +58,18 @@ def train_step(
     if config.ema:
         decay = jnp.minimum(config.ema, (1 + state.step) / (10 + state.step))  # no memory of the random start
         ema_params = jax.tree.map(lambda old, new: old + (1 - decay) * (new - old), ema_params, params)
-    return State(state.step + 1, params, opt_state, variables, ema_params), metrics
+    moved = State(state.step + 1, params, opt_state, variables, ema_params)
+    if config.skip_nonfinite:
+        kept = all_finite((moved, metrics["loss"], metrics["gradient_norm"]))
+        moved = jax.tree.map(partial(jnp.where, kept), moved, state.replace(step=moved.step))
+        metrics["skipped"] = ~kept
+    return moved, metrics
+
+
+def all_finite(tree) -> jax.Array:
+    """Whether every number in a tree is finite, a bool []."""
+    numbers = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return jnp.stack([jnp.isfinite(x).all() for x in numbers]).all()
 
 
 def _gradients(phase, trained, others, variables, batch, step, keys, accumulate, axis_name):

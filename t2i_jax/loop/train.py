@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -18,7 +19,7 @@ from t2i_jax.loop.optimizer import make_optimizer
 from t2i_jax.loop.profile import Profile
 from t2i_jax.loop.speed import Speed, Start
 from t2i_jax.loop.stop import Stop, Stopped
-from t2i_jax.tasks import Task
+from t2i_jax.tasks import Task, init_from
 
 
 def train(
@@ -41,8 +42,10 @@ def train(
     planned = []
     for config, folder in plan:
         check_config(config)
+        init_from.stamp(config, folder)
         task = tasks.make(config)
         task.check(folder)
+        init_from.check(task, folder)
         planned.append((task, folder))
     for number, (task, folder) in enumerate(planned):
         last = number == len(planned) - 1
@@ -57,8 +60,9 @@ def train(
 
 def _parents_first(config, folder: Path) -> Iterator[tuple]:
     """`(config, folder)` of every run that a run builds on, parents first, and of the run itself."""
-    for parent, run in runs.parents(config).values():
-        yield from _parents_first(parent, Path(run))
+    for name, (parent, run) in runs.parents(config, folder).items():
+        if config.parents[name].run:  # else it is a finished run's
+            yield from _parents_first(parent, Path(run))
     yield config, folder
 
 
@@ -72,7 +76,8 @@ def _train_run(task: Task, workdir: Path, accept: bool, profile: tuple[int, int]
             return
         print(f"training {config.name} in {folder}", file=sys.stderr)
         print(sharding.describe_devices(), file=sys.stderr)
-        built_on = runs.parents(config)
+        hosts.on_first(partial(runs.adopt_parents, config, folder))
+        built_on = runs.parents(config, folder)
         parents = {name: tasks.open_run(run) for name, (_, run) in built_on.items()}
         checkpoints = Checkpoints(folder, config.keep_checkpoints)
         checkpoints.check_parents({name: (parent.digest, built_on[name][1]) for name, parent in parents.items()})
@@ -83,7 +88,8 @@ def _train_run(task: Task, workdir: Path, accept: bool, profile: tuple[int, int]
 
         def copy_parents():
             for name, (_, run) in built_on.items():
-                runs.copy_parent(Path(run), folder, name)
+                if config.parents[name].run:
+                    runs.copy_parent(Path(run), folder, name)
 
         hosts.on_first(copy_parents)
         batches = pipeline.train_stream(
@@ -117,12 +123,13 @@ def _loop(task: Task, folder: Path, checkpoints: Checkpoints, batches, start: St
         runs.write_weights(folder, state.eval_params, state.variables, first)
     state, tracer = built.place(state), Profile(folder / "logs", profile, first)
 
-    with Metrics(folder, first) as metrics, Stop() as stop, _bar(config, first) as bar, tracer:
+    log = Metrics(folder, first, config.skip_nonfinite)
+    with log as metrics, Stop() as stop, _bar(config, first) as bar, tracer:
 
         def flush():
-            if means := metrics.flush(checkpoints.good):
+            if "loss" in (means := metrics.flush(checkpoints.good)):
                 bar.set_postfix(loss=f"{means['loss']:.4f}", refresh=False)
-                metrics.scalars(number, speed.look())
+            metrics.scalars(number, speed.look())
 
         def save(state):
             complete = built.gather(state)

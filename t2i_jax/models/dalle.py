@@ -120,6 +120,9 @@ class Model(nn.Module):
     remat: str = "none"
     unroll: int = FEW
 
+    text_tables = (("token_embed/embedding", 0), ("head", 1))
+    image_tables = ("token_embed/embedding", "row_embed/embedding", "column_embed/embedding", "head")
+
     def setup(self):
         height, width = self.grid
         if height * width != self.num_tokens:

@@ -72,6 +72,9 @@ class Model(nn.Module):
     encoder: Mapping | FrozenConfigDict = FrozenDict()
     dtype: str = "float32"
 
+    text_tables = (("bert/word_embed/embedding", 0),)
+    image_tables = ("token_embed/embedding", "position_embed", "head/kernel", "head/bias")
+
     def setup(self):
         height, width = self.grid
         if height * width != self.num_tokens:

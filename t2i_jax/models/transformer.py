@@ -51,6 +51,9 @@ class Model(nn.Module):
     remat: str = "none"
     unroll: int = FEW
 
+    text_tables = (("text_embed/embedding", 0),)
+    image_tables = ("token_embed/embedding",)
+
     def setup(self):
         def embed(rows):
             init = nn.initializers.normal(self.width**-0.5)

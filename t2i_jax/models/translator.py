@@ -58,6 +58,9 @@ class Model(nn.Module):
     decoder: Mapping | FrozenConfigDict = FrozenDict()
     dtype: str = "float32"
 
+    text_tables = (("bert/word_embed/embedding", 0),)  # by path: the axis whose first V places are word pieces
+    image_tables = ("gpt2/token_embed/embedding", "gpt2/position_embed/embedding", "head/kernel")
+
     def setup(self):
         self.bert = text_encoder(self)
         self.gpt2 = GPT2(vocab_size=self.codebook_size + 1, dtype=self.dtype, **self.decoder)

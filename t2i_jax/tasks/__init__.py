@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from t2i_jax import models, runs
 from t2i_jax.errors import UserError
+from t2i_jax.tasks import init_from
 
 
 class Phase(NamedTuple):
@@ -131,11 +132,15 @@ class Task:
         del key
         return params, variables
 
+    def from_run(self, params: dict, variables: dict) -> tuple[dict, dict]:
+        """Params and variables with those of the run `config.init_from` where they fit. After `warm_start`."""
+        return init_from.put(self.config.init_from, params, variables, {})
+
     def before_training(self, params: dict) -> None:
         """Whatever depends on the params that training goes on from, before the first batch is read.
 
         Args:
-          params: after `warm_start`, or of a checkpoint.
+          params: after `from_run`, or of a checkpoint.
         """
 
     between_steps: Callable | None = None

@@ -17,7 +17,7 @@ from t2i_jax.nn.blocks import in_blocks
 from t2i_jax.pictures import picture_grid
 from t2i_jax.pipelines.batches import BATCH
 from t2i_jax.pipelines.translator import Translator
-from t2i_jax.tasks import Data, Overfit
+from t2i_jax.tasks import Data, Overfit, init_from
 
 SHOWN = 8  # captions, where a config names none
 
@@ -109,7 +109,8 @@ class TokenTask(tasks.Task):
         from t2i_jax.data import text, vocabularies
 
         self.tokenizer, path = parents["tokenizer"], folder / runs.TEXT_TOKENIZER
-        self.encoded = encode.encode(self.config, self.tokenizer, runs.parents(self.config)["tokenizer"][1])
+        self.tokenizer_run = runs.parents(self.config, folder)["tokenizer"][1]
+        self.encoded = encode.encode(self.config, self.tokenizer, self.tokenizer_run)
         captions = self.encoded.splits["train"].captions
         started = self.started(folder)
 
@@ -117,7 +118,9 @@ class TokenTask(tasks.Task):
             if started:
                 return
             size = self.config.model.text_vocab_size
-            if self.vocabulary is None:
+            if self.config.init_from:
+                pieces = init_from.grown_vocabulary(self.config, captions())
+            elif self.vocabulary is None:
                 pieces = vocabularies.build_word_pieces(captions(), size)
             else:
                 pieces = vocabularies.read_vocabulary(self.vocabulary, size)
@@ -125,8 +128,8 @@ class TokenTask(tasks.Task):
 
         hosts.on_first(write_pieces)
         self.reader = text.CaptionReader(path, self.config.data.text_len)
-        if lost := text.describe_losses(self.reader, captions()):
-            print(f"warning: {lost}", file=sys.stderr)
+        self.text_tokenizer = path
+        print(text.describe_losses(self.reader, captions()), file=sys.stderr)
         if self.config.shown_captions and getattr(self.model, "conditional", True):
             try:
                 self.reader.encode_prompts(self.config.shown_captions)
@@ -162,6 +165,12 @@ class TokenTask(tasks.Task):
         if self.config.init_from_tokenizer:
             params = self.from_tokenizer(params, self.tokenizer.codebook, self.tokenizer.position_features, key)
         return params, variables
+
+    def from_run(self, params: dict, variables: dict) -> tuple[dict, dict]:
+        """See `Task.from_run`; tables of image tokens start anew where the run has another image tokenizer."""
+        digest = self.tokenizer.digest
+        tables = init_from.tables_of(self.config, self.model, params, self.text_tokenizer, digest)
+        return init_from.put(self.config.init_from, params, variables, tables)
 
     def from_tokenizer(self, params: dict, codebook: np.ndarray, positions: np.ndarray, key) -> dict:
         """Params that begin with what the tokenizer knows of its tokens.

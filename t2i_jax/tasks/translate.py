@@ -43,7 +43,8 @@ class Task(TokenTask):
                 f"config.{asked[0]} {config[asked[0]]!r} needs a model of BERT and GPT-2; the model"
                 f" {config.model_name} starts at random: switch it off"
             )
-        self.released, self.vocabulary = ({}, None) if self.started(folder) else pretrained.load_weights(config)
+        begun = self.started(folder) or config.init_from
+        self.released, self.vocabulary = ({}, None) if begun else pretrained.load_weights(config)
 
     def prepare(self, folder: Path, parents: dict) -> Data:
         """See `TokenTask.prepare`; evaluators read no features: they run the encoder, as sampling does."""
@@ -75,7 +76,7 @@ class Task(TokenTask):
             self.reader,
             self.encoded.splits["train"].captions(),
             digest=self.captions,
-            run=runs.parents(self.config)["tokenizer"][1],
+            run=self.tokenizer_run,
             folder=self.encoded.folder,
         )
 
