@@ -17,6 +17,7 @@ from PIL import Image
 
 from t2i_jax import cli
 from t2i_jax.config import load_config
+from t2i_jax.errors import UserError
 
 REPO = Path(__file__).parents[1]
 PAGES = sorted([REPO / "README.md", *(REPO / "docs").rglob("*.md"), *(REPO / "examples").rglob("README.md")])
@@ -109,6 +110,25 @@ def test_every_command_is_one(page, desk):
             assert block.marked or why_not_run(words, "") != "program" or words[0] in PROGRAMS, line
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "t2i sample --runn RUN",
+        "t2i train --config=translater:digits",
+        "python train.py --config=configs/translator.py:digits --config.stepz=3",
+        "STEPS=--config.steps=0 && t2i train --config=translator:digits $STEPS",
+        "make quickstrat",
+        "python benchmarks/gpu.py --fast",
+        "python benchmarks/no.py",
+        "pip install -e '.[phots]'",
+    ],
+)
+def test_a_wrong_command_is_none(line, desk):
+    ((_, words),) = commands(line)
+    with pytest.raises((UserError, AssertionError, OSError)):
+        check(words)
+
+
 def test_what_is_not_run_is_counted():
     found = Counter(
         why_not_run(words, block.marked)
@@ -121,7 +141,7 @@ def test_what_is_not_run_is_counted():
 
 
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if of_language(page, "python")], ids=lambda page: page.name
+    "page", [page for page in PAGES if of_language(page, "python")], ids=lambda page: page.stem
 )
 def test_python_runs_and_gives_the_shapes_that_it_says(page, place):
     names = {}
@@ -162,7 +182,7 @@ def runnable(page):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("page", [page for page in PAGES if any(runnable(page))], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [page for page in PAGES if any(runnable(page))], ids=lambda page: page.stem)
 def test_commands_run(page, place, smoke):
     programs = place / "bin"
     programs.mkdir()
