@@ -30,7 +30,7 @@ PROMPTS := \
 	--prompt "a purple four left of a cyan six" \
 	--prompt "an orange one below a white three"
 
-.PHONY: help quickstart test test-long lint lock .venv
+.PHONY: help quickstart test test-long docs lint lock .venv
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -48,6 +48,11 @@ test: lint ## lint, then the fast lane of the tests (EXTRAS=dev,parity adds the 
 
 test-long: lint ## lint, then every test: base and released sizes, every fault at every moment, the notebook, the wheel (EXTRAS as for test)
 	.venv/bin/python -m pytest -n 2 --long
+
+docs: ## build the documentation into site/, for a browser
+	@$(MAKE) --no-print-directory .venv/.installed-docs EXTRAS=docs
+	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict --quiet
+	@echo site/index.html
 
 lint: $(TEST_STAMP) ## ruff
 	.venv/bin/ruff check .

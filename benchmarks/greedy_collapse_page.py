@@ -15,7 +15,9 @@ Here they are tested on embedded digits, at a size that two cores train: 8 x 8 t
 width {width}, two layers each for reading and writing, {items:,} pictures of training for every arm, seed
 {seed}, one run each.
 
-    {command}
+```sh
+{command}
+```
 
 {machine}; {minutes:.0f} minutes in all, data and tokenizer ({tokenizer:.0f} of them) included.
 
