@@ -19,6 +19,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbconvert import MarkdownExporter
 from nbconvert.filters import strip_ansi
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from PIL import Image
 
 HERE = Path(__file__).resolve().parent
@@ -35,11 +36,6 @@ def execute(path: Path, folder: Path, timeout: float | None = None, **environmen
     return client.execute(env={**os.environ, "PATH": commands, "PYTHONPATH": code, **environment})
 
 
-def as_seen(text: str) -> str:
-    """What a terminal leaves of a text: bars once, without colours."""
-    return re.sub(r"[^\n]*\r(?=[^\n])", "", strip_ansi(text).replace("\r\n", "\n"))
-
-
 def to_markdown(notebook: nbformat.NotebookNode, name: str, about: str) -> tuple[str, dict[str, bytes]]:
     """A page, and its pictures by file name.
 
@@ -54,9 +50,11 @@ def to_markdown(notebook: nbformat.NotebookNode, name: str, about: str) -> tuple
         heading = cell.source.splitlines()[0].lstrip("# ") if cell.source.startswith("#") else ""
         headings[number] = heading if cell.cell_type == "markdown" and heading else headings.get(number - 1, "")
         for output in cell.get("outputs", []):
+            output.get("data", {}).pop("image/jpeg", None)  # Pillow gives both
             if output.output_type == "stream":
-                output.text = as_seen(output.text)
-    page, resources = MarkdownExporter().from_notebook_node(notebook, {"unique_key": name, "output_files_dir": ""})
+                output.text = strip_ansi(output.text).replace("\r\n", "\n")  # as a terminal gets it
+    exporter = MarkdownExporter(preprocessors=[CoalesceStreamsPreprocessor])  # of a bar its last state
+    page, resources = exporter.from_notebook_node(notebook, {"unique_key": name, "output_files_dir": ""})
     for number, heading in headings.items():
         page = page.replace(f"![png]({name}_{number}_", f"![{heading}]({name}_{number}_")
     for file, content in resources["outputs"].items():
@@ -64,7 +62,7 @@ def to_markdown(notebook: nbformat.NotebookNode, name: str, about: str) -> tuple
             content = encoded(Image.open(io.BytesIO(content)).convert("RGB").quantize(256))
         pictures[file] = content
     title, _, rest = page.strip().partition("\n")
-    rest = "\n".join(line.rstrip() for line in rest.splitlines())
+    rest = re.sub(r"(\s*\n){3,}", "\n\n", rest)
     return f"{title}\n\n*{about}*\n{rest}\n", pictures
 
 
