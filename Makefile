@@ -43,8 +43,8 @@ quickstart: $(CORE_STAMP) ## train a tokenizer and a translator on captioned dig
 	.venv/bin/t2i sample --run $(RUN)/translator $(PROMPTS) -n 2 --out $(RUN)/samples.png --overwrite
 	.venv/bin/t2i evaluate --run $(RUN)/translator
 
-notebooks: $(TEST_STAMP) ## execute colab/*.ipynb in runs/notebooks, and write docs/notebooks
-	.venv/bin/python colab/render.py --folder runs/notebooks
+notebooks: $(TEST_STAMP) ## execute colab/*.ipynb in runs/notebooks, and write docs/notebooks (NOTE: a sentence on the machine)
+	.venv/bin/python colab/render.py --folder runs/notebooks --note "$(NOTE)"
 
 test: lint ## lint, then the fast lane of the tests (EXTRAS=dev,parity adds the parity tests)
 	.venv/bin/python -m pytest -n 2

@@ -10,6 +10,7 @@ import io
 import os
 import re
 import sys
+import textwrap
 import time
 from datetime import date
 from pathlib import Path
@@ -63,7 +64,8 @@ def to_markdown(notebook: nbformat.NotebookNode, name: str, about: str) -> tuple
         pictures[file] = content
     title, _, rest = page.strip().partition("\n")
     rest = re.sub(r"(\s*\n){3,}", "\n\n", rest)
-    return f"{title}\n\n*{about}*\n{rest}\n", pictures
+    about = textwrap.fill(f"*{about}*", 120, break_on_hyphens=False)
+    return f"{title}\n\n{about}\n\n{rest.strip()}\n", pictures
 
 
 def encoded(image: Image.Image) -> bytes:
@@ -78,7 +80,7 @@ def main():
     names = sorted(path.stem for path in HERE.glob("*.ipynb"))
     parser.add_argument("names", nargs="*", default=names, metavar="NAME", help=f"{', '.join(names)} (all)")
     parser.add_argument("--folder", type=Path, default=Path("runs/notebooks"), help="where they are executed")
-    parser.add_argument("--note", default="", help="a sentence for the page on how its runs came about")
+    parser.add_argument("--note", default="", help="for the page: the machine, and how its runs came about")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     PAGES.mkdir(parents=True, exist_ok=True)
