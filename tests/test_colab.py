@@ -93,7 +93,6 @@ def test_short_form_trains_and_draws(name, tmp_path):
         timeout=300,
         T2I_VARIANT="smoke",
         T2I_STEPS="2",
-        T2I_IMAGE_SIZE="32",
         JAX_PLATFORMS="cpu",
     )
     for run in trained_by(name):
