@@ -30,7 +30,7 @@ PROMPTS := \
 	--prompt "a purple four left of a cyan six" \
 	--prompt "an orange one below a white three"
 
-.PHONY: help quickstart test test-long docs lint lock .venv
+.PHONY: help quickstart notebooks test test-long docs lint lock .venv
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -42,6 +42,9 @@ quickstart: $(CORE_STAMP) ## train a tokenizer and a translator on captioned dig
 		--workdir=$(RUN)/translator --config.parents.tokenizer.run=$(RUN)/tokenizer
 	.venv/bin/t2i sample --run $(RUN)/translator $(PROMPTS) -n 2 --out $(RUN)/samples.png --overwrite
 	.venv/bin/t2i evaluate --run $(RUN)/translator
+
+notebooks: $(TEST_STAMP) ## execute colab/*.ipynb in runs/notebooks, and write docs/notebooks (NOTE: a sentence on the machine)
+	.venv/bin/python colab/render.py --folder runs/notebooks --note "$(NOTE)"
 
 test: lint ## lint, then the fast lane of the tests (EXTRAS=dev,parity adds the parity tests)
 	.venv/bin/python -m pytest -n 2

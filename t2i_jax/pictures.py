@@ -25,12 +25,13 @@ def to_uint8(images: Float[np.ndarray, "*B"]) -> UInt8[np.ndarray, "*B"]:
     return np.uint8(images * 255 + 0.5)
 
 
-def labelled_grid(images: UInt8[np.ndarray, "P n H W C"], captions) -> Image.Image:
+def labelled_grid(images: UInt8[np.ndarray, "P n H W C"], captions, columns: int | None = None) -> Image.Image:
     """Pictures with their caption under them, dark on white.
 
     Args:
       images: n pictures for each of P captions; small ones are enlarged, nearest neighbour.
       captions: P strings; a long one is wrapped to the width of its pictures.
+      columns: captions side by side; None makes the grid about 3:2.
 
     Returns:
       One RGB picture; a caption's pictures stand side by side, eight to a row.
@@ -51,10 +52,10 @@ def labelled_grid(images: UInt8[np.ndarray, "P n H W C"], captions) -> Image.Ima
     line_height = math.ceil(FONT * 1.3)
     cell_width = block_width + MARGIN
     cell_height = block_height + GAP + line_height * max(map(len, texts)) + MARGIN
-    # About 3:2, and in rows of equal length where the number of prompts has such a divisor.
-    ideal = max(1, round(math.sqrt(1.5 * prompts * cell_height / cell_width)))
-    even = [columns for columns in range(ideal, 2 * ideal) if prompts % columns == 0]
-    columns = even[0] if even else min(ideal, prompts)
+    if columns is None:
+        # About 3:2, and in rows of equal length where the number of prompts has such a divisor.
+        ideal = max(1, round(math.sqrt(1.5 * prompts * cell_height / cell_width)))
+        columns = next((even for even in range(ideal, 2 * ideal) if prompts % even == 0), min(ideal, prompts))
 
     rows = math.ceil(prompts / columns)
     grid = Image.new("RGB", (columns * cell_width + MARGIN, rows * cell_height + MARGIN), PAPER)

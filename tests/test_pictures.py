@@ -40,6 +40,13 @@ def test_every_picture_is_in_the_grid_and_long_captions_grow_it():
     assert long.shape[0] > short.shape[0]
 
 
+def test_a_grid_has_as_many_columns_as_it_is_told():
+    images = np.zeros((16, 1, 96, 96, 3), np.uint8)
+    wide, square = (labelled_grid(images, ["a"] * 16, columns).size for columns in (None, 4))
+    assert square[0] == MARGIN + 4 * (96 + MARGIN)
+    assert square[0] < wide[0]
+
+
 def test_captions_and_pictures_must_agree():
     with pytest.raises(ValueError, match="1 captions"):
         labelled_grid(np.zeros((2, 1, 4, 4, 3), np.uint8), ["only one"])
