@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -11,7 +12,7 @@ from tqdm import tqdm
 
 from t2i_jax import files, hosts, progress, ranges, runs, tasks
 from t2i_jax.data import pipeline
-from t2i_jax.loop import continuing, parallel, setup, sharding
+from t2i_jax.loop import continuing, parallel, setup, sharding, weights_and_biases
 from t2i_jax.loop.checkpoint import Checkpoints
 from t2i_jax.loop.metrics import Metrics, check_finite
 from t2i_jax.loop.optimizer import make_optimizer
@@ -116,7 +117,8 @@ def _loop(task: Task, folder: Path, checkpoints: Checkpoints, batches, start: St
         runs.write_weights(folder, state.eval_params, state.variables, first)
     state, tracer = built.place(state), Profile(folder / "logs", profile, first)
 
-    with Metrics(folder, first) as metrics, Stop() as stop, _bar(config, first) as bar, tracer:
+    second = partial(weights_and_biases.Log, config) if config.wandb else None
+    with Metrics(folder, first, second) as metrics, Stop() as stop, _bar(config, first) as bar, tracer:
 
         def flush():
             if means := metrics.flush(checkpoints.good):
@@ -195,6 +197,7 @@ def check_config(config) -> None:
       UserError: a number out of its range, or a schedule, mesh or batch that cannot be.
     """
     ranges.check_config(config)
+    weights_and_biases.check(config)
     make_optimizer(config.optim, config.steps)
     sharding.make_mesh(config.mesh)
     setup.check_batch(config)
