@@ -31,6 +31,7 @@ def base() -> ml_collections.ConfigDict:
     config.eval_every = 500  # scores and picture grids on the validation split
     config.checkpoint_every = 500
     config.keep_checkpoints = 2
+    config.wandb = ""  # project of Weights & Biases that the run is logged to as well; "" = none
     config.codebook_reset_every = 0  # steps between two restarts of dead codes; 0 = none
 
     # By name: the `config` and the folder, `run`, of what it builds on; "" is the copy in its own folder.

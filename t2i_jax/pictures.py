@@ -1,4 +1,4 @@
-"""Pictures side by side: with captions for people, without for TensorBoard."""
+"""Pictures side by side, with their captions where there are any."""
 
 import io
 import json

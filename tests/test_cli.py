@@ -1,5 +1,6 @@
 """The command line `t2i` in this process, over a translator that answers at once."""
 
+import json
 import sys
 import types
 from datetime import date
@@ -214,6 +215,8 @@ def test_evaluate_prints_the_table_and_writes_json(pipe, monkeypatch, run, tmp_p
     assert calls == [(Path(run), 0, 1), (Path(run), 3, 4)]
     out = capsys.readouterr().out.splitlines()
     assert out == ["a table", f"{run}/evaluation.json", "a table", str(tmp_path / "other.json")]
+    assert cli.main(["evaluate", "--run", run, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"overall": 0.75}
     for file in (tmp_path / "run" / "evaluation.json", tmp_path / "other.json"):
         found = files.read_json(file)
         assert date.fromisoformat(found.pop("date")) <= date.today()

@@ -48,6 +48,13 @@ def test_what_is_there_is_reported(tmp_path, check):
     }
     rows = [{"file": name, "captions": texts} for name, texts in captions.items()]
     (own / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    code, out, _ = check("own", "--validation-share", "0", "--json")
+    found = json.loads("\n".join(out))
+    assert (code, found["width"], found["skipped"]) == (
+        0,
+        {"least": 40, "most": 100, "median": 60},
+        {"in no format that is read": ["e.png"]},
+    )
     code, out, _ = check("own", "--validation-share", "0")
     assert (code, out) == (
         0,
@@ -60,7 +67,8 @@ def test_what_is_there_is_reported(tmp_path, check):
             "  formats     PNG 2, JPEG 1",
             "  modes       RGB 2, L 1",
             "  captions    1 to 2 (median 1) a picture, 3 different ones",
-            "  words       1 to 3 (median 1) a caption; config.data.text_len counts their pieces, and 2 more",
+            "  words       1 to 3 (median 1) a caption; config.data.text_len counts their",
+            "              pieces, and 2 more",
             "  duplicates  1 left out, their captions kept (a.png = c.png)",
             "  splits      3 train, 0 validation; all serve for both",
             "  skipped     1 in no format that is read (e.png)",

@@ -1,5 +1,7 @@
 """What a config costs, known without training it."""
 
+import json
+
 import pytest
 from fakes import SMOKE, fake_batch
 
@@ -59,7 +61,12 @@ def test_batches_that_are_trained_on_have_the_shapes_of_the_tasks(name, smoke_co
 def test_from_the_command_line(capsys):
     assert cli.main(["doctor", "--config", "configs/prior.py:smoke", "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split("  ")[0] for line in lines] == ["parameters", "memory", "a step", "a checkpoint"]
+    assert max(map(len, lines)) <= 80
+    starts = [line.split("  ")[0] for line in lines if line[0] != " "]  # others go on
+    assert starts == ["parameters", "memory", "a step", "a checkpoint"]
+    assert cli.main(["doctor", "--config", "configs/prior.py:smoke", "--dry-run", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert f"{sum(found['parameters'].values()):,}" in lines[0]
     for argv, said in [
         (["--config", "configs/prior.py:smoke"], "--config goes together with --dry-run or --overfit N"),
         (["--run", "runs/x", "--dry-run"], "--config goes together with --dry-run or --overfit N"),

@@ -1,5 +1,7 @@
 """SSIM against scikit-image; the doctor's report and verdict on a sound and on a collapsed tokenizer."""
 
+import json
+
 import grain
 import jax.numpy as jnp
 import numpy as np
@@ -126,7 +128,12 @@ def test_doctor_from_the_command_line(data_dir, monkeypatch, tmp_path, capsys):
     fake = FakeTokenizer(data_dir, 64)
     monkeypatch.setattr(t2i_jax, "load", lambda run: fake)
     assert cli.main(["doctor", "--run", str(tmp_path), "--out", str(tmp_path / "a" / "worst.png")]) == 0
-    assert "verdict: fit" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "verdict: fit" in out
+    assert max(map(len, out.splitlines()[:-1])) <= 80
+    assert cli.main(["doctor", "--run", str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["fit"], found["dead_codes"], found["codebook_size"]) == (True, 0, 64)
     assert Image.open(tmp_path / "a" / "worst.png").size == (512, 64)
     monkeypatch.setattr(t2i_jax, "load", lambda run: object())
     assert cli.main(["doctor", "--run", str(tmp_path)]) == 2

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ def listed(capsys, *argv):
     return capsys.readouterr().out
 
 
-def test_finished_runs_come_with_their_next_command(smoke_run, capsys, read_only):
+def test_finished_runs_come_with_their_next_command(smoke_run, capsys, read_only, monkeypatch):
     folder = smoke_run.translator.parent
     before = read_only(folder)
     found = {entry["run"]: entry for entry in json.loads(listed(capsys, folder, "--json"))}
@@ -28,10 +29,12 @@ def test_finished_runs_come_with_their_next_command(smoke_run, capsys, read_only
         path.stat().st_size for path in smoke_run.tokenizer.rglob("*") if path.is_file()
     )
     assert tokenizer["next"] == f"t2i doctor --run {smoke_run.tokenizer}"
-    assert translator["next"] == f't2i sample --run {smoke_run.translator} --prompt "a green five"'
-    table = listed(capsys, folder).splitlines()
-    assert table[1].split()[:3] == [str(smoke_run.tokenizer), "patch_vqvae", "2/2"]
-    assert table[-1] == f"{smoke_run.translator}: {translator['next']}"
+    assert translator["next"] == f"t2i sample --run {smoke_run.translator} --prompt 'a green five'"
+    monkeypatch.chdir(folder)
+    table = listed(capsys, ".").splitlines()
+    assert table[1].split()[:3] == ["tokenizer", "patch_vqvae", "2/2"]
+    assert table[-2:] == ["translator:", "  t2i sample --run translator --prompt 'a green five'"]
+    assert max(map(len, table)) <= 80
     assert json.loads(listed(capsys, smoke_run.tokenizer, "--json")) == [tokenizer]
     assert read_only(folder) == before
 
@@ -58,12 +61,25 @@ def test_a_run_that_stopped_or_is_damaged_says_so(smoke_run, tmp_path, capsys):
         ("vae:digits", "sample --run R"),
         ("vqvae:digits", "doctor --run R"),
         ("dvae:digits", "doctor --run R"),
-        ("prior:digits", 'sample --run R --prompt "a green five"'),
-        ("dalle:smoke", 'sample --run R --prompt "a green five"'),
+        ("prior:digits", "sample --run R --prompt 'a green five'"),
+        ("dalle:smoke", "sample --run R --prompt 'a green five'"),
     ],
 )
 def test_every_kind_of_run_has_a_next_command(name, command):
     assert list_runs._way_on(load_config(name), Path("R")) == command
+
+
+def test_a_command_of_a_strangers_run_is_safe_to_paste(tmp_path):
+    """Whatever its captions and its folder are called: a shell reads words, and a terminal sees no escape."""
+    config = load_config("translator:smoke").unlock()
+    config.shown_captions = ("$(rm -r .) `x` 'y' \x1b[2J",)
+    folder = tmp_path / ("a b " + "c" * 60)
+    way_on = list_runs._broken(f"t2i {list_runs._way_on(config, folder)}")
+    program = f"t2i() {{ printf '%s\\n' \"$@\"; }}\n{way_on}"
+    words = subprocess.run(["sh", "-c", program], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert words[:4] == ["sample", "--run", str(folder), "--prompt"]
+    assert words[4:] == [ascii(config.shown_captions[0])]
+    assert way_on.count("\n") == 1
 
 
 @pytest.mark.parametrize(("name", "says"), [("missing", "is no folder"), ("empty", "holds no run")])

@@ -27,7 +27,8 @@ def test_eight_captions_come_back(arguments, capsys):
 def test_what_cannot_learn_is_told_and_the_learning_rate_suspected_first(arguments, monkeypatch):
     monkeypatch.setattr(overfit, "STEPS", 50)
     config = load_config("configs/translator.py:smoke", ["--config.optim.lr=1e-7", *arguments])
-    text = overfit.report(config, 3)
+    text, found = overfit.report(config, 3)
+    assert (found["steps"], found["count"], found["learns"]) == (50, 3, False)
     assert "verdict: it cannot learn these; suspect the learning rate first (config.optim.lr 1e-07;" in text
 
 
@@ -66,6 +67,6 @@ def test_one_picture_comes_back(data_dir, capsys):
 def test_a_tokenizer_that_learns_nothing_is_told(data_dir, monkeypatch):
     monkeypatch.setattr(overfit, "STEPS", 50)
     options = ["--config.optim.lr=1e-9", f"--config.data.data_dir={data_dir}"]
-    text = overfit.report(load_config("configs/vqvae.py:smoke", options), 1)
+    text, _ = overfit.report(load_config("configs/vqvae.py:smoke", options), 1)
     assert "; 30 dB should be reached\nverdict: it cannot learn these; suspect the learning rate first" in text
     assert "then a codebook of which few codes are used" in text

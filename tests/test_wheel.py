@@ -1,5 +1,6 @@
 """The package as a wheel: what lies in it, and that it trains from a folder that holds nothing."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -35,6 +36,10 @@ def test_it_holds_every_file_of_the_package_and_every_config(wheel):
     assert names == {path.as_posix() for path in own | configs}
 
 
+def test_it_is_small(wheel):
+    assert wheel.stat().st_size < 1_000_000
+
+
 @pytest.mark.long
 def test_it_trains_from_an_empty_folder(wheel, tmp_path):
     installed, empty = tmp_path / "installed", tmp_path / "empty"
@@ -53,6 +58,14 @@ def test_it_trains_from_an_empty_folder(wheel, tmp_path):
     drawn = t2i("sample", "--run", "run", "--prompt", "a red seven", "-n", "1", "--out", "grid.png")
     assert drawn.returncode == 0, drawn.stderr
     assert (empty / "grid.png").is_file()
+    shutil.copy(REPO / "configs" / "vae.py", empty / "mine.py")  # a config of one's own, by its path
+    done = t2i("train", "--config=mine.py:smoke", "--workdir=own", "--quiet")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    listed = t2i("runs", ".", "--json")
+    assert {"run", "own"} <= {entry["run"] for entry in json.loads(listed.stdout)}
+    pytest.importorskip("matplotlib")
+    drawn = t2i("plot", "--run", "run", "--run", "own")
+    assert (drawn.returncode, drawn.stdout) == (0, "curves.png\n"), drawn.stderr
     where = subprocess.run(
         [sys.executable, "-c", "import t2i_jax; print(t2i_jax.__file__)"],
         cwd=empty, env=environment, capture_output=True, text=True,

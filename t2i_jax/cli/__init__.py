@@ -1,11 +1,12 @@
 """`t2i`: checked arguments in, files and a table out. One file a command, each with `add` and `run`.
 
-Results go to stdout, warnings and errors to stderr. An error is one line, exit code 2. jax, numpy and PIL are
-imported inside the commands, so that `t2i --help` answers at once.
+Results go to stdout, notices, warnings and errors to stderr. An error is one line, exit code 2. jax, numpy and PIL
+are imported inside the commands, so that `t2i --help` answers at once.
 """
 
 import argparse
 import sys
+from contextlib import nullcontext
 
 from t2i_jax.cli import (
     compiled,
@@ -17,6 +18,7 @@ from t2i_jax.cli import (
     failures,
     list_runs,
     memory,
+    plot,
     results,
     sample,
     serve,
@@ -24,12 +26,20 @@ from t2i_jax.cli import (
 )
 from t2i_jax.errors import UserError, near_miss
 
-COMMANDS = (train, sample, serve, evaluate, list_runs, data, doctor, convert, export)
+COMMANDS = (train, sample, serve, evaluate, list_runs, plot, data, doctor, convert, export)
 OVERRIDES = ("--config.", "--noconfig.")  # of fields of a config
 WITH_OVERRIDES = ("train", "doctor")
 
 
 class _Parser(argparse.ArgumentParser):
+    """Of `t2i` and, as argparse makes these of its kind, of every command."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.add_argument(
+            "--quiet", action="store_true", default=argparse.SUPPRESS, help="no bars, no notices: errors alone"
+        )
+
     def error(self, message):
         raise UserError(f"{message}; see {self.prog} --help")
 
@@ -42,10 +52,27 @@ class _Version(argparse.Action):
         parser.exit()
 
 
+class _Completion(argparse.Action):
+    def __call__(self, parser, namespace, shell, option_string=None):
+        try:
+            import shtab
+        except ImportError:
+            raise UserError(f"{option_string} needs shtab: pip install 't2i-jax[completion]'") from None
+        print(shtab.complete(parser, shell))
+        parser.exit()
+
+
 def build_parser():
     """The argparse parser of `t2i`; bad usage raises `UserError`."""
     parser = _Parser(prog="t2i", description="Text to image with discrete tokens.", allow_abbrev=False)
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version, and leave")
+    parser.add_argument(
+        "--print-completion",
+        action=_Completion,
+        choices=("bash", "zsh", "fish"),
+        help="print what completes t2i in a shell, and leave",
+    )
+    parser.set_defaults(quiet=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add(commands)
@@ -85,9 +112,10 @@ def main(argv=None, *, program="t2i"):
     try:
         with results.to_stdout():
             args = parse(argv)
-            compiled.keep()
-            memory.keep()
-            args.function(args)
+            with results.quiet() if args.quiet else nullcontext():
+                compiled.keep()
+                memory.keep()
+                args.function(args)
     except (UserError, OSError) as error:
         print(f"{program}:", " ".join(str(error).split()), file=sys.stderr)
         return 2

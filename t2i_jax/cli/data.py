@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from t2i_jax.cli import results
 from t2i_jax.cli.checks import check_grid_path
 from t2i_jax.errors import UserError
 
@@ -20,6 +21,7 @@ def add(commands) -> None:
     check.add_argument("--image-size", type=int, default=64, help="as config.data.image_size (64)")
     check.add_argument("--background", default="white", help="as config.data.background (white)")
     check.add_argument("--validation-share", type=float, default=0.1, help="as config.data.validation_share (0.1)")
+    results.add_json(check)
     check.set_defaults(function=run)
 
 
@@ -40,7 +42,6 @@ def run(args) -> None:
     looked_at = {name: getattr(args, name) for name in ("image_size", "background", "validation_share")}
     Options(**looked_at, crops=0, crop_scale=(1.0, 1.0), flip=False)  # finds what is out of its range
     found = survey(args.dir, **looked_at)
-    print(found.text)
     out.parent.mkdir(parents=True, exist_ok=True)
     labelled_grid(found.pictures, found.captions).save(out)
-    print(out)
+    results.show(args, found.text, found.numbers, out)

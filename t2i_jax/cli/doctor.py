@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import t2i_jax
+from t2i_jax.cli import results
 from t2i_jax.cli.checks import check_grid_path, check_run, results_folder
 from t2i_jax.cli.train import CONFIG
 from t2i_jax.errors import UserError
@@ -34,6 +35,7 @@ def add(commands) -> None:
     doctor.add_argument("--data-dir", help="folder of prepared sets (the run's own)")
     doctor.add_argument("--split", help="of the set, as in validation or train[:1000] (the run's validation split)")
     doctor.add_argument("--out", help="where the grid of the worst pictures goes (RUN/worst.png)")
+    results.add_json(doctor)
     doctor.set_defaults(function=run)
 
 
@@ -71,11 +73,10 @@ def run(args) -> None:
 
     from t2i_jax.evals.health import examine
 
-    report, _, worst = examine(tokenizer, args.data, args.data_dir, args.split)
-    print(report)
+    report, found, worst = examine(tokenizer, args.data, args.data_dir, args.split)
     out.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(worst).save(out)
-    print(out)
+    results.show(args, report, found, out)
 
 
 def _examine_config(args):
@@ -83,4 +84,4 @@ def _examine_config(args):
     from t2i_jax.loop import dry_run, overfit
 
     config = load_config(args.config, args.overrides)
-    print(dry_run.report(config) if args.dry_run else overfit.report(config, args.overfit))
+    results.show(args, *(dry_run.report(config) if args.dry_run else overfit.report(config, args.overfit)))

@@ -4,6 +4,7 @@ from datetime import date
 from pathlib import Path
 
 import t2i_jax
+from t2i_jax.cli import results
 from t2i_jax.cli.checks import check_file, check_run, load_translator, results_folder
 from t2i_jax.cli.sample import MAX_NUM
 from t2i_jax.errors import UserError
@@ -40,6 +41,7 @@ def add(commands) -> None:
     compared.add_argument(
         "--save-reference", metavar="NPZ", help="keep statistics of the reference, for the next time"
     )
+    results.add_json(evaluate)
     evaluate.set_defaults(function=run)
 
 
@@ -53,14 +55,14 @@ def run(args) -> None:
     by_features = args.images is not None or args.metrics is not None
     out = Path(args.out or results_folder(args.run) / ("metrics.json" if by_features else "evaluation.json"))
     check_file(out)
-    table, results = _compare(args) if by_features else _judge(args)
+    table, found = _compare(args) if by_features else _judge(args)
 
     from t2i_jax.files import write_json
 
-    print(table)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(out, {**results, "date": date.today().isoformat(), "table": table.splitlines()})
-    print(out)
+    found = {**found, "date": date.today().isoformat(), "table": table.splitlines()}
+    write_json(out, found)
+    results.show(args, table, found, out)
 
 
 def _judge(args):

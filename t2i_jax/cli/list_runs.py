@@ -1,9 +1,11 @@
 """`t2i runs`: the runs in a folder, how far they are, and what to do next."""
 
-import json
+import shlex
 import time
 from pathlib import Path
 
+from t2i_jax.cli import results
+from t2i_jax.data.skipped import printable
 from t2i_jax.errors import UserError
 
 UNITS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
@@ -15,7 +17,7 @@ def add(commands) -> None:
         "runs", help="list runs: step, score, size, age, and what to do next", allow_abbrev=False
     )
     listing.add_argument("dir", nargs="?", default="runs", help="folder that is searched (runs)")
-    listing.add_argument("--json", action="store_true", help="print JSON, one object a run")
+    results.add_json(listing)
     listing.set_defaults(function=run)
 
 
@@ -27,16 +29,12 @@ def run(args) -> None:
     found = [describe(path) for path in find(folder)]
     if not found:
         raise UserError(f"{folder} holds no run; name the folder that --workdir of your training lies in")
-    if args.json:
-        print(json.dumps(found, indent=1))
-        return
     from t2i_jax.evals.tables import format_table
 
     columns = ("model", "step", "score", "MB", "age")
     rows = {entry["run"]: _cells(entry) for entry in found}
-    print(format_table("run", columns, rows))
-    print()
-    print("\n".join(f"{entry['run']}: {entry['next']}" for entry in found))
+    ways_on = [f"{entry['run']}:\n  {_broken(entry['next'])}" for entry in found]
+    results.show(args, "\n".join([format_table("run", columns, rows), "", *ways_on]), found)
 
 
 def find(folder: Path) -> list[Path]:
@@ -76,10 +74,18 @@ def describe(folder: Path) -> dict:
 
 def _way_on(config, folder: Path) -> str:
     """A command for a finished run: what draws is drawn from, an image tokenizer examined."""
+    run = shlex.quote(str(folder))
     if config.sampling:
-        caption = (config.get("shown_captions") or ["..."])[0]
-        return f'sample --run {folder} --prompt "{caption}"'
-    return f"sample --run {folder}" if "latent" in config.model else f"doctor --run {folder}"
+        caption = printable((config.get("shown_captions") or ["..."])[0])  # of a stranger's run anything
+        return f"sample --run {run} --prompt {shlex.quote(caption)}"
+    return f"sample --run {run}" if "latent" in config.model else f"doctor --run {run}"
+
+
+def _broken(way_on: str) -> str:
+    """A command in several lines, as a shell reads it, where it is too long for one."""
+    if len(way_on) + 2 <= results.WIDTH:
+        return way_on
+    return way_on.replace(" --prompt ", " \\\n    --prompt ")
 
 
 def _cells(entry: dict) -> list[str]:

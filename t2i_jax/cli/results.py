@@ -1,8 +1,43 @@
-"""Standard output, which others may close or read in ASCII: results never depend on it."""
+"""What commands print: tables or JSON on standard output, which others may close or read in ASCII, and notices."""
 
+import json
 import os
+import re
 import sys
-from contextlib import contextmanager, redirect_stdout, suppress
+import textwrap
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+
+WIDTH = 80  # columns
+
+
+def add_json(command) -> None:
+    """Add `--json` to a command whose result is a table."""
+    command.add_argument("--json", action="store_true", help="print JSON instead of the table")
+
+
+def show(args, text: str, found, out=None) -> None:
+    """Print a result.
+
+    Args:
+      args: of a command with `--json`, which says how.
+      text: for people; longer lines than `WIDTH` are broken, and go on under their second column.
+      found: the same for programs, with the names that files have.
+      out: the file that was written, a line after the text.
+    """
+    if args.json:
+        print(json.dumps(found, indent=1, ensure_ascii=False))
+        return
+    print("\n".join(map(_broken, text.split("\n"))))
+    if out is not None:
+        print(out)
+
+
+def _broken(line: str) -> str:
+    if len(line) <= WIDTH:
+        return line
+    columns = re.match(r"\s*\S+(?: \S+)*\s{2,}", line)
+    indent = " " * (len(columns[0]) if columns else 2)
+    return textwrap.fill(line, WIDTH, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
 
 
 class _Stdout:
@@ -38,4 +73,11 @@ class _Stdout:
 def to_stdout():
     """Within it, `print` neither fails nor waits."""
     with redirect_stdout(_Stdout(sys.stdout)):
+        yield
+
+
+@contextmanager
+def quiet():
+    """Within it, neither bars nor notices are shown; an error that leaves it is the caller's to print."""
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stderr(nowhere):
         yield

@@ -25,11 +25,13 @@ class Survey(NamedTuple):
 
     Attributes:
       text: the table.
+      numbers: the same, for programs.
       pictures: uint8 [n, 1, H, W, 3], up to SHOWN, as training would get them.
       captions: one of each, cut.
     """
 
     text: str
+    numbers: dict
     pictures: np.ndarray
     captions: list[str]
 
@@ -71,41 +73,56 @@ def survey(path: str | Path, *, image_size: int, background: str, validation_sha
     if not looks:
         raise UserError(f"{path} has no picture that can be used: {skipped.in_words(skips)}")
     used = [pictures[name] for name in looks]
+    numbers = _numbers(used, list(looks.values()), skips, image_size, validation_share)
     return Survey(
-        "\n".join(_table(path, used, list(looks.values()), skips, image_size, validation_share)),
+        "\n".join(_table(path, numbers, image_size, validation_share)),
+        numbers,
         np.stack(list(shown.values()))[:, None],
         [textwrap.shorten(pictures[name].captions[0], CAPTION, placeholder=" ...") for name in shown],
     )
 
 
-def _table(path, pictures, looks, skips, image_size: int, share: float):
+def _numbers(pictures, looks, skips, image_size: int, share: float) -> dict:
+    """What there is, for programs."""
     captions = [caption for picture in pictures for caption in picture.captions]
-    words = [len(BertPreTokenizer().pre_tokenize_str(caption)) for caption in captions]
-    shorter = [min(look.size) for look in looks]
     held_out = sum(picture.is_held_out(share) for picture in pictures)
-    again = [picture.names for picture in pictures if len(picture.names) > 1]
-    yield f"{len(pictures):,} pictures in {path}"
-    yield f"  width       {_spread([look.size[0] for look in looks])} pixels"
-    yield f"  height      {_spread([look.size[1] for look in looks])} pixels"
-    if cut := sum(width != height for width, height in (look.size for look in looks)):
+    return {
+        "pictures": len(pictures),
+        "width": _spread([look.size[0] for look in looks]),
+        "height": _spread([look.size[1] for look in looks]),
+        "not_square": sum(width != height for width, height in (look.size for look in looks)),
+        "too_small": sum(min(look.size) < image_size for look in looks),
+        "formats": dict(Counter(look.format for look in looks).most_common()),
+        "modes": dict(Counter(look.mode for look in looks).most_common()),
+        "captions": _spread([len(picture.captions) for picture in pictures]),
+        "different_captions": len(set(captions)),
+        "words": _spread([len(BertPreTokenizer().pre_tokenize_str(caption)) for caption in captions]),
+        "duplicates": [list(picture.names) for picture in pictures if len(picture.names) > 1],
+        "splits": {"train": len(pictures) - held_out, "validation": held_out},
+        "skipped": skips,
+    }
+
+
+def _table(path, found: dict, image_size: int, share: float):
+    yield f"{found['pictures']:,} pictures in {path}"
+    yield f"  width       {_range(found['width'])} pixels"
+    yield f"  height      {_range(found['height'])} pixels"
+    if cut := found["not_square"]:
         yield f"              {cut:,} are not square: their central square is used"
-    if small := sum(side < image_size for side in shorter):
+    if small := found["too_small"]:
         yield f"              {small:,} are smaller than {image_size} pixels (config.data.image_size): enlarged"
-    yield f"  formats     {_counts(look.format for look in looks)}"
-    yield f"  modes       {_counts(look.mode for look in looks)}"
-    yield (
-        f"  captions    {_spread([len(picture.captions) for picture in pictures])} a picture,"
-        f" {len(set(captions)):,} different ones"
-    )
-    yield f"  words       {_spread(words)} a caption; config.data.text_len counts their pieces, and 2 more"
-    if again:
+    yield f"  formats     {_counts(found['formats'])}"
+    yield f"  modes       {_counts(found['modes'])}"
+    yield f"  captions    {_range(found['captions'])} a picture, {found['different_captions']:,} different ones"
+    yield f"  words       {_range(found['words'])} a caption; config.data.text_len counts their pieces, and 2 more"
+    if again := found["duplicates"]:
         names = "; ".join(" = ".join(map(skipped.printable, names)) for names in again[: skipped.NAMED])
         more = "; ..." if len(again) > skipped.NAMED else ""
         yield f"  duplicates  {sum(map(len, again)) - len(again):,} left out, their captions kept ({names}{more})"
-    yield f"  splits      {len(pictures) - held_out:,} train, {held_out:,} validation" + _advice(
-        len(pictures), held_out, share
-    )
-    yield f"  skipped     {skipped.in_words(skips) or 'nothing'}"
+    train, held_out = found["splits"].values()
+    advice = _advice(found["pictures"], held_out, share)
+    yield f"  splits      {train:,} train, {held_out:,} validation{advice}"
+    yield f"  skipped     {skipped.in_words(found['skipped']) or 'nothing'}"
 
 
 def _advice(count: int, held_out: int, share: float) -> str:
@@ -116,9 +133,13 @@ def _advice(count: int, held_out: int, share: float) -> str:
     return ""
 
 
-def _spread(numbers: Sequence[int]) -> str:
-    return f"{min(numbers):,} to {max(numbers):,} (median {statistics.median_low(numbers):,})"
+def _spread(numbers: Sequence[int]) -> dict[str, int]:
+    return {"least": min(numbers), "most": max(numbers), "median": statistics.median_low(numbers)}
 
 
-def _counts(names) -> str:
-    return ", ".join(f"{name} {count:,}" for name, count in Counter(names).most_common())
+def _range(spread: dict[str, int]) -> str:
+    return "{least:,} to {most:,} (median {median:,})".format(**spread)
+
+
+def _counts(counted: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counted.items())

@@ -1,8 +1,12 @@
 """Plain tables for a terminal."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 from t2i_jax.evals import intervals
+
+WIDTH = 80  # of a terminal, which a table fits into where its cells allow it
+LEAST = 24  # columns for the names of rows, whatever stands beside them
 
 
 def format_shares(
@@ -35,23 +39,33 @@ def format_table(
 ) -> str:
     """A table: names of rows to the left, cells right under the names of their columns.
 
+    Names are broken into several lines where the table were too wide otherwise.
+
     Args:
       title: over the names of the rows.
       columns: names.
       rows: cells, one a column, by the name of the row.
       rules: rows, counted from 0, above which a line is drawn.
     """
-    widths = [max(len(column), *(len(cells[i]) for cells in rows.values())) for i, column in enumerate(columns)]
+    cells = [max(len(own[i]) for own in rows.values()) for i in range(len(columns))]
+    widths = [max(len(column), width) for column, width in zip(columns, cells, strict=True)]
     first = max(len(title), *map(len, rows))
+    if first + sum(2 + width for width in widths) > WIDTH:
+        words = [max(map(len, column.split())) for column in columns]
+        widths = [max(pair) for pair in zip(words, cells, strict=True)]
+        first = min(first, max(LEAST, WIDTH - sum(2 + width for width in widths)))
 
     def line(name, cells):
-        return "  ".join(
-            [name.ljust(first), *(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))]
-        )
+        return "  ".join([name.ljust(first), *map(str.rjust, cells, widths)]).rstrip()
 
-    lines = [line(title, columns)]
-    for number, (name, cells) in enumerate(rows.items()):
+    heads = [textwrap.wrap(column, width) for column, width in zip(columns, widths, strict=True)]
+    height = max(map(len, heads))
+    heads = [[""] * (height - len(head)) + head for head in heads]
+    titles = [""] * (height - 1) + [title]
+    lines = [line(*pair) for pair in zip(titles, zip(*heads, strict=True), strict=True)]
+    for number, (name, own) in enumerate(rows.items()):
         if number in rules:
-            lines.append("-" * len(lines[0]))
-        lines.append(line(name, cells))
+            lines.append("-" * (first + sum(2 + width for width in widths)))
+        start, *rest = textwrap.wrap(name, first) or [""]
+        lines += [line(start, own), *rest]
     return "\n".join(lines)

@@ -39,8 +39,8 @@ def measure(config) -> dict:
     }
 
 
-def report(config) -> str:
-    """`measure` as text, one line a quantity."""
+def report(config) -> tuple[str, dict]:
+    """`measure` as text, one line a quantity, and as it is."""
     found = measure(config)
     parts = ", ".join(f"{part} {count:,}" for part, count in found["parameters"].items())
     devices = f"each of {found['devices']} {jax.devices()[0].platform} device(s)"
@@ -52,4 +52,4 @@ def report(config) -> str:
         f" {config.batch_size // config.accumulate} examples",
         "a checkpoint": f"{found['checkpoint'] / GIGA:.2f} GB, of which {config.keep_checkpoints} are kept",
     }
-    return "\n".join(f"{name:<14}{line}" for name, line in lines.items())
+    return "\n".join(f"{name:<14}{line}" for name, line in lines.items()), found

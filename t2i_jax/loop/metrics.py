@@ -5,8 +5,10 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -52,10 +54,12 @@ class Metrics:
       folder: of the run; events go to `logs/`, pictures to `pictures/` as well.
       step: steps done; events of later ones, left by a run that was stopped, are purged.
       skip: `config.skip_nonfinite`, updates in a row that may be skipped. They are counted from here on.
+      second: makes another log of the folder, such as `weights_and_biases.Log`.
     """
 
-    def __init__(self, folder: Path, step: int, skip: int = 0):
-        self._events, self._skip, self._skipped, self._in_a_row = None, skip, 0, 0
+    def __init__(self, folder: Path, step: int, skip: int = 0, second: Callable[[Path], Any] | None = None):
+        self._events = self._second = None
+        self._skip, self._skipped, self._in_a_row = skip, 0, 0
         if hosts.is_first():
             self._logs, self._pictures = folder / "logs", folder / "pictures"
             for path in (self._logs, self._pictures):
@@ -65,6 +69,8 @@ class Metrics:
             self._events = RecordWriter(str(self._logs / name))
             self._write(file_version="brain.Event:2")
             self._write(step + 1, session_log=SessionLog(status=SessionLog.START))
+            self._charts = {}
+            self._second = second and second(folder)
         self._pending = []  # metrics still on the device: fetching them each step would stall it
 
     def __enter__(self):
@@ -74,6 +80,8 @@ class Metrics:
         if self._events:
             with suppress(OSError) if kind else nullcontext():  # what went wrong first is what counts
                 self._events.close()
+        if self._second:
+            self._second.close(failed=kind is not None)
 
     def push(self, step: int, metrics: dict) -> None:
         """Take a step's metrics; of the last `AHEAD` steps it does not wait for them.
@@ -136,12 +144,25 @@ class Metrics:
         Raises:
           OSError: names the folder; the disk is full or read-only.
         """
+        self._lay_out(values)
         for name, value in values.items():
             if np.ndim(value):
                 self._write(step, summary=summary.histogram(name, np.asarray(value), "auto"))
             else:
                 self._write(step, summary=summary.scalar(name, value))
         self._write()
+        if self._second:
+            self._second.write(step, values)
+
+    def _lay_out(self, names) -> None:
+        """Have TensorBoard show in one chart what differs between `data/entropy` and `free_running/entropy`."""
+        charts = {}
+        for name in names:
+            charts.setdefault(name.rpartition("/")[2], []).append(name)
+        charts = {last: ["Multiline", own] for last, own in charts.items() if len(own) > 1}
+        if self._events and not charts.items() <= self._charts.items():
+            self._charts |= charts
+            self._write(summary=summary.custom_scalars({"side by side": self._charts}))
 
     def pictures(self, step: int, grids: dict) -> None:
         """Log `{"name": uint8 [H, W, 3]}`.
@@ -154,6 +175,8 @@ class Metrics:
             if self._events:
                 Image.fromarray(grid).save(self._pictures / f"{name}_{step:07d}.png")
         self._write()
+        if self._second:
+            self._second.write(step, grids)
 
     def _write(self, step: int = 0, **what) -> None:
         """Write one event; without one, bring those written to the disk."""

@@ -21,7 +21,7 @@ SUSPECTS = (
 )
 
 
-def measure(config, count: int) -> dict:
+def measure(config, count: int) -> tuple[dict, tasks.Overfit]:
     """Train on `count` examples, without regularisation, and see what of them comes back.
 
     Args:
@@ -31,7 +31,7 @@ def measure(config, count: int) -> dict:
 
     Returns:
       `value`, the share of tokens or the PSNR that `goal` (an `Overfit`) measures, after `steps` steps with the
-      training `loss`; `count`.
+      training `loss`; `count`; whether it `learns`. And the goal.
 
     Raises:
       UserError: a config of neither, a parent that is not trained, or too few different examples.
@@ -67,20 +67,20 @@ def measure(config, count: int) -> dict:
                 value = goal.measure(state.params, state.variables, batch, stream(config.seed, "sample"))
                 if value >= goal.enough:
                     break
-    return {"value": value, "steps": number, "loss": float(metrics["loss"]), "count": count, "goal": goal}
+    found = {"value": float(value), "steps": number, "loss": float(metrics["loss"]), "count": count}
+    return found | {"learns": bool(value >= goal.enough)}, goal
 
 
-def report(config, count: int) -> str:
-    """`measure` as text, with a verdict."""
-    found = measure(config, count)
-    goal = found["goal"]
+def report(config, count: int) -> tuple[str, dict]:
+    """`measure` as text, with a verdict, and as a dict."""
+    found, goal = measure(config, count)
     line = goal.shown.format(found["value"], count)
     line += f", after {found['steps']} steps, at a loss of {found['loss']:.4f}"
-    if found["value"] >= goal.enough:
-        return f"{line}\nverdict: it can learn"
+    if found["learns"]:
+        return f"{line}\nverdict: it can learn", found
     warmup = min(config.optim.warmup, EVERY)
     suspects = SUSPECTS.format(lr=config.optim.lr, warmup=warmup, others=goal.suspects)
-    return f"{line}; {goal.wanted} should be reached\nverdict: it cannot learn these; suspect {suspects}"
+    return f"{line}; {goal.wanted} should be reached\nverdict: it cannot learn these; suspect {suspects}", found
 
 
 def _unregularised(config, count: int):

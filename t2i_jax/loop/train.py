@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from t2i_jax import files, hosts, progress, ranges, runs, tasks
 from t2i_jax.data import pipeline
-from t2i_jax.loop import continuing, parallel, setup, sharding
+from t2i_jax.loop import continuing, parallel, setup, sharding, weights_and_biases
 from t2i_jax.loop.checkpoint import Checkpoints
 from t2i_jax.loop.metrics import Metrics, check_finite
 from t2i_jax.loop.optimizer import make_optimizer
@@ -123,7 +123,8 @@ def _loop(task: Task, folder: Path, checkpoints: Checkpoints, batches, start: St
         runs.write_weights(folder, state.eval_params, state.variables, first)
     state, tracer = built.place(state), Profile(folder / "logs", profile, first)
 
-    log = Metrics(folder, first, config.skip_nonfinite)
+    second = partial(weights_and_biases.Log, config) if config.wandb else None
+    log = Metrics(folder, first, config.skip_nonfinite, second)
     with log as metrics, Stop() as stop, _bar(config, first) as bar, tracer:
 
         def flush():
@@ -203,6 +204,7 @@ def check_config(config) -> None:
       UserError: a number out of its range, or a schedule, mesh or batch that cannot be.
     """
     ranges.check_config(config)
+    weights_and_biases.check(config)
     make_optimizer(config.optim, config.steps)
     sharding.make_mesh(config.mesh)
     setup.check_batch(config)

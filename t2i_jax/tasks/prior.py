@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from t2i_jax.pictures import picture_grid
 from t2i_jax.pipelines.prior import Prior
 from t2i_jax.tasks.tokens import TokenTask, project
 
@@ -30,4 +31,6 @@ class Task(TokenTask):
         return {"translation": evaluate}
 
     def show(self, pipe) -> np.ndarray:
-        return super().show(pipe) if pipe.conditional else pipe.sample(16, self.config.seed)
+        if pipe.conditional:
+            return super().show(pipe)
+        return picture_grid(pipe.sample(16, self.config.seed), columns=8)

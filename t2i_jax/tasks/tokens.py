@@ -14,7 +14,7 @@ from jax import ShapeDtypeStruct
 from t2i_jax import hosts, losses, runs, sampling, tasks
 from t2i_jax.errors import UserError
 from t2i_jax.nn.blocks import in_blocks
-from t2i_jax.pictures import picture_grid
+from t2i_jax.pictures import labelled_grid
 from t2i_jax.pipelines.batches import BATCH
 from t2i_jax.pipelines.translator import Translator
 from t2i_jax.tasks import Data, Overfit, init_from
@@ -204,14 +204,14 @@ class TokenTask(tasks.Task):
 
         def evaluate(params, variables):
             pipe = self.pipeline.of_parts(self.config, self.model, params, self.tokenizer, self.reader)
-            return score(params), {"samples": picture_grid(self.show(pipe), columns=8)}
+            return score(params), {"samples": self.show(pipe)}
 
         return {"translation": evaluate}
 
     def show(self, pipe) -> np.ndarray:
-        """Two images of each of `config.shown_captions`, or of captions of the data; uint8 [n, H, W, C]."""
-        images = pipe(self.config.shown_captions or self.captions_to_show(), num_images=2, seed=self.config.seed)
-        return images.reshape(-1, *images.shape[2:])
+        """Two images over each of `config.shown_captions`, or of captions of the data; uint8 [H, W, 3]."""
+        captions = self.config.shown_captions or self.captions_to_show()
+        return np.asarray(labelled_grid(pipe(captions, num_images=2, seed=self.config.seed), captions))
 
     def captions_to_show(self) -> list[str]:
         """The first captions of the training split, each once, as much of them as the text tokenizer reads."""
