@@ -14,6 +14,7 @@ from huggingface_hub import constants, errors
 
 import t2i_jax
 from t2i_jax import cli
+from t2i_jax.cli import checks
 from t2i_jax.convert import hub
 from t2i_jax.errors import UserError
 
@@ -160,6 +161,21 @@ def test_a_path_is_never_looked_for_on_the_hub(name, monkeypatch, tmp_path):
     assert hub.find_run(name) == Path(name)
     with pytest.raises(UserError):
         t2i_jax.load(name)
+
+
+def test_commands_and_load_take_a_name(monkeypatch):
+    asked = []
+
+    def fetch(name, revision, **_):
+        asked.append((name, revision))
+        return str(EXPORT)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    assert checks.check_run("someone/digits") == EXPORT
+    assert t2i_jax.load("someone/digits@v1").digest == t2i_jax.load(EXPORT).digest
+    assert asked == [("someone/digits", None), ("someone/digits", "v1")]
+    assert checks.results_folder("someone/digits") == Path()  # not into the hub's cache
+    assert checks.results_folder(EXPORT) == EXPORT
 
 
 class Api:
