@@ -7,7 +7,7 @@ import sys
 import pytest
 
 HEAVY = {"jax", "jaxlib", "numpy", "PIL", "flax", "tqdm", "absl", "ml_collections"}
-TRAINING = {"orbax", "grain", "tensorflow_datasets"}
+TRAINING = {"orbax", "grain", "tensorflow_datasets", "pyarrow", "sklearn", "scipy"}
 
 
 def imported_by(program, *argv, **environment):
