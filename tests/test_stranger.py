@@ -49,7 +49,7 @@ def test_from_the_wheel_to_a_picture_of_an_export(wheel, chromium, tmp_path):  #
     np.testing.assert_array_equal(own, exported)
 
 
-def _draw(chromium, address):
+def _draw(chromium, address):  # noqa: F811
     page = chromium.new_page()
     page.set_default_timeout(120_000)
     page.goto(address)
