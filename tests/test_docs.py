@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,15 @@ IDS = [str(page.relative_to(REPO)) for page in PAGES]
 LANGUAGES = {"sh", "python", "text", "", "json"}  # "" and "text" show what is no program
 
 # Commands of the pages that are parsed and not run, by reason. A new one must be worth raising its number.
-NOT_RUN = {"download": 31, "training": 28, "benchmark": 5, "program": 3, "make": 2, "several machines": 1}
+NOT_RUN = {
+    "download": 35,
+    "training": 37,
+    "benchmark": 5,
+    "program": 8,
+    "make": 2,
+    "server": 3,
+    "several machines": 1,
+}
 PROGRAMS = {"pip", "source", "tensorboard"}  # of others, in blocks without a mark
 
 
@@ -48,6 +57,8 @@ def why_not_run(words, marked):
     elif program != "t2i":
         return "program"
     config = next((word for word in rest if word.startswith("--config")), "")
+    if rest[0] == "serve":
+        return "server"
     trains = rest[0] == "train" or (rest[0] == "doctor" and config)
     return "training" if trains and not config.endswith(":smoke") else ""
 
@@ -58,10 +69,13 @@ def check(words):
     if program == "make":
         targets = re.findall(r"^([a-z.-]+):", (REPO / "Makefile").read_text(), re.MULTILINE)
         assert {word for word in rest if "=" not in word} <= set(targets)
+    elif program == "t2i" and rest[0].startswith("--"):
+        with suppress(SystemExit):  # such as --version, which prints and leaves
+            cli.parse(rest)
     elif program == "t2i" or rest[:1] == ["train.py"]:
         args = cli.parse(["train", *rest[1:]] if program == "python" else rest)
-        if getattr(args, "config", None):
-            load_config(args.config, args.overrides)
+        if getattr(args, "config", None):  # the run to start from is made by another page
+            load_config(args.config, [one for one in args.overrides if not one.startswith("--config.init_from=")])
     elif program == "python" and rest[0] == "-m":
         assert rest[1] == "pytest"
     elif program == "python":
