@@ -82,7 +82,7 @@ $(TEST_STAMP): pyproject.toml setup.py requirements.lock
 	$(call install,.[$(EXTRAS)],$@ $(CORE_STAMP))
 
 lock: $(CORE_STAMP) ## resolve the newest versions afresh and write requirements.lock
-	$(PIP) install --dry-run --ignore-installed --report .venv/report.json -e ".[dev,parity]"
+	$(PIP) install --dry-run --ignore-installed --report .venv/report.json -e ".[dev,parity,docs]"
 	@.venv/bin/python -c 'import json; \
 		found = [entry["metadata"] for entry in json.load(open(".venv/report.json"))["install"]]; \
 		pins = {p["name"]: p["version"].split("+")[0] for p in found if p["name"] != "t2i-jax"}; \
