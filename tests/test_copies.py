@@ -90,6 +90,7 @@ def test_crops_are_read_as_the_detector_reads_pictures():
 
 def test_table():
     one = {"score": 0.5, "interval": [0.4, 0.6], "digits": 9}
-    head, row = copies.format_table({"generated": one, "recited": one, "new": one}).splitlines()
-    assert head.split("  ")[0] == "copies"
+    _, head, row, rest = copies.format_table({"generated": one, "recited": one, "new": one}).splitlines()
+    assert head.split() == ["copies", "generated", "digits", "digits"]
     assert row.count("0.500 ±.100") == 3
+    assert rest == "1 always"

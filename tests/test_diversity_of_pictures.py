@@ -155,14 +155,17 @@ def test_prompts_and_readings_go_in_pairs(prompts, real):
 
 def test_table():
     columns = {"generated": dict(zip(MEASURES, (0.5, 0.25, 0.125), strict=True)), "real": WORST}
-    head, *lines = diversity.format_table(columns).splitlines()
-    assert head.split() == ["diversity", "generated", "real", "should", "be"]
+    _, head, first, rest, *others = diversity.format_table(columns).splitlines()
+    assert head.split() == ["diversity", "generated", "real", "be"]
+    lines = [first, *others]
     assert [line.split()[-4:] for line in lines] == [
         ["0.500", "0.000", ">=", "0.75"],
         ["0.250", "1.000", "<=", "0.15"],
         ["0.125", "1.000", "<=", "0.15"],
     ]
-    assert all(line.startswith(words) for line, (words, _) in zip(lines, MEASURES.values(), strict=True))
+    names = [name for name, _ in MEASURES.values()]
+    assert f"{first[:48].rstrip()} {rest}" == names[0]
+    assert all(line.startswith(name) for line, name in zip(others, names[1:], strict=True))
     assert len({len(line) for line in lines}) == 1
 
 

@@ -25,6 +25,7 @@ def config(**changes) -> ConfigDict:
         "ema": 0.0,
         "skip_nonfinite": 0,
         "init_from": "",
+        "wandb": "",
         "parents": {},
         "optim": {},
         "loss": {},

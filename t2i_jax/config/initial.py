@@ -62,5 +62,5 @@ def adopt(config: ConfigDict, typed: Collection[str], folder: Path) -> None:
                 " the first out, or train another image tokenizer (--config.parents.tokenizer.run=RUN)"
             )
         config.data[field] = run.data[field]
-    if changed:
+    if changed and not begun:
         print(f"config.model as in {config.init_from}: {', '.join(changed)}", file=sys.stderr)
