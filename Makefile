@@ -5,6 +5,8 @@ PYTHON ?= python3
 # OpenAI's own dVAE, a released BERT, the weights of LPIPS and other metrics, without what they declare: torchvision,
 # sentence-transformers and others, not needed.
 EXTRAS ?= dev
+# Which tests `make test` runs: nothing for the fast lane, or --slow, as `.ci/run` does, for what takes longer too.
+LANE ?=
 # Two data-parallel host devices with single-threaded Eigen beat one device with threads on models this
 # small. Both flags concern the CPU backend alone: where jax finds an accelerator it is used, and they do
 # nothing. `make quickstart CPU_FLAGS=` trains without them.
@@ -46,8 +48,8 @@ quickstart: $(CORE_STAMP) ## train a tokenizer and a translator on captioned dig
 notebooks: $(TEST_STAMP) ## execute colab/*.ipynb in runs/notebooks, and write docs/notebooks (NOTE: a sentence on the machine)
 	.venv/bin/python colab/render.py --folder runs/notebooks --note "$(NOTE)"
 
-test: lint ## lint, then the fast lane of the tests (EXTRAS=dev,parity adds the parity tests)
-	.venv/bin/python -m pytest -n 2
+test: lint ## lint, then the fast lane of the tests (EXTRAS=dev,parity adds the parity tests, LANE=--slow the slow ones)
+	.venv/bin/python -m pytest -n 2 $(LANE)
 
 test-long: lint ## lint, then every test: base and released sizes, every fault at every moment, the notebook, the wheel (EXTRAS as for test)
 	.venv/bin/python -m pytest -n 2 --long

@@ -25,7 +25,7 @@ def dalle(tokenizer):
         "dropout": 0.0,
     }
     base.on_tokens(config, tokenizer, base.digits())
-    config.data.code_noise = 0.0  # share of decoder inputs replaced by random codes, against exposure bias
+    config.data.code_noise = 0.0  # share of decoder inputs replaced by another picture's, against exposure bias
     config.sampling.unguided_tokens = 0
     config.loss = {"text_weight": 1 / 8}  # share of the text in the loss
     config.steps = 2000

@@ -73,7 +73,7 @@ def translator(tokenizer, data):
     small = {"width": 160, "heads": 5, "mlp_width": 640, "dropout": 0.0}
     config.model = {"encoder": {**small, "layers": 2}, "decoder": {**small, "layers": 3}}
     base.on_tokens(config, tokenizer, data)
-    config.data.code_noise = 0.0  # share of decoder inputs replaced by random codes, against exposure bias
+    config.data.code_noise = 0.0  # share of decoder inputs replaced by another picture's, against exposure bias
     config.encoder_weights = ""  # a released BERT, its folder or its name on the hub; "" starts from scratch
     config.decoder_weights = ""  # a released GPT-2, likewise; its token table and head always start anew
     config.optim.lr_multipliers = {"bert": 1.0}  # 0 freezes the encoder, which then runs once for each caption
@@ -145,9 +145,10 @@ def emoji():  # examples/emoji
     config.model.text_vocab_size = 4000
     config.model.decoder.layers = 4
     config.shown_captions = EMOJI_CAPTIONS
-    config.steps, config.batch_size = 1000, 64
-    config.eval_every, config.checkpoint_every = 1000, 200
-    config.sampling.update({"temperature": 0.2, "guidance_scale": 1.2})
+    config.data.code_noise = 0.4  # else a few true tokens tell the whole picture, and captions are hardly read
+    config.steps, config.batch_size = 1800, 64
+    config.eval_every, config.checkpoint_every = 1800, 200
+    config.sampling.update({"guidance_scale": 2.0})
     return config
 
 

@@ -43,18 +43,23 @@ sys.path.insert(0, str(REPO))  # train.py and configs/, however pytest was calle
 
 
 def pytest_addoption(parser):
-    parser.addoption("--long", action="store_true", help="every fault at every moment, and a table of them")
+    parser.addoption("--slow", action="store_true", help="tests of more than some 5 seconds too")
+    parser.addoption("--long", action="store_true", help="all: every fault at every moment, and a table of them")
 
 
 def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: runs with --slow and --long")
     config.addinivalue_line("markers", "long: runs with --long alone")
 
 
 def pytest_collection_modifyitems(config, items):
-    if not config.getoption("long"):
-        for item in items:
-            if "long" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="runs with --long"))
+    long = config.getoption("long")
+    lanes = {"long": long, "slow": long or config.getoption("slow")}
+    for item in items:
+        for lane, runs in lanes.items():
+            if lane in item.keywords and not runs:
+                item.add_marker(pytest.mark.skip(reason=f"runs with --{lane}"))
+                break
 
 
 @pytest.fixture

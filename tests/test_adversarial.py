@@ -128,6 +128,7 @@ def direct(parts, weight):
     return jax.jit(lambda: (at_last(0), at_last(2), jax.value_and_grad(total)(params)))()
 
 
+@pytest.mark.slow
 def test_the_adaptive_weight_and_the_gradient_are_those_of_direct_autodiff(parts, generator):
     (loss, metrics), gradient = generator(5)
     error_length, fooled_length, (expected_loss, expected) = direct(parts, metrics["adversarial_weight"])
@@ -144,6 +145,7 @@ def test_the_adaptive_weight_and_the_gradient_are_those_of_direct_autodiff(parts
     assert min(float(np.abs(g).max()) for g in jax.tree.leaves(gradient["decoder"])) > 0
 
 
+@pytest.mark.slow
 def test_before_its_start_the_discriminator_counts_for_nothing(parts, generator):
     (loss, metrics), gradient = generator(4)
     _, _, (expected_loss, expected) = direct(parts, 0.0)
@@ -155,6 +157,7 @@ def test_before_its_start_the_discriminator_counts_for_nothing(parts, generator)
         )
 
 
+@pytest.mark.slow
 def test_the_discriminators_gradient_reaches_no_generator_and_its_loss_moves_no_codebook(parts):
     task, params, variables, batch = parts
     phase = task.phases()[1]
@@ -191,6 +194,7 @@ def leaves_of(tree):
     return {"/".join(name): np.asarray(x) for name, x in flatten_dict(tree).items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("held", ["generator", "discriminator"])
 def test_each_phase_moves_its_own_parameters_alone_and_can_be_held(held):
     """And a discriminator whose generator stands still tells its images from real ones better and better."""

@@ -46,6 +46,7 @@ def test_kl_weight_grows_in_a_line_and_then_stays():
     assert weight(0, kl_warmup=0) == 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihood", autoencode.LIKELIHOODS)
 def test_the_loss_is_the_weighted_elbo_of_drawn_vectors(likelihood):
     model, params, images = build()
@@ -127,6 +128,7 @@ def score(model, params, images, **options):
     )
 
 
+@pytest.mark.slow
 def test_active_units_tell_a_collapsed_posterior(trained, bars):
     free, _ = score(*trained(0.0), bars, batch_size=40)
     usual, grids = score(*trained(1.0), bars, batch_size=40)
@@ -139,6 +141,7 @@ def test_active_units_tell_a_collapsed_posterior(trained, bars):
     assert grids["reconstructions"].shape == (2 * 8, 16 * 8, 3)
 
 
+@pytest.mark.slow
 def test_scores_are_means_over_every_picture(trained, bars):
     """37 pictures in batches of 16: what fills the last batch up counts nowhere."""
     model, params = trained(1.0)

@@ -15,6 +15,8 @@ from t2i_jax.evals import autoencoding
 from t2i_jax.loop.train import train
 from t2i_jax.pipelines import batches
 
+pytestmark = pytest.mark.slow  # a run is trained for them
+
 SHAPE = (32, 32, 3)
 
 

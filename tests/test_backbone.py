@@ -176,6 +176,7 @@ def test_pmap_trains_no_resnet(tmp_path):
         tasks.make(config).check(tmp_path)
 
 
+@pytest.mark.slow
 def test_what_a_frozen_resnet_would_cost_is_known_with_micro_batches_too():
     """No optimizer holds anything for it."""
     config = load_config("vqvae:mnist")

@@ -137,6 +137,7 @@ def results(ends):
     return [json.loads(out.splitlines()[-1]) for out, _ in ends]  # gloo speaks on stdout, too
 
 
+@pytest.mark.slow
 def test_two_devices_share_the_rows_and_give_the_results_of_one(smoke_run):
     runs = smoke_run.translator, smoke_run.tokenizer
     one, two = results(finish([start(__file__, "devices", *runs, devices=count) for count in (1, 2)]))

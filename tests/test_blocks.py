@@ -84,6 +84,7 @@ CASES = {  # config, and fields of the model
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_losses_and_gradients_in_blocks_are_those_of_the_whole(monkeypatch, case):
     name, fields = CASES[case]

@@ -67,6 +67,7 @@ def build(kind):
     return model, train
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ema", *OTHERS])
 def test_either_remedy_ends_a_collapse_and_without_one_it_stays(kind, images):
     model, train = build(kind)

@@ -60,6 +60,7 @@ def entries(tmp_path):
     return {path.name: path.stat().st_size for path in (tmp_path / "cache").rglob("*-cache")}
 
 
+@pytest.mark.slow
 def test_a_second_training_compiles_nothing_and_gives_the_same_bits(start, tmp_path, data_dir):
     weights, programs = [], []
     for name in ("cold", "warm"):
@@ -75,6 +76,7 @@ def test_a_second_training_compiles_nothing_and_gives_the_same_bits(start, tmp_p
     assert weights[1] == weights[0]
 
 
+@pytest.mark.slow
 def test_a_kill_while_a_program_is_written_is_mended_by_the_next_start(start, tmp_path):
     whole = said(start("-c", KEPT))
     assert whole[1] == ""
@@ -98,6 +100,7 @@ def test_two_that_start_at_once(start, tmp_path):
     assert entries(tmp_path)
 
 
+@pytest.mark.slow
 def test_what_xla_says_of_a_cpus_features_is_not_shown(start, tmp_path):
     """On some CPUs it is said, wrongly, of their own programs; here a program is made to name what no CPU has."""
     whole = said(start("-c", KEPT))

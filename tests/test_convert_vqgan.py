@@ -124,6 +124,7 @@ def write(tmp_path):
     return call_
 
 
+@pytest.mark.slow
 def test_a_converted_run_is_opened_and_used(write, tmp_path, capsys):
     run = tmp_path / "run"
     assert cli.main(["convert", "vqgan", write(), "--image-size", "16", "--out", str(run)]) == 0

@@ -23,6 +23,7 @@ def assert_close(tolerance, found, expected):
     np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODULES)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_both_ways_are_one_function(monkeypatch, name, dtype):

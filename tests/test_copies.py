@@ -29,6 +29,7 @@ def measured():
         yield Copies(Blurring())
 
 
+@pytest.mark.slow
 def test_who_recites_scenes_of_the_training_set_is_flagged(measured):
     """Whole scenes, through the tokenizer and the detector, as a generator's pictures are."""
     rng, tokenizer = np.random.default_rng(0), Blurring()
@@ -45,6 +46,7 @@ def test_who_recites_scenes_of_the_training_set_is_flagged(measured):
     assert found["new"]["score"] < 0.3
 
 
+@pytest.mark.slow
 def test_what_is_half_recited_scores_half_as_much(measured):
     recited = measured.nearest(measured.decoded(measured.training, 1)[:360])
     own = np.arange(360)
@@ -74,6 +76,7 @@ def test_an_interval_knows_which_instances_are_nearest(measured):
     assert wide > 4 * narrow
 
 
+@pytest.mark.slow
 def test_without_a_digit_only_the_others_are_measured(measured):
     assert list(measured.measure([[], []])) == ["recited", "new"]
 

@@ -77,6 +77,7 @@ def nats_of_image(params, text_ids, mask, ids, null=None):
     return cross_entropy(logits, ids).mean()
 
 
+@pytest.mark.slow
 def test_pads_are_read_and_learn_at_the_positions_that_have_no_word_piece():
     _, params = model_and_params()
     text_ids, mask, ids = batch(1)
@@ -90,6 +91,7 @@ def test_pads_are_read_and_learn_at_the_positions_that_have_no_word_piece():
     jax.tree.map(np.testing.assert_array_equal, logits, forward()(jnp.where(mask, text_ids, 7), mask, ids))
 
 
+@pytest.mark.slow
 def test_null_rows_read_pads_alone_and_leave_the_others_alone():
     _, params = model_and_params()
     text_ids, mask, ids = batch(4)

@@ -62,6 +62,7 @@ def test_layers_are_ordered_as_in_the_paper():
     assert paper_attention(1) == ("conv",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_flow_where_the_mask_allows_and_nowhere_else(kind):
     """Of one layer: every position's output, by what every position takes in."""

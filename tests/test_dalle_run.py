@@ -13,6 +13,8 @@ from t2i_jax.evals import copies, diversity, faithfulness
 from t2i_jax.loop import overfit
 from t2i_jax.tasks import dalle
 
+pytestmark = pytest.mark.slow  # a run is trained for them
+
 
 def test_the_loss_weighs_text_and_image():
     """By hand, from the logits; a caption that is dropped is one of pads, id 0."""

@@ -45,11 +45,13 @@ def changed(readings, change):
     return [[dataclasses.replace(reading, **change(reading)) for reading in picture] for picture in readings]
 
 
+@pytest.mark.slow
 def test_real_pictures_are_as_they_should_be(ideal):
     assert failed(ideal) == set()
     assert ideal["spread"] > 0.8
 
 
+@pytest.mark.slow
 def test_fine_pictures_are_as_they_should_be_and_not_as_coarse_ones(prompts, detector):
     readings = detector(real_scenes(prompts, 1, seed=0, fine=True)[:, 0])
     assert not failed(measure(prompts, readings, fine=True))
@@ -141,6 +143,7 @@ def test_nothing_faithful_has_neither_places_nor_orders(prompts, real, ideal):
     assert measured == ideal | {"placement": 1.0, "order": 1.0}
 
 
+@pytest.mark.slow
 def test_unfaithful_pictures_do_not_count_as_places(prompts, real, ideal):
     """As many wrong pictures again, all at one place, change nothing."""
     wrong = [[Reading(5, "white", 15.5, 15.5, real[0][0].ink)] * 4 for _ in prompts]

@@ -35,6 +35,7 @@ def test_counts_by_hand():
     assert found["state"] > found["checkpoint"]
 
 
+@pytest.mark.slow
 def test_micro_batches_save_scratch_and_no_arithmetic():
     whole, parts = (load_config("configs/translator.py:smoke").unlock() for _ in range(2))
     whole.batch_size = parts.batch_size = 64
@@ -58,6 +59,7 @@ def test_batches_that_are_trained_on_have_the_shapes_of_the_tasks(name, smoke_co
     assert {key: (x.shape, x.dtype) for key, x in fake_batch(task, 8).items()} == expected
 
 
+@pytest.mark.slow
 def test_from_the_command_line(capsys):
     assert cli.main(["doctor", "--config", "configs/prior.py:smoke", "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -50,6 +50,7 @@ def test_pixels_are_mapped_and_back():
     np.testing.assert_array_equal(unmap_pixels(jnp.array([0.0, 1.0])), [0, 1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fields", SIZES)
 def test_tokens_are_the_likeliest_codes_row_by_row(fields):
     model = build(**fields)
@@ -186,6 +187,7 @@ def test_the_loss_is_the_likelihood_and_the_weighted_divergence():
         assert after == {}
 
 
+@pytest.mark.slow
 def test_the_temperature_falls_and_the_noise_is_the_steps_own():
     model = build()
     variables = start(model)
@@ -196,6 +198,7 @@ def test_the_temperature_falls_and_the_noise_is_the_steps_own():
     assert psnrs[0] == psnrs[1] != psnrs[2]
 
 
+@pytest.mark.slow
 def test_gradients_reach_every_parameter():
     model = build(width=32)  # narrow ones have units that no picture wakes
     variables = start(model)
@@ -212,6 +215,7 @@ def test_gradients_reach_every_parameter():
         assert np.abs(gradient).max() > 0, path
 
 
+@pytest.mark.slow
 def test_predictions_are_reconstructions_from_tokens():
     model, images = build(), pictures()
     variables = start(model)
@@ -221,6 +225,7 @@ def test_predictions_are_reconstructions_from_tokens():
     np.testing.assert_allclose(predicted["image"], apply(model, variables, ids, method="detokenize"), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_run_is_trained_and_opened(smoke):
     run = smoke.run("dvae")
     assert {"psnr", "usage", "perplexity"} <= set(files.read_json(run / runs.SCORES))
@@ -231,6 +236,7 @@ def test_a_run_is_trained_and_opened(smoke):
     assert tokenizer.codebook.shape == (64, load_config("dvae:smoke").model.code_width)
 
 
+@pytest.mark.slow
 def test_gradients_are_numbers():
     """The gradient of `jnp.max` between two groups is none where XLA computes the block before it twice."""
     config, model = load_config("dvae:openai"), build(groups=3)

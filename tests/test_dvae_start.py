@@ -38,6 +38,7 @@ def features(model, params, images):
     return kept["intermediates"]["encoder"]["features"][0].reshape(-1, 2 ** (model.groups - 1) * model.width)
 
 
+@pytest.mark.slow
 def test_codes_are_nearest_centres_and_all_in_use(pictures):
     _, model, params = built()
     started = dvae.kmeans_codes(model, params, pictures, jax.random.key(1))

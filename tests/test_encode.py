@@ -149,6 +149,7 @@ print(tokenizer.calls)
 """
 
 
+@pytest.mark.slow
 def test_three_trainings_that_start_at_once(config, tmp_path):
     """One encodes, and the others wait for it and say so."""
     coco_captions_2017.open("train", config.data.data_dir, variant="tiny")

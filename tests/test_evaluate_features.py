@@ -55,6 +55,7 @@ def evaluate(world, tmp_path, capsys):
     return call
 
 
+@pytest.mark.slow
 def test_pictures_of_the_same_kind_are_nearer_than_others(evaluate, world, tmp_path):
     found = {}
     for images in ("same", "dark"):

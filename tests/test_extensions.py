@@ -64,6 +64,7 @@ def masked_run(once, data_dir, smoke_run):
     return once("toy_masked", make)
 
 
+@pytest.mark.slow
 def test_a_masked_model_is_trained_opened_and_sampled_by_its_own_sampler(masked_run):
     scores = t2i_jax.files.read_json(masked_run / runs.SCORES)
     assert scores["step"] == 4

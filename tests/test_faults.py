@@ -14,6 +14,8 @@ import time
 import pytest
 import worlds
 
+pytestmark = pytest.mark.slow  # a run is trained for them
+
 SHORT = ["old checkpoint half deleted", "checkpoint half written"]  # the tokenizer's, then the translator's
 SAVING = [  # step 4 as it is saved, step 5
     "checkpoint half written",

@@ -201,6 +201,7 @@ def test_two_changes_under_one_time_stamp_are_noticed(tmp_path):
         files.verify_manifest(tmp_path, once=True)
 
 
+@pytest.mark.slow
 def test_the_package_needs_no_fcntl():
     """Windows has none."""
     modules = [

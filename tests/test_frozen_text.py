@@ -79,6 +79,7 @@ def assert_close(one, other, rtol):
         np.testing.assert_allclose(x, y, rtol=0, atol=rtol * scale, err_msg=jax.tree_util.keystr(path))
 
 
+@pytest.mark.slow
 def test_loss_and_gradients_are_those_of_an_encoder_that_runs():
     built, state, by_kind = batches()
     phase = built.phases[0]
@@ -101,6 +102,7 @@ def without_key_biases(params):
     return {path: x for path, x in flatten_dict(params).items() if path[-2:] != ("key", "bias")}
 
 
+@pytest.mark.slow
 def test_three_steps_end_at_the_same_params():
     built, state, by_kind = batches()
     ends = {}
@@ -156,6 +158,7 @@ def decoder_flops(size):
     return 2 * size * (3 * (image + memory) + 2 * projection)  # nothing leads on from the projection
 
 
+@pytest.mark.slow
 def test_what_xla_compiles():
     """Names of its operations say which module they come from, and whether they are of a backward pass."""
 
@@ -224,6 +227,7 @@ def own_config(smoke_config, smoke_run, tmp_path):
     return config.lock()
 
 
+@pytest.mark.slow
 def test_a_run_caches_stops_and_ends_as_the_one_that_never_stopped(
     own_config, count_rows, tmp_path, monkeypatch, capsys
 ):
@@ -264,6 +268,7 @@ def test_a_run_caches_stops_and_ends_as_the_one_that_never_stopped(
     test_train.assert_same_end(tmp_path / "whole", tmp_path / "parts")
 
 
+@pytest.mark.slow
 def test_what_makes_them_be_computed_again(own_config, count_rows, tmp_path, capsys):
     """Other weights, another encoder with the same ones, other captions; not the same ones again."""
     parents = {"tokenizer": tasks.open_run(tmp_path / "tokenizer")}

@@ -91,6 +91,7 @@ def test_a_full_disk_for_the_data(untouched, disk, command, record_fault):
     record_fault("disk full: preparing data", "refused")
 
 
+@pytest.mark.slow
 def test_a_full_disk_for_the_tokens(interrupted, untouched, disk, command, record_fault):
     world = disk("size=16m")
     shutil.copytree(interrupted, world, dirs_exist_ok=True)

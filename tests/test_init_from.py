@@ -39,6 +39,7 @@ def arguments(pictures, run, folder, *options):
     return ["--config=translator:folder", f"--workdir={folder / 'run'}", *(f"--config.{field}" for field in fields)]
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_another_and_goes_on_without_it(command, smoke_run, pictures, tmp_path, read_only):
     """The learning rate moves nothing, so what it ends with is what it started from."""
     first = Path(shutil.copytree(smoke_run.translator, tmp_path / "first"))

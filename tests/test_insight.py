@@ -68,6 +68,7 @@ def some_valid(length, size):
     return valid
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("large", [2**27, 700])  # bytes that attention may hold at once
 def test_cross_attention_and_entropy_are_those_of_the_plain_model(large, monkeypatch):
     monkeypatch.setattr(blocks, "LARGE", large)
@@ -96,6 +97,7 @@ def test_a_decoder_only_models_images_look_at_its_text():
     np.testing.assert_allclose(found[..., 1:], np.array(seen)[:, dalles.S :, : dalles.S], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_priors_positions_look_at_the_caption():
     model, params, _ = test_pixelcnn.small()
     text_ids, mask = test_pixelcnn.texts(3)
@@ -123,6 +125,7 @@ def test_cells_are_where_tokens_stand():
     assert len(cells) == layout.num_tokens(grids)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["translator", "prior"])
 def test_a_runs_insight(smoke, name):
     pipe = t2i_jax.load(smoke.run(name))

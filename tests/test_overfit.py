@@ -14,6 +14,7 @@ def arguments(smoke_run, data_dir):
     return [f"--config.parents.tokenizer.run={smoke_run.tokenizer}", f"--config.data.data_dir={data_dir}"]
 
 
+@pytest.mark.slow
 def test_eight_captions_come_back(arguments, capsys):
     rate = "--config.optim.lr=5e-3"
     command = ["doctor", "--config", "configs/translator.py:smoke", "--overfit", "8", rate, *arguments]
@@ -24,6 +25,7 @@ def test_eight_captions_come_back(arguments, capsys):
     assert float(out.split("%")[0]) >= 99
 
 
+@pytest.mark.slow
 def test_what_cannot_learn_is_told_and_the_learning_rate_suspected_first(arguments, monkeypatch):
     monkeypatch.setattr(overfit, "STEPS", 50)
     config = load_config("configs/translator.py:smoke", ["--config.optim.lr=1e-7", *arguments])

@@ -91,6 +91,7 @@ def spread(features):
     return apart[~np.eye(len(features), dtype=bool)].min()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_features_match_torch(size, tmp_path):
     model = reference(size)

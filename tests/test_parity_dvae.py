@@ -84,6 +84,7 @@ def assert_close(mine, theirs, tolerance=1e-4):
     assert np.abs(mine - theirs).max() <= tolerance * np.abs(theirs).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("old", [False, True], ids=["zip", "stream"])
 @pytest.mark.parametrize("size", ["tiny", "odd"])
 def test_logits_and_outputs_match(size, old, tmp_path):

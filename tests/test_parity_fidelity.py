@@ -43,6 +43,7 @@ def features():
     return rng.normal(size=(307, 24)) @ mix, rng.normal(0.2, 1.1, (290, 24)) @ mix
 
 
+@pytest.mark.slow
 def test_inception_has_its_features(fidelity, tmp_path, monkeypatch):
     network, state, path = fidelity[0], inception_files.tensors(), tmp_path / "weights.pth"
     torch.save({name: torch.tensor(x) for name, x in state.items()}, path)

@@ -60,6 +60,7 @@ def assert_close(ours, theirs, limit):
     assert np.abs(ours - theirs).max() <= limit * np.abs(theirs).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [50, 101])
 def test_a_full_size_model_matches_torch(depth, tmp_path):
     model, theirs = ResNet(depth=depth), reference(DEPTHS[depth])

@@ -18,6 +18,7 @@ from t2i_jax.nn.quantizers import CodebookQuantizer
 from t2i_jax.tasks import reconstruct
 
 
+@pytest.mark.slow
 def test_training_moves_each_codebook_by_its_own_features_and_evaluating_moves_none():
     model, images = build(residual_depth=2), pictures()
     variables = start(model)

@@ -48,6 +48,7 @@ def parts(config):
     return loss, params, images, reconstructions
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_sum_and_its_gradient_reaches_the_model(config, folder):
     loss, params, images, reconstructions = parts(config)
     distances = jax.jit(lpips.distance)(lpips.load(folder), reconstructions, images)
@@ -79,6 +80,7 @@ def test_without_a_weight_it_is_not_computed(config, monkeypatch):
     jax.eval_shape(loss, params)
 
 
+@pytest.mark.slow
 def test_a_run_is_scored_by_it(command, data_dir, folder, tmp_path):
     options = [f"--config.lpips_weights={folder}", "--config.loss.perceptual=0.1", "--config.steps=1"]
     code, said = command(

@@ -208,6 +208,7 @@ def test_build_calls_no_setstate_of_its_own(refusal, read):
     assert "no dict" in refusal(zipped(instance(name(ROOT), (None, {"state": 1})), {}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["deep", "shared"])
 def test_a_key_that_takes_for_ever_to_hash_is_refused(refusal, key):
     """Tuples in tuples: a million deep they would crash the process, each twice in the next take 2**40 steps."""

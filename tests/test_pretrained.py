@@ -86,6 +86,7 @@ def test_a_run_starts_from_released_weights(config, tmp_path, capsys, which):
         assert mask.sum() == 5
 
 
+@pytest.mark.slow
 def test_the_decoder_computes_at_first_what_it_was_released_to(tmp_path):
     torch = pytest.importorskip("torch", reason="torch, the reference, comes with the extra `parity`")
     transformers = pytest.importorskip("transformers", reason="transformers comes with the extra `parity`")

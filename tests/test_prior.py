@@ -76,6 +76,7 @@ def test_it_draws_pictures_of_nothing_in_particular(pipe):
     assert (greedy == greedy[0]).all()
 
 
+@pytest.mark.slow
 def test_a_run_without_captions_reads_none(unconditional):
     pipe = t2i_jax.load(unconditional)
     assert not pipe.conditional

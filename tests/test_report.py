@@ -17,6 +17,8 @@ from t2i_jax.errors import UserError
 from t2i_jax.evals import copies, faithfulness, report
 from t2i_jax.evals.judges import captioned_digits
 
+pytestmark = pytest.mark.slow  # a run is trained for them
+
 COLUMNS = ["generated", "reconstructed seen", "reconstructed unseen", "real"]
 COLUMNS += [f"held-out {name}" for name in COLUMNS]
 

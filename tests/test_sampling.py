@@ -247,6 +247,7 @@ def test_greedy_equals_the_uncached_rollout():
     np.testing.assert_array_equal(sample_rows(jnp.arange(8), 1.0, **(PLAIN | {"temperature": 0.0})), ids)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["translator:smoke", "translator:transformer", "dalle:smoke", "prior:smoke"])
 def test_weights_that_are_rounded_before_the_loop_give_the_same_logits(name):
     """As every layer rounds them itself in bfloat16; not compiled, for XLA leaves out roundings on CPU."""

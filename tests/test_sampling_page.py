@@ -23,6 +23,7 @@ from t2i_jax.sampling.autoregressive import Autoregressive
 PAGE = REPO / "docs" / "sampling.md"
 
 
+@pytest.mark.slow
 def test_the_page_and_every_transformation_on_two_devices(smoke_run, tmp_path):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "quickstart").symlink_to(smoke_run.translator.parent)

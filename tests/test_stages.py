@@ -135,6 +135,7 @@ def retrained(smoke_run, tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_tokens_of_a_tokenizer_that_was_trained_again_are_made_anew(command, retrained, data_dir, tmp_path):
     before = (retrained / "tokens" / "captioned_digits-tiny" / "train" / "digests.json").read_bytes()
     options = [f"--config.parents.tokenizer.run={retrained}", f"--config.data.data_dir={data_dir}"]

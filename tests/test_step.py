@@ -118,6 +118,7 @@ USUAL = [
 RARE = pytest.param([case for case in ON_TWO if case not in USUAL], marks=pytest.mark.long)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [USUAL, RARE], ids=["usual", "rare"])
 def test_two_devices_lead_where_one_does(names, tmp_path):
     """All at once: the processes take nearly all of the time."""

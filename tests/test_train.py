@@ -128,6 +128,7 @@ def assert_same_end(one, other):
     assert_same_checkpoint(one, other, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "method", "at", "number", "step"),
     [
@@ -177,6 +178,7 @@ def test_the_restored_iterator_gives_the_next_batch(smoke_config, smoke_run):
         np.testing.assert_array_equal(next(restored)["image"], next(passed)["image"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signals", SIGNALS, ids=len)
 def test_a_signal_from_outside_saves_and_a_second_start_continues_till_the_next(signals, data_dir, tmp_path):
     run = tmp_path / "run"

@@ -23,6 +23,7 @@ def recomputes(program):
     return "remat" in str(program) or "checkpoint" in str(program)
 
 
+@pytest.mark.slow
 def test_remat_and_unrolling_change_neither_parameters_nor_gradients():
     """Without dropout, whose masks it does change."""
     rng = np.random.default_rng(0)
@@ -46,6 +47,7 @@ def test_remat_and_unrolling_change_neither_parameters_nor_gradients():
         jax.tree.map(functools.partial(assert_close, 2e-6), found[0][1], grads)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half", ["encoder", "decoder"])
 def test_either_half_of_a_translator_can_be_told_to(half):
     """What it computes again, and that its layers are written out."""

@@ -39,6 +39,7 @@ def test_what_cannot_be_built_says_why(fields, said):
         build(**fields)
 
 
+@pytest.mark.slow
 def test_logits_decode_to_pixels_and_the_mean_is_decoded_without_a_key():
     model, variables, images = build()
     logits, mu, logvar = model.apply(variables, images)
@@ -97,6 +98,7 @@ def test_parity_with_torch(size, channels):
         np.testing.assert_allclose(ours, theirs, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_while_parameters_and_logits_stay_float32():
     model, variables, images = build()
     narrow = model.clone(dtype="bfloat16")

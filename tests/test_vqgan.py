@@ -92,6 +92,7 @@ def test_encoder_and_decoder_agree_with_torch():
     assert np.std(pixels) > 0.1
 
 
+@pytest.mark.slow
 def test_ids_and_pictures_agree_with_torch(tmp_path):
     """Through a checkpoint that torch saves, an optimizer's moments and all."""
     fields = SHARED | SIZES["f2"]

@@ -38,6 +38,7 @@ def train(command, data_dir, tmp_path):
     return lambda *more: command(*argv, f"--config.data.data_dir={data_dir}", "--config.wandb=digits", *more)
 
 
+@pytest.mark.slow
 def test_it_gets_what_the_events_have_and_a_stopped_run_continues_in_it(wandb, train, tmp_path):
     code, lines = train()
     assert code == 0, lines
@@ -68,6 +69,7 @@ def test_several_numbers_are_a_histogram(wandb, tmp_path):
     assert wandb.logged == [(1, {"a": 2.0, "b": ("histogram", (3,)), "c": ("image", (4, 4, 3))})]
 
 
+@pytest.mark.slow
 def test_what_fails_in_it_does_not_fail_the_run(wandb, train, tmp_path):
     wandb.fails_at = 2
     code, lines = train()

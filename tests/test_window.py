@@ -160,6 +160,7 @@ def pixelcnn():
     return *test_pixelcnn.small()[:2], *test_pixelcnn.texts(B)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [dalle, transformer, translator, pixelcnn])
 def test_pictures_of_a_model_are_those_of_window_1(case):
     """Here windows differ by rounding: about one draw in 100,000 may fall the other way, by machine, so two of the

@@ -135,7 +135,9 @@ class TokenTask(tasks.Task):
                 self.reader.encode_prompts(self.config.shown_captions)
             except UserError as error:  # now, not at the first evaluation
                 raise UserError(f"config.shown_captions: {error}") from None
-        self.data = Data({split: tokens.dataset() for split, tokens in self.encoded.splits.items()}, self.transform)
+        datasets = {split: tokens.dataset() for split, tokens in self.encoded.splits.items()}
+        self.others = datasets["train"]
+        self.data = Data(datasets, self.transform)
         return self.data
 
     def transform(self, example: dict, rng: np.random.Generator) -> dict:
@@ -144,12 +146,18 @@ class TokenTask(tasks.Task):
         Returns:
           `ids` int32 [N] in [0, K), `text_ids` int32 [S], `text_mask` bool [S], and `null` bool: the caption is
           dropped, with probability `data.caption_dropout`. Where `data.code_noise` is a field, also `given_ids`:
-          the ids, a fraction `data.code_noise` of them random (taming's pkeep).
+          the ids, a fraction `data.code_noise` of them those of one other picture of the training set at the same
+          positions. With random codes in their place this is taming's pkeep; a caption cannot be read off a mixture
+          of two pictures as it can off the rest of one.
         """
         arrays, ids, data = {"ids": example["ids"]}, example["ids"], self.config.data
         if "code_noise" in data:
-            random = rng.random(len(ids)) < data.code_noise, rng.integers(0, self.model.codebook_size, len(ids))
-            arrays["given_ids"] = np.where(*random, ids).astype(np.int32)
+            mixed = rng.random(len(ids)) < data.code_noise
+            seed = rng.integers(0, self.model.codebook_size, len(ids))  # always: whose caption is dropped stays so
+            arrays["given_ids"] = ids
+            if data.code_noise:
+                other = np.random.default_rng(seed).integers(len(self.others))
+                arrays["given_ids"] = np.where(mixed, self.others[int(other)]["ids"], ids)
         captions = example["captions"]  # drawn only where there is a choice
         caption = captions[rng.integers(len(captions)) if len(captions) > 1 else 0]
         text_ids, text_mask, _ = self.reader.encode([caption])
