@@ -175,3 +175,9 @@ def test_runs_that_cannot_draw_are_one_line(smoke_run, tmp_path, capsys):
 def test_candidates_out_of_range_are_refused_before_the_run_is_opened(candidates, tmp_path, capsys):
     assert cli.main(["evaluate", "--run", str(tmp_path), "--candidates", candidates]) == 2
     assert capsys.readouterr().err == f"t2i: --candidates {candidates} is out of range; give 1 to 1000\n"
+
+
+def test_a_sweeps_rating_is_the_column_of_generated_pictures(pipe, evaluation):
+    score, interval = captioned_digits.rater(pipe, 1)(pipe.sampling)
+    assert score == evaluation[1]["faithfulness"]["generated"]["overall"]
+    assert interval == evaluation[1]["intervals"]["faithfulness"]["generated"]["overall"]

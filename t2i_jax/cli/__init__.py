@@ -22,11 +22,12 @@ from t2i_jax.cli import (
     results,
     sample,
     serve,
+    sweep,
     train,
 )
 from t2i_jax.errors import UserError, near_miss
 
-COMMANDS = (train, sample, serve, evaluate, list_runs, plot, data, doctor, convert, export)
+COMMANDS = (train, sample, serve, evaluate, sweep, list_runs, plot, data, doctor, convert, export)
 OVERRIDES = ("--config.", "--noconfig.")  # of fields of a config
 WITH_OVERRIDES = ("train", "doctor")
 

@@ -11,7 +11,7 @@ from t2i_jax.pipelines.reranking import best
 PICTURES = 4  # a prompt
 
 
-def sample(pipe, captions: Sequence[str], seed: int, candidates: int = 1) -> np.ndarray:
+def sample(pipe, captions: Sequence[str], seed: int, candidates: int = 1, sampler=None) -> np.ndarray:
     """One picture a caption, uint8 [B, H, W, C]; where captions repeat, pictures do not.
 
     Args:
@@ -19,9 +19,10 @@ def sample(pipe, captions: Sequence[str], seed: int, candidates: int = 1) -> np.
       captions: B texts.
       seed: of the pictures.
       candidates: sampled for each caption; the one that its caption makes likelier most is taken.
+      sampler: in place of `pipe.sampling`.
     """
     repeated = [caption for caption in captions for _ in range(candidates)]
-    ids = pipe.draw_ids(repeated, np.arange(len(repeated)), seed, pipe.sampling)
+    ids = pipe.draw_ids(repeated, np.arange(len(repeated)), seed, sampler or pipe.sampling)
     if candidates > 1:
         ids = best(ids, pipe.likelihood_ratios(repeated, ids), candidates, 1)
     return to_uint8(pipe.tokenizer.detokenize(ids))

@@ -32,15 +32,12 @@ def evaluate_run(translator, run: str | Path, *, seed: int = 0, candidates: int 
     Raises:
       UserError: there is no judge for the run's data set.
     """
-    name = translator.config.data.name.partition("/")[0]
-    known = [module.name for module in iter_modules(judges.__path__)]
-    if name not in known:
-        raise UserError(f"run {run} draws {name}; only {', '.join(known)} have a judge of pictures")
+    judge = judge_of(translator, run).judge
     scores = {  # before the minutes that judging takes
         "tokenizer": read_scores(runs.parent_folder(Path(run), "tokenizer"), _TOKENIZER_SCORES),
         "training": read_scores(Path(run), _TRANSLATOR_SCORES),
     }
-    text, judged = import_module(f"{judges.__name__}.{name}").judge(translator, seed, candidates)
+    text, judged = judge(translator, seed, candidates)
     results = {
         "run": str(run),
         "step": translator.step,
@@ -52,6 +49,19 @@ def evaluate_run(translator, run: str | Path, *, seed: int = 0, candidates: int 
         **scores,
     }
     return "\n".join([text, "", *_format_training(results)]), results
+
+
+def judge_of(translator, run: str | Path):
+    """The module of `evals.judges` that the run's data set has.
+
+    Raises:
+      UserError: there is none.
+    """
+    name = translator.config.data.name.partition("/")[0]
+    known = [module.name for module in iter_modules(judges.__path__)]
+    if name not in known:
+        raise UserError(f"run {run} draws {name}; only {', '.join(known)} have a judge of pictures")
+    return import_module(f"{judges.__name__}.{name}")
 
 
 def read_scores(folder: Path, names: Sequence[str]) -> dict:

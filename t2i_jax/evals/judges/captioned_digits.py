@@ -5,6 +5,19 @@ from t2i_jax.evals.detector import Detector
 from t2i_jax.evals.pictures import PICTURES, beside, reconstruct, sample
 
 
+def rater(pipe, seed: int):
+    """See `judges`; of the combinations that training shows, by category."""
+    detector, prompts = Detector(), faithfulness.make_prompts(seed, exclude=pipe.config.shown_captions)
+    captions = [prompt.caption for prompt in prompts for _ in range(PICTURES)]
+
+    def rate(sampler):
+        images = sample(pipe, captions, seed, sampler=sampler)
+        right = faithfulness.verdicts(prompts, images.reshape(len(prompts), PICTURES, *images.shape[1:]), detector)
+        return faithfulness.shares(prompts, right)["overall"], faithfulness.intervals_of(prompts, right)["overall"]
+
+    return rate
+
+
 def judge(pipe, seed: int, candidates: int) -> tuple[str, dict]:
     """Tables of faithfulness, of diversity and of copies.
 

@@ -2,7 +2,19 @@
 
 from t2i_jax.data.sources.captioned_photos import PHOTOGRAPHS, random_crops
 from t2i_jax.evals import photographs
-from t2i_jax.evals.pictures import beside
+from t2i_jax.evals.pictures import beside, sample
+
+
+def rater(pipe, seed: int):
+    """See `judges`."""
+    prompts = [words for words in PHOTOGRAPHS for _ in range(photographs.PICTURES)]
+
+    def rate(sampler):
+        images = sample(pipe, prompts, seed, sampler=sampler)
+        right = photographs.right(images.reshape(len(PHOTOGRAPHS), photographs.PICTURES, *images.shape[1:]))
+        return photographs.shares(right)["overall"], photographs.intervals_of(right)["overall"]
+
+    return rate
 
 
 def judge(pipe, seed: int, candidates: int) -> tuple[str, dict]:

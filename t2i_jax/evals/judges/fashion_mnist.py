@@ -4,7 +4,20 @@ import numpy as np
 
 from t2i_jax.data.sources.fashion_mnist import CAPTIONS
 from t2i_jax.evals import garments
-from t2i_jax.evals.pictures import beside
+from t2i_jax.evals.pictures import beside, sample
+
+
+def rater(pipe, seed: int):
+    """See `judges`."""
+    classifier = garments.Classifier(*garments.read(pipe.config.data, "train"))
+    prompts = [words for words in CAPTIONS for _ in range(garments.PICTURES)]
+    asked = np.repeat(np.arange(len(CAPTIONS)), garments.PICTURES)
+
+    def rate(sampler):
+        found = classifier(sample(pipe, prompts, seed, sampler=sampler))
+        return garments.shares(found, asked)["overall"], garments.intervals_of(found, asked)["overall"]
+
+    return rate
 
 
 def judge(pipe, seed: int, candidates: int) -> tuple[str, dict]:
