@@ -61,7 +61,7 @@ def run(args) -> None:
     asked = [dataclasses.asdict(sampler) for sampler in samplers]
     missing = [one for one in zip(samplers, asked, strict=True) if tuple(one[1].items()) not in rows]
     rate = rater(pipe, args.seed) if missing else None
-    for sampler, settings in progress.bar(missing, desc="sweep", unit="settings"):
+    for sampler, settings in progress.bar(missing, desc="sweep", unit="settings", hidden=not missing):
         score, interval = rate(sampler)
         row = {"sampling": settings, "score": score, "interval": interval}
         found["rows"].append(row)
@@ -126,8 +126,10 @@ def _draw(given: dict[str, list], shown) -> bytes:
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot(xlabel=along, ylabel="share of right pictures, 95% interval")
     axes.grid(alpha=0.3)
-    for label, points in curves.items():
+    apart = 0.01 * (max(given[along]) - min(given[along]))  # so that intervals do not hide each other
+    for number, (label, points) in enumerate(curves.items()):
         x, y, ends = zip(*sorted(points), strict=True)
+        x = [own + apart * (number - (len(curves) - 1) / 2) for own in x]
         low, high = (
             [max(0.0, sign * (end[i] - own)) for own, end in zip(y, ends, strict=True)]
             for i, sign in ((0, -1), (1, 1))
