@@ -119,7 +119,7 @@ def test_a_page_has_bars_once_and_pictures_under_their_headings():
     assert 1000 < len(pictures["name_2_1.png"]) < render.LARGEST
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "own_pictures"])  # has no page yet
+@pytest.mark.parametrize("name", NAMES)
 def test_page_is_of_the_notebook_as_it_is(name):
     page = (render.PAGES / f"{name}.md").read_text()
     first, *others = nbformat.read(REPO / "colab" / f"{name}.ipynb", as_version=4).cells
