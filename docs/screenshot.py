@@ -43,6 +43,7 @@ def draw(page, args):
 
 
 def show_tags(page, args):
+    page.set_viewport_size({"width": args.width, "height": 1000})  # its panes scroll by themselves
     page.get_by_role("button", name="Settings").first.click()  # shuts what is open at first
     page.get_by_role("combobox", name="Filter tags (regex)").fill(args.tags)
     page.keyboard.press("Escape")

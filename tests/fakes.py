@@ -83,6 +83,11 @@ class FakeTranslator:
     calls: list = dataclasses.field(default_factory=list)
     stop_at: int | None = None
 
+    def sampler(self, **settings):
+        sampler = self.sampling.replace(**settings)
+        sampler.check_fits(self.tokenizer.num_tokens)
+        return sampler
+
     def check(self, prompts):
         return list(prompts)
 

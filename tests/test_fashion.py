@@ -90,9 +90,16 @@ def test_the_judge_asks_for_every_caption_and_compares_with_it(tmp_path, monkeyp
     def beside(pipe, captions, real, seed, candidates):
         assert (pipe, seed, candidates) == (world, 3, 2)
         assert list(captions) == [words for words in CAPTIONS for _ in range(5)]
+        as_asked.append(real)
         return {"generated": np.roll(real, 1, axis=0), "real": real}
 
+    def sample(pipe, captions, seed, sampler):
+        assert (pipe, seed, len(captions)) == (world, 3, 5 * len(CAPTIONS))
+        return np.roll(*as_asked, sampler, axis=0).reshape(len(captions), 28, 28, 1)
+
+    as_asked = []
     monkeypatch.setattr(fashion_mnist, "beside", beside)
+    monkeypatch.setattr(fashion_mnist, "sample", sample)
     world = SimpleNamespace(config=ConfigDict({"data": {"name": "fashion_mnist", "data_dir": str(tmp_path)}}))
     table, results = fashion_mnist.judge(world, 3, 2)
     columns = results["classified"]
@@ -102,6 +109,9 @@ def test_the_judge_asks_for_every_caption_and_compares_with_it(tmp_path, monkeyp
     assert columns["real"]["overall"] > 0.95
     assert columns["test set"]["overall"] > 0.95
     assert "an ankle boot" in table
+    rate = fashion_mnist.rater(world, 3)
+    assert rate(0) == (columns["real"]["overall"], results["intervals"]["classified"]["real"]["overall"])
+    assert rate(1)[0] == columns["generated"]["overall"]
 
 
 def test_the_classifier_tells_classes_apart():

@@ -64,7 +64,8 @@ def test_an_interrupted_sweep_goes_on_and_a_wider_one_rates_what_is_new(sweep):
     [
         ([], "no setting is varied"),
         (["--temperature", "0.3,warm"], "'warm' is no number"),
-        (["--temperature", "0.3,-1"], "temperature"),
+        (["--temperature", "0.3,-1"], "temperature -1"),
+        (["--window", "2,1000"], "window 1000 is above the"),
         (["--top-p", ",".join(f"0.{i}" for i in range(100, 400))], "300 combinations are more than 200"),
     ],
 )

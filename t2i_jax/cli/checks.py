@@ -3,6 +3,7 @@
 import inspect
 import os
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import t2i_jax
@@ -54,6 +55,12 @@ def load_unconditional(run, given):
             option = "--" + name.replace("_", "-")
             raise UserError(f"{option} means nothing to --run {run}, which draws without it; leave it out")
     return pipe
+
+
+def check_matplotlib(command: str):
+    """Raises UserError where what `command` draws with is not installed."""
+    if find_spec("matplotlib") is None:
+        raise UserError(f"{command} needs matplotlib: pip install 't2i-jax[plot]'")
 
 
 def check_run(run) -> Path:

@@ -6,7 +6,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from t2i_jax.cli.checks import check_grid_path, check_run
+from t2i_jax.cli.checks import check_grid_path, check_matplotlib, check_run
 from t2i_jax.data.skipped import printable
 from t2i_jax.errors import UserError, near_miss
 
@@ -33,10 +33,9 @@ def run(args) -> None:
         raise UserError(f"{len(args.run)} runs are more than {MOST_RUNS} colours that are told apart; name fewer")
     for folder in args.run:
         check_run(folder)
-    try:
-        import matplotlib
-    except ImportError:
-        raise UserError("t2i plot needs matplotlib: pip install 't2i-jax[plot]'") from None
+    check_matplotlib("t2i plot")
+    import matplotlib
+
     from t2i_jax import files
 
     panels = _panels(args.run, args.what)

@@ -1,6 +1,5 @@
 """`t2i sweep`: how right a run's pictures are at every combination of sampling settings."""
 
-import dataclasses
 import io
 import itertools
 from datetime import date
@@ -8,7 +7,7 @@ from pathlib import Path
 
 from t2i_jax import sampling
 from t2i_jax.cli import results
-from t2i_jax.cli.checks import check_file, check_run, load_translator, results_folder
+from t2i_jax.cli.checks import check_file, check_matplotlib, check_run, load_translator, results_folder
 from t2i_jax.errors import UserError
 from t2i_jax.random import check_seed
 from t2i_jax.sampling.settings import check_setting
@@ -40,37 +39,33 @@ def run(args) -> None:
     ways = [dict(zip(given, values, strict=True)) for values in itertools.product(*given.values())]
     if len(ways) > MOST:
         raise UserError(f"{len(ways)} combinations are more than {MOST}; give fewer values")
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise UserError("t2i sweep needs matplotlib: pip install 't2i-jax[plot]'") from None
+    check_matplotlib("t2i sweep")
     check_run(args.run)
     out = Path(args.out or results_folder(args.run) / "sweep.json")
     for path in (out, out.with_suffix(".png")):
         check_file(path)
     pipe = load_translator(args.run)
-    samplers = [pipe.sampling.replace(**way) for way in ways]
-    for sampler in samplers:
-        sampling.check_guidance(sampler, pipe.config.data.caption_dropout)
+    samplers = [pipe.sampler(**way) for way in ways]
     from t2i_jax import files, progress
     from t2i_jax.evals.report import judge_of
 
     rater = judge_of(pipe, args.run).rater
     found = _begun(out, {"digest": pipe.digest, "seed": args.seed})
-    rows = {tuple(row["sampling"].items()): row for row in found["rows"]}
-    asked = [dataclasses.asdict(sampler) for sampler in samplers]
-    missing = [one for one in zip(samplers, asked, strict=True) if tuple(one[1].items()) not in rows]
+    missing = [sampler for sampler in samplers if _row(found, sampler) is None]
     rate = rater(pipe, args.seed) if missing else None
-    for sampler, settings in progress.bar(missing, desc="sweep", unit="settings", hidden=not missing):
+    for sampler in progress.bar(missing, desc="sweep", unit="settings", hidden=not missing):
         score, interval = rate(sampler)
-        row = {"sampling": settings, "score": score, "interval": interval}
-        found["rows"].append(row)
-        rows[tuple(settings.items())] = row
+        found["rows"].append({"sampling": vars(sampler), "score": score, "interval": interval})
         out.parent.mkdir(parents=True, exist_ok=True)
         files.write_json(out, found | {"run": args.run, "step": pipe.step, "date": date.today().isoformat()})
-    shown = [(way, rows[tuple(settings.items())]) for way, settings in zip(ways, asked, strict=True)]
+    shown = [(way, _row(found, sampler)) for way, sampler in zip(ways, samplers, strict=True)]
     results.show(args, _table(shown), [row for _, row in shown], out)
     files.write_atomically(out.with_suffix(".png"), _draw(given, shown))
+
+
+def _row(found: dict, sampler) -> dict | None:
+    """What `found` has of a sampler."""
+    return next((row for row in found["rows"] if row["sampling"] == vars(sampler)), None)
 
 
 def _values(name: str, text: str) -> list:

@@ -54,7 +54,7 @@ class Answers:
         """
         settings = self._checked(run, prompt, seed, number, values)
         pipe, end = self.runs[run], time.monotonic() + self.time_limit
-        ways = pictures.ways(pipe.digest, seed, dataclasses.asdict(pipe.sampling.replace(**settings)))
+        ways = pictures.ways(pipe.digest, seed, vars(pipe.sampler(**settings)))
         words = figures.unknown(pipe.unknown_words([prompt]))
         yield figures.progress(0.0, "starting; the first picture of a size takes longest") + words, ""
         for share, drawn in pipe.stream(prompt, number, seed, **settings):
@@ -133,7 +133,7 @@ class Answers:
             raise UserError(f"{len(values)} settings are given; this run has {len(fields)}")
         given = {name: value for name, value in zip(fields, values, strict=True) if value is not None}
         settings = {name: check_setting(fields[name], value) for name, value in given.items()}
-        self.runs[run].sampling.replace(**settings).check_fits(self.runs[run].tokenizer.num_tokens)
+        self.runs[run].sampler(**settings)
         return settings
 
 

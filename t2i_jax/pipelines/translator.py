@@ -107,7 +107,7 @@ class Translator:
         """
         ranges.check("num_images", num_images, ranges.COUNT)
         ranges.check("first", first, ranges.COUNT_OR_0)
-        sampler = self.sampling.replace(**settings)
+        sampler = self.sampler(**settings)
         prompts = self.check(prompts)  # before they are repeated, so that an error numbers them as given
         if candidates is not None and candidates < num_images:
             raise UserError(f"candidates {candidates} is below the {num_images} pictures to keep of them; raise it")
@@ -143,8 +143,7 @@ class Translator:
         """
         ranges.check("num_images", num_images, ranges.COUNT)
         ranges.check("parts", parts, ranges.COUNT)
-        sampler = self.sampling.replace(**settings)
-        sampling.check_guidance(sampler, self._caption_dropout)
+        sampler = self.sampler(**settings)
         texts = self._encode([prompt] * num_images)
         ids = np.zeros((num_images, self.tokenizer.num_tokens), np.int32)
         done, start = np.zeros(num_images, int), 0
@@ -173,7 +172,7 @@ class Translator:
           UserError: as a call.
         """
         ranges.check("num_images", num_images, ranges.COUNT)
-        sampler = self.sampling.replace(**settings)
+        sampler = self.sampler(**settings)
         ids = self.draw_ids([prompt] * num_images, np.arange(num_images), seed, sampler)
         texts = (rows.repeat(num_images, axis=0) for rows in self._encode([prompt]))
         seen = partial(look, self._model, self._params, valid=self.tokenizer.valid_ids)
@@ -213,6 +212,18 @@ class Translator:
         self._named |= unknown
         return text_ids, text_mask
 
+    def sampler(self, **settings) -> Settings:
+        """`sampling` with other settings.
+
+        Raises:
+          UserError: there is no such setting, a value out of its range or that does not fit the run's tokens, or
+            guidance in a run that never saw an image without its caption.
+        """
+        sampler = self.sampling.replace(**settings)
+        sampling.check_guidance(sampler, self._caption_dropout)
+        sampler.check_fits(self.tokenizer.num_tokens)
+        return sampler
+
     def draw_ids(self, prompts: Sequence[str], indices: np.ndarray, seed: int, sampler: Settings) -> np.ndarray:
         """Image tokens of one image a prompt.
 
@@ -220,7 +231,7 @@ class Translator:
           prompts: B captions.
           indices: [B], each image's index: its random stream depends on this and the seed alone.
           seed: 0 to `random.MAX_SEED`.
-          sampler: as `sampling`, or `sampling.replace(...)`.
+          sampler: as `sampling`, or of `sampler(...)`.
 
         Returns:
           int32 [B, N] in [0, K), each valid at its position.

@@ -146,14 +146,15 @@ class TokenTask(tasks.Task):
         Returns:
           `ids` int32 [N] in [0, K), `text_ids` int32 [S], `text_mask` bool [S], and `null` bool: the caption is
           dropped, with probability `data.caption_dropout`. Where `data.code_noise` is a field, also `given_ids`:
-          the ids, a fraction `data.code_noise` of them those of one other picture of the training set at the same
-          positions. With random codes in their place this is taming's pkeep; a caption cannot be read off a mixture
-          of two pictures as it can off the rest of one.
+          the ids, int32 [N], a fraction `data.code_noise` of them taken from one picture of the training set, at
+          the same positions: of two mixed pictures the caption alone tells which one is meant. With random codes
+          in their place this would be taming's pkeep (Esser et al. 2021).
         """
         arrays, ids, data = {"ids": example["ids"]}, example["ids"], self.config.data
         if "code_noise" in data:
             mixed = rng.random(len(ids)) < data.code_noise
-            seed = rng.integers(0, self.model.codebook_size, len(ids))  # always: whose caption is dropped stays so
+            # Drawn whatever the noise is: which captions are dropped does not depend on it.
+            seed = rng.integers(0, self.model.codebook_size, len(ids))
             arrays["given_ids"] = ids
             if data.code_noise:
                 other = np.random.default_rng(seed).integers(len(self.others))
