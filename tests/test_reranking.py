@@ -83,10 +83,10 @@ def test_what_cannot_be_ranked_says_so(pipe, smoke_run, tmp_path, capsys, monkey
     config.data.caption_dropout = 0.0
     monkeypatch.setattr(pipe, "config", config)
     with pytest.raises(UserError, match="never saw a picture without its caption"):
-        pipe(PROMPTS, candidates=2)
+        pipe(PROMPTS, candidates=2, guidance_scale=1)
     assert pipe(PROMPTS, candidates=2, rerank=redness, guidance_scale=1).shape == (2, 1, 32, 32, 3)
     with pytest.raises(UserError, match="rerank needs candidates to choose from"):
-        pipe(PROMPTS, rerank=redness)
+        pipe(PROMPTS, rerank=redness, guidance_scale=1)
 
 
 def redness(prompts, images):
