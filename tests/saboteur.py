@@ -47,7 +47,7 @@ def always(*_, **__):
 AFTER, BEFORE = True, False
 MOMENTS = {  # what is called; which calls count; the number of the one that is meant; after it or before it
     "preparing data": ("t2i_jax.data.scenes:render", always, 300, BEFORE),
-    "data prepared, not sealed": ("t2i_jax.files:write_manifest", ends("tiny", "1.2.0"), 1, BEFORE),
+    "data prepared, not sealed": ("t2i_jax.files:write_manifest", ends("tiny", "1.3.0"), 1, BEFORE),
     "k-means": ("t2i_jax.tasks.reconstruct:kmeans_codebooks", always, 1, BEFORE),
     "step 1": ("__main__:take", step(1), 1, BEFORE),
     "step 5": ("__main__:take", step(5), 1, BEFORE),
@@ -61,7 +61,7 @@ MOMENTS = {  # what is called; which calls count; the number of the one that is 
     "old checkpoint half deleted": ("shutil:rmtree", ends("2.old"), 1, BEFORE),
     "weights written, not renamed": ("pathlib:Path.replace", ends("model.safetensors.partial"), 1, BEFORE),
     "scores written, not renamed": ("pathlib:Path.replace", ends("scores.json.partial"), 1, BEFORE),
-    "data half sealed": ("pathlib:Path.replace", ends("1.2.0", "digests.json.partial"), 1, BEFORE),
+    "data half sealed": ("pathlib:Path.replace", ends("1.3.0", "digests.json.partial"), 1, BEFORE),
     "translator's weights written, not renamed": (
         "pathlib:Path.replace",
         ends("translator", "model.safetensors.partial"),

@@ -15,7 +15,7 @@ from t2i_jax.errors import UserError
 from t2i_jax.evals import report
 
 FRESH = [*worlds.TOKENIZER, "--workdir=fresh"]
-TOKENS, DATA = "tokenizer/tokens/captioned_digits-tiny", "data/captioned_digits/tiny/1.2.0"
+TOKENS, DATA = "tokenizer/tokens/captioned_digits-tiny", "data/captioned_digits/tiny/1.3.0"
 CASES = [  # state, command, file, what becomes of it when damaged, and when missing
     ("interrupted", worlds.TRANSLATOR, "translator/config.json", "refused", "refused"),
     ("interrupted", worlds.TRANSLATOR, "translator/checkpoints/4/state/manifest.ocdbt", "survived", "survived"),

@@ -35,8 +35,9 @@ def test_real_scenes(detector: Detector, prompts: list[Prompt], real: np.ndarray
     assert all(column["overall"] >= 0.98 for column in columns.values())
 
 
-def test_classifier_on_unseen_handwriting(detector: Detector) -> None:
-    ink, labels = centred_handwriting("validation")
+@pytest.mark.parametrize("split", ["train", "validation"])  # neither of which it was fitted on
+def test_classifier_on_unseen_handwriting(detector: Detector, split: str) -> None:
+    ink, labels = centred_handwriting(split)
     assert np.mean(detector.classify(ink) == labels) >= 0.99
 
 

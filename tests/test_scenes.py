@@ -72,21 +72,28 @@ def test_two_digits_are_never_the_same_twice() -> None:
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(ValueError, match="'triple'; there are single, pair"):
         draw_scene(np.random.default_rng(0), "triple")
-    with pytest.raises(ValueError, match="'test'; there are train, validation"):
+    with pytest.raises(ValueError, match="'test'; there are validation, judge, train"):
         handwriting("test")
 
 
 def test_handwriting_is_split_by_instance() -> None:
-    (train, train_labels), (validation, validation_labels) = handwriting("train"), handwriting("validation")
-    assert (len(train), len(validation)) == (1437, 360)
-    assert train.dtype == np.float32
-    assert train.min() >= 0
-    assert train.max() <= 1
-    assert np.bincount(validation_labels).min() >= 34
-    pictures = {picture.tobytes() for picture in (*train, *validation)}
-    assert len(pictures) == len({scan.tobytes() for scan in load_digits().images})
-    assert not {picture.tobytes() for picture in train} & {picture.tobytes() for picture in validation}
-    assert len(train_labels) == len(train)
+    parts = {split: handwriting(split) for split in ("train", "validation", "judge")}
+    assert {split: len(ink) for split, (ink, _) in parts.items()} == {
+        "train": 1077,
+        "validation": 360,
+        "judge": 360,
+    }
+    for ink, labels in parts.values():
+        assert ink.dtype == np.float32
+        assert (ink.min(), ink.max()) == (0, 1)
+        assert len(labels) == len(ink)
+        assert np.bincount(labels).min() >= 34
+    pictures = [{picture.tobytes() for picture in ink} for ink, _ in parts.values()]
+    assert (
+        sum(map(len, pictures))
+        == len(set.union(*pictures))
+        == len({scan.tobytes() for scan in load_digits().images})
+    )
 
 
 @pytest.mark.parametrize(("fine", "shifts"), [(False, {-4, 0, 4}), (True, set(range(-4, 5)))])

@@ -38,7 +38,7 @@ CANVAS = 32  # pixels a side
 CELL = 16  # pixels a side of one digit
 JITTER = 4  # pixels, the furthest a digit strays from its place
 _HANDWRITING_SEED = 0
-_VALIDATION_SHARE = 0.2
+_SHARE = 360  # instances for validation, and as many for the judge
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,10 +114,10 @@ def _draw_digit(rng: np.random.Generator) -> Digit:
 
 @functools.cache
 def handwriting(split: str) -> tuple[Float32[np.ndarray, "n 16 16"], Int64[np.ndarray, "n"]]:
-    """Handwritten digits, split 80/20 by instance (seeded, stratified).
+    """Handwritten digits, split 60/20/20 by instance (seeded, stratified).
 
     Args:
-        split: "train" (1,437 instances) or "validation" (360).
+        split: "train" (1,077 instances), "validation" (360), or "judge" (360), of which no scene is made.
 
     Returns:
         Ink in [0, 1] (8x8 scans enlarged bicubically, clipped) and the digits. Both are read-only and shared.
@@ -126,13 +126,12 @@ def handwriting(split: str) -> tuple[Float32[np.ndarray, "n 16 16"], Int64[np.nd
         ValueError: another split.
     """
     scans = load_digits()
-    splits = train_test_split(
-        np.arange(len(scans.target)),
-        test_size=_VALIDATION_SHARE,
-        random_state=_HANDWRITING_SEED,
-        stratify=scans.target,
-    )
-    by_name = dict(zip(("train", "validation"), splits, strict=True))
+    rest, by_name = np.arange(len(scans.target)), {}
+    for name in ("validation", "judge"):
+        rest, by_name[name] = train_test_split(
+            rest, test_size=_SHARE, random_state=_HANDWRITING_SEED, stratify=scans.target[rest]
+        )
+    by_name["train"] = rest
     if split not in by_name:
         raise ValueError(f"no handwriting split {split!r}; there are {', '.join(by_name)}")
     indices = np.sort(by_name[split])

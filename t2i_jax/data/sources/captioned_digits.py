@@ -35,7 +35,7 @@ class CaptionedDigits(tfds.core.GeneratorBasedBuilder):
     """Splits: `train`; `validation` (unseen handwriting); `compositions` (unseen handwriting, and in every
     scene a (colour, digit) of `scenes.HELD_OUT`, none of which is in the other two)."""
 
-    VERSION = tfds.core.Version("1.2.0")
+    VERSION = tfds.core.Version("1.3.0")
     BUILDER_CONFIGS = (
         CaptionedDigitsConfig(name="coarse", description="Digits jittered by -4, 0 or 4 pixels."),
         CaptionedDigitsConfig(

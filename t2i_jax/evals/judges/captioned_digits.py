@@ -23,7 +23,7 @@ def judge(pipe, seed: int, candidates: int) -> tuple[str, dict]:
 
     Faithfulness has reconstructions of scenes in handwriting that the generator was trained on ("seen": what one
     reaches that recites it), and in handwriting that nothing was trained on ("unseen": what one reaches that writes
-    anew). The detector was fitted on the first.
+    anew). The detector was fitted on a third part, for it alone.
 
     Args:
       pipe: a `pipelines.Translator`, or a `Prior`, whose table then has pictures of uniform ids too.
