@@ -56,7 +56,7 @@ test-long: lint ## lint, then every test: base and released sizes, every fault a
 
 docs: ## build the documentation into site/, for a browser
 	@$(MAKE) --no-print-directory .venv/.installed-docs EXTRAS=docs
-	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict  # with --quiet it would not count warnings
 	@echo "site/index.html; its search needs a server: python3 -m http.server -d site"
 
 lint: $(TEST_STAMP) ## ruff

@@ -166,6 +166,7 @@ def on_tokens(config, tokenizer, data) -> None:
     config.optim.lr = 2e-3
     config.optim.b2 = 0.98
     config.eval_every = 1000
+    config.judge_every = 0  # steps between two ratings of its pictures by the data set's judge; 0 = none
     config.checkpoint_every = 250
     config.sampling = {  # a file of t2i_jax/sampling, and the settings that differ from its defaults
         "name": "autoregressive",

@@ -1,4 +1,5 @@
-"""Hooks of mkdocs.yml: pages of the repository outside docs/ are on the site, and links lead to them.
+"""Hooks of mkdocs.yml: pages of the repository outside docs/ are on the site, and links lead to them; those to
+notebooks lead to their pages.
 
 On GitHub the same links lead to the files.
 """
@@ -35,6 +36,8 @@ def on_page_markdown(markdown, page, **_):
 
     def moved(link):
         target = posixpath.normpath(posixpath.join(posixpath.dirname(source), link[0]))
+        if target.startswith("colab/"):
+            target = f"notebooks/{posixpath.basename(target).removesuffix('.ipynb')}.md"
         return posixpath.relpath(PAGES.get(target, target.removeprefix("docs/")), posixpath.dirname(here) or ".")
 
     return LINK.sub(moved, markdown)

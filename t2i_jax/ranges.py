@@ -85,6 +85,7 @@ AXIS = Range(-1, whole=True, note="-1 takes what is left of the devices")
 FIELDS = {
     **dict.fromkeys(("steps", "batch_size", "accumulate", "log_every", "eval_every", "checkpoint_every"), COUNT),
     "keep_checkpoints": COUNT,
+    "judge_every": Range(0, whole=True, note="0 leaves the judge to t2i evaluate"),
     "seed": Range(0, MAX_SEED, whole=True),
     "skip_nonfinite": Range(0, whole=True, note="0 stops at the first update that is not finite"),
     "ema": Range(most=1, below=True, note="0 is no average"),

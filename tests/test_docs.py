@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ LANGUAGES = {"sh", "python", "text", "", "json"}  # "" and "text" show what is n
 
 # Commands of the pages that are parsed and not run, by reason. A new one must be worth raising its number.
 NOT_RUN = {
-    "download": 35,
+    "download": 36,
     "training": 37,
     "benchmark": 5,
     "program": 8,
@@ -179,13 +180,19 @@ def test_every_figure_has_a_script():
     assert not [path.name for path in (REPO / "docs").glob("*.png") if f"`{path.name}`" not in listed]
 
 
-def lay_run(words, place, smoke):
-    """Make the run that a command reads, should the page's own be one that takes minutes."""
-    if "--run" not in words or (run := place / words[words.index("--run") + 1]).exists():
-        return
+def after(option, words):
+    """What follows each place where a command gives an option."""
+    return [value for word, value in pairwise(words) if word == option]
+
+
+def lay_runs(found, place, smoke):
+    """Make the runs that commands read and do not write, should the page's own be some that take minutes."""
+    written = {path for words in found for path in after("--out", words)}
     kinds = {"patch_vqvae": "patch_vqvae", "vae": "vae", "prior": "prior"}
-    kind = next((kind for piece, kind in kinds.items() if piece in run.name), "translator")
-    shutil.copytree(smoke.run(kind), run)
+    for path in {path for words in found for path in after("--run", words)} - written:
+        kind = next((kind for piece, kind in kinds.items() if piece in Path(path).name), "translator")
+        if not (place / path).exists():
+            shutil.copytree(smoke.run(kind), place / path)
 
 
 def runnable(page):
@@ -213,8 +220,7 @@ def test_commands_run(page, place, smoke):
             found = commands(line)
             if all(words in run for _, words in found):
                 lines.append(line.replace(".venv/bin/", ""))
-            for _, words in found:
-                lay_run(words, place, smoke)
+        lay_runs(run, place, smoke)
         script = "\n".join([*lines, "wait"])
         done = subprocess.run(
             ["bash", "-eu", "-c", script], cwd=place, env=os.environ | environment, capture_output=True, text=True

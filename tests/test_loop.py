@@ -1,6 +1,7 @@
 """The loop on a toy task: what is saved when, and what a signal or a failing evaluation leaves."""
 
 import signal
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,8 @@ import toys
 
 from t2i_jax import files, runs, tasks
 from t2i_jax.errors import UserError
-from t2i_jax.loop import train
+from t2i_jax.evals import report
+from t2i_jax.loop import events, train
 from t2i_jax.loop.metrics import AHEAD, Metrics
 from t2i_jax.loop.setup import Setup
 
@@ -144,3 +146,36 @@ def test_few_steps_run_ahead(tmp_path):
             losses.append(step(jnp.full((300, 300), number / 7)))
             metrics.push(number, {"loss": losses[-1]})
             assert all(loss.is_ready() for loss in losses[:-AHEAD])
+
+
+def test_a_judge_rates_at_steps_of_its_own(smoke, tmp_path, monkeypatch):
+    seeds = []
+
+    def rater(pipe, seed):
+        assert pipe(["a red seven"], num_images=1).shape == (1, 1, 32, 32, 3)
+        seeds.append(seed)
+        return lambda sampler: (0.5, (0.25, 0.75)) if sampler == pipe.sampling else None
+
+    monkeypatch.setattr(report, "judge_of", lambda data: SimpleNamespace(rater=rater))
+    config = smoke.config("translator")
+    config.judge_every = 2  # eval_every is 1
+    train.train(config.lock(), tmp_path / "run")
+    assert seeds == [1000]  # not the prompts of `t2i evaluate`
+    scores = files.read_json(tmp_path / "run" / runs.SCORES)
+    assert (scores["judged"], scores["judged_low"], scores["judged_high"]) == (0.5, 0.25, 0.75)
+    curves, _ = events.read_scalars(tmp_path / "run")
+    assert [len(curves[f"validation/{name}"]) for name in ("nats", "judged")] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("data", "every", "said"),
+    [
+        ("captioned_digits/tiny", 3, "config.judge_every 3 is no multiple of config.eval_every 2; give one"),
+        ("cifar10", 2, "pictures of cifar10 have no judge; only those of captioned_digits, "),
+    ],
+)
+def test_a_judge_that_cannot_be_is_refused_before_anything_else(smoke, tmp_path, data, every, said):
+    config = smoke.config("translator")
+    config.data.name, config.judge_every, config.eval_every = data, every, 2
+    with pytest.raises(UserError, match=said):
+        tasks.make(config).check(tmp_path)

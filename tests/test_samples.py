@@ -151,7 +151,7 @@ def test_pictures_of_another_command_are_neither_mixed_in_nor_overwritten(pipe, 
     before = content(tmp_path / "out")
     assert "holds 00000_40.png, which this command would not overwrite" in error(*argv)
     changed = [*argv, "-n", "41", "--seed", "1"]
-    assert "00000_00.png was made with another seed; name another place, or give --overwrite" in error(*changed)
+    assert "00000_00.png differs in its seed; name another place, or give --overwrite" in error(*changed)
     (tmp_path / "out" / "00000_00.png").write_bytes(b"")
     assert "00000_00.png was not made by this command, or is damaged" in error(*argv, "-n", 41)
     (tmp_path / "out" / "00000_00.png").write_bytes(before["00000_00.png"])
@@ -170,7 +170,7 @@ def test_a_grid_is_not_overwritten_either(pipe, argv, tmp_path, error, monkeypat
         assert capsys.readouterr().out == f"{name}\n"
         assert read_note(name)["seed"] == int(seed)
     said = error(*prompt, "--out", "grid.png", "--seed", 5)
-    assert said == "t2i: --out grid.png was made with another seed; name another place, or give --overwrite"
+    assert said == "t2i: --out grid.png differs in its seed; name another place, or give --overwrite"
     assert cli.main([*prompt, "--out", "grid.png", "--seed", "5", "--overwrite"]) == 0
     assert read_note("grid.png")["seed"] == 5
     assert "holds a file" not in error(*prompt, "--out", "run")

@@ -121,4 +121,4 @@ class LoopToy(Toy):
             self.evaluated.append(float(params["weight"][0]))
             return {"weight": float(params["weight"][0])}, {}
 
-        return {"toy": evaluate}
+        return {"toy": tasks.Evaluator(self.config.eval_every, evaluate)}

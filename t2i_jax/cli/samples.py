@@ -114,5 +114,5 @@ def is_made(path: Path, note: dict, *, overwrite: bool) -> bool:
     if overwrite:
         return False
     changed = [name for name in note if found and found.get(name) != note[name]]
-    made = f"was made with another {changed[0]}" if changed else "was not made by this command, or is damaged"
+    made = f"differs in its {changed[0]}" if changed else "was not made by this command, or is damaged"
     raise UserError(f"--out {path} {made}; name another place, or give --overwrite")

@@ -49,7 +49,7 @@ def run(args) -> None:
     from t2i_jax import files, progress
     from t2i_jax.evals.report import judge_of
 
-    rater = judge_of(pipe, args.run).rater
+    rater = judge_of(pipe.config.data.name).rater
     found = _begun(out, {"digest": pipe.digest, "seed": args.seed})
     missing = [sampler for sampler in samplers if _row(found, sampler) is None]
     rate = rater(pipe, args.seed) if missing else None

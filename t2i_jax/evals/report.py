@@ -32,7 +32,7 @@ def evaluate_run(translator, run: str | Path, *, seed: int = 0, candidates: int 
     Raises:
       UserError: there is no judge for the run's data set.
     """
-    judge = judge_of(translator, run).judge
+    judge = judge_of(translator.config.data.name).judge
     scores = {  # before the minutes that judging takes
         "tokenizer": read_scores(runs.parent_folder(Path(run), "tokenizer"), _TOKENIZER_SCORES),
         "training": read_scores(Path(run), _TRANSLATOR_SCORES),
@@ -51,16 +51,19 @@ def evaluate_run(translator, run: str | Path, *, seed: int = 0, candidates: int 
     return "\n".join([text, "", *_format_training(results)]), results
 
 
-def judge_of(translator, run: str | Path):
-    """The module of `evals.judges` that the run's data set has.
+def judge_of(data: str):
+    """The module of `evals.judges` that a data set has.
+
+    Args:
+      data: `config.data.name`.
 
     Raises:
       UserError: there is none.
     """
-    name = translator.config.data.name.partition("/")[0]
+    name = data.partition("/")[0]
     known = [module.name for module in iter_modules(judges.__path__)]
     if name not in known:
-        raise UserError(f"run {run} draws {name}; only {', '.join(known)} have a judge of pictures")
+        raise UserError(f"pictures of {name} have no judge; only those of {', '.join(known)} have")
     return import_module(f"{judges.__name__}.{name}")
 
 

@@ -138,13 +138,13 @@ def _loop(task: Task, folder: Path, checkpoints: Checkpoints, batches, start: St
             checkpoints.save(complete, batches)
             runs.write_weights(folder, complete.eval_params, complete.variables, int(complete.step))
 
-        def evaluate(state, number, saved=True):
+        def evaluate(due, state, number, saved=True):
             """Whether it came to its end; a signal ends it at once, after a save where there was none."""
             scores, grids, complete = {}, {}, built.gather(state)
             try:
                 with stop.at_once() if hosts.alone() else nullcontext():  # several hosts work together
-                    for evaluator in evaluators.values():
-                        own_scores, own_grids = evaluator(complete.eval_params, complete.variables)
+                    for evaluator in due:
+                        own_scores, own_grids = evaluator.evaluate(complete.eval_params, complete.variables)
                         scores, grids = scores | own_scores, grids | own_grids
             except Stopped:
                 if not saved:
@@ -158,12 +158,13 @@ def _loop(task: Task, folder: Path, checkpoints: Checkpoints, batches, start: St
             bar.write(f"step {number}: {shown}", file=sys.stderr)
             return True
 
-        def due(number):
-            return number >= config.steps or number % config.eval_every == 0
+        def due_at(number):
+            return [one for one in evaluators.values() if number >= config.steps or number % one.every == 0]
 
         number, going, asked = first, True, 0
-        if first and due(first) and runs.scored_step(folder) != first:  # stopped between save and scores
-            going = evaluate(state, first)
+        due = due_at(first) if first else []
+        if due and runs.scored_step(folder) != first:  # stopped between save and scores
+            going = evaluate(due, state, first)
         while going and number < config.steps:
             number += 1
             batch = next(batches)
@@ -184,14 +185,15 @@ def _loop(task: Task, folder: Path, checkpoints: Checkpoints, batches, start: St
             asked = hosts.largest(stop.requested) if number % config.log_every == 0 or hosts.alone() else 0
             last = number == config.steps or asked > 0
             saved = last or number % config.checkpoint_every == 0
-            if saved or due(number) or number % config.log_every == 0:
+            due = due_at(number)
+            if saved or due or number % config.log_every == 0:
                 flush()
             with speed.paused():
                 if saved:
                     save(state)
                 going = not last
-                if due(number):
-                    going = evaluate(state, number, saved) and going
+                if due:
+                    going = evaluate(due, state, number, saved) and going
     if asked := asked or stop.requested:
         print(f"stopped: saved step {number} in {folder}; the same command continues", file=sys.stderr)
         sys.exit(128 + asked)

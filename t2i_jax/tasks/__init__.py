@@ -46,6 +46,18 @@ class Data(NamedTuple):
     transform: Callable
 
 
+class Evaluator(NamedTuple):
+    """A measurement during training.
+
+    Attributes:
+      every: steps between two; the last step has one whatever this is.
+      evaluate: `(params, variables) -> (scores, image grids)`, both by name.
+    """
+
+    every: int
+    evaluate: Callable
+
+
 class Overfit(NamedTuple):
     """What shows that a few examples have been learned by heart.
 
@@ -146,8 +158,8 @@ class Task:
     between_steps: Callable | None = None
     """`(params, variables, batch, key) -> (params, variables)`, every `config.codebook_reset_every` steps."""
 
-    def evaluators(self) -> dict[str, Callable]:
-        """`(params, variables) -> (scores, image grids)`, both by name. After `prepare`."""
+    def evaluators(self) -> dict[str, Evaluator]:
+        """What is measured during training. After `prepare`."""
         raise NotImplementedError
 
     overfit: Overfit | None = None

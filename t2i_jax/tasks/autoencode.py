@@ -1,6 +1,5 @@
 """Reconstruct images through one continuous vector each: an autoencoder, plain or variational."""
 
-from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -14,6 +13,7 @@ from t2i_jax.errors import UserError
 from t2i_jax.pictures import picture_grid
 from t2i_jax.pipelines.autoencoder import AutoEncoder
 from t2i_jax.random import stream
+from t2i_jax.tasks import Evaluator
 from t2i_jax.tasks.images import ImageTask
 
 LIKELIHOODS = ("bernoulli", "gaussian")
@@ -102,7 +102,7 @@ class Task(ImageTask):
                 f"config.loss.likelihood {loss.likelihood!r} is unknown; choose {', '.join(LIKELIHOODS)}"
             )
 
-    def evaluators(self) -> dict[str, Callable]:
+    def evaluators(self) -> dict[str, Evaluator]:
         from t2i_jax.evals import autoencoding
 
         loss, validation = self.config.loss, self.data.splits["validation"]
@@ -121,7 +121,7 @@ class Task(ImageTask):
                 grids["samples"] = picture_grid(opened.sample(NEW, seed=self.config.seed), columns=16)
             return scores, grids
 
-        return {"autoencoding": evaluate}
+        return {"autoencoding": Evaluator(self.config.eval_every, evaluate)}
 
 
 def predict(model, params, variables, batch, key, *, likelihood: str, sigma: float) -> dict:

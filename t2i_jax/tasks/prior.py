@@ -1,12 +1,12 @@
 """Learn the distribution of a tokenizer's codes, given a caption or nothing."""
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 
 from t2i_jax.pictures import picture_grid
 from t2i_jax.pipelines.prior import Prior
+from t2i_jax.tasks import Evaluator
 from t2i_jax.tasks.tokens import TokenTask, project
 
 
@@ -20,15 +20,16 @@ class Task(TokenTask):
         rows = project((codebook - codebook.mean(0)) / codebook.std(), self.model.width, key)
         return {**params, "token_embed": {"embedding": rows}}
 
-    def evaluators(self) -> dict[str, Callable]:
+    def evaluators(self) -> dict[str, Evaluator]:
         """The scores of all token tasks, and `bits`, the cross entropy in bits a code."""
-        translation = super().evaluators()["translation"]
+        found = super().evaluators()
+        translation = found["translation"]
 
         def evaluate(params, variables):
-            scores, grids = translation(params, variables)
+            scores, grids = translation.evaluate(params, variables)
             return {"bits": scores["nats"] / math.log(2), **scores}, grids
 
-        return {"translation": evaluate}
+        return {**found, "translation": translation._replace(evaluate=evaluate)}
 
     def show(self, pipe) -> np.ndarray:
         if pipe.conditional:

@@ -14,7 +14,7 @@ from t2i_jax.errors import UserError
 from t2i_jax.models import lpips
 from t2i_jax.models.patchgan import Discriminator
 from t2i_jax.pipelines.tokenizer import Tokenizer
-from t2i_jax.tasks import Overfit, Phase
+from t2i_jax.tasks import Evaluator, Overfit, Phase
 from t2i_jax.tasks import adversarial as gan
 from t2i_jax.tasks.codebooks import kmeans_codebooks, restart_dead_codes
 from t2i_jax.tasks.images import ImageTask
@@ -65,7 +65,7 @@ class TokenizerTask(ImageTask):
     predict: Callable
     """`(model, params, variables, batch) -> {"image": [B, H, W, C] in [0, 1], "ids": [B, N]}`."""
 
-    def evaluators(self) -> dict[str, Callable]:
+    def evaluators(self) -> dict[str, Evaluator]:
         from t2i_jax.evals import reconstruction
 
         weights = self.lpips
@@ -88,7 +88,7 @@ class TokenizerTask(ImageTask):
             split, size = self.data.splits["validation"], self.model.codebook_size
             return reconstruction.evaluate(predict, params, split, self.data.transform, size)
 
-        return {"reconstruction": evaluate}
+        return {"reconstruction": Evaluator(self.config.eval_every, evaluate)}
 
     @property
     def overfit(self) -> Overfit:

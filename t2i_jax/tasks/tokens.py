@@ -17,9 +17,10 @@ from t2i_jax.nn.blocks import in_blocks
 from t2i_jax.pictures import labelled_grid
 from t2i_jax.pipelines.batches import BATCH
 from t2i_jax.pipelines.translator import Translator
-from t2i_jax.tasks import Data, Overfit, init_from
+from t2i_jax.tasks import Data, Evaluator, Overfit, init_from
 
 SHOWN = 8  # captions, where a config names none
+JUDGED = 1000  # seed of the prompts that a judge asks during training: those of `t2i evaluate` stay unseen
 
 
 def loss_fn(model, params, variables, batch, *, step, rngs, train):
@@ -74,10 +75,19 @@ class TokenTask(tasks.Task):
     vocabulary: Path | None = None
 
     def check(self, folder: Path) -> None:
-        """See `Task.check`; the sampler's settings are in their ranges and fit, guidance has what it needs."""
+        """See `Task.check`; the sampler's settings are in their ranges and fit, a judge asked for is there."""
         sampler = sampling.make(self.config.sampling)
         sampling.check_guidance(sampler, self.config.data.caption_dropout)
         sampler.check_fits(self.model.num_tokens)
+        if self.config.judge_every:
+            from t2i_jax.evals import report
+
+            report.judge_of(self.config.data.name)
+            if self.config.judge_every % self.config.eval_every:  # scores of a step are written together
+                raise UserError(
+                    f"config.judge_every {self.config.judge_every} is no multiple of config.eval_every"
+                    f" {self.config.eval_every}; give one, or another eval_every"
+                )
 
     @staticmethod
     def started(folder: Path) -> bool:
@@ -192,8 +202,9 @@ class TokenTask(tasks.Task):
         """
         raise NotImplementedError
 
-    def evaluators(self) -> dict[str, Callable]:
-        from t2i_jax.evals import translation
+    def evaluators(self) -> dict[str, Evaluator]:
+        """Scores of the validation split and pictures of captions, and the data set's judge if the config asks."""
+        from t2i_jax.evals import report, translation
 
         sampler = sampling.make(self.config.sampling)
 
@@ -211,11 +222,21 @@ class TokenTask(tasks.Task):
             temperature=sampler.temperature,
         )
 
-        def evaluate(params, variables):
-            pipe = self.pipeline.of_parts(self.config, self.model, params, self.tokenizer, self.reader)
-            return score(params), {"samples": self.show(pipe)}
+        def opened(params):
+            return self.pipeline.of_parts(self.config, self.model, params, self.tokenizer, self.reader)
 
-        return {"translation": evaluate}
+        def evaluate(params, variables):
+            return score(params), {"samples": self.show(opened(params))}
+
+        def judge(params, variables):
+            pipe = opened(params)
+            share, (low, high) = report.judge_of(self.config.data.name).rater(pipe, JUDGED)(pipe.sampling)
+            return {"judged": share, "judged_low": low, "judged_high": high}, {}
+
+        found = {"translation": Evaluator(self.config.eval_every, evaluate)}
+        if self.config.judge_every:
+            found["judge"] = Evaluator(self.config.judge_every, judge)
+        return found
 
     def show(self, pipe) -> np.ndarray:
         """Two images over each of `config.shown_captions`, or of captions of the data; uint8 [H, W, 3]."""
