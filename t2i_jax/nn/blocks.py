@@ -8,6 +8,7 @@ from einops import rearrange
 from jaxtyping import Array, Key, PyTree
 
 LARGE = 2**27  # bytes that may be held at once
+ON_CPU = 2**25  # there; less to keep for the backward pass makes a step of 1,024 tokens faster as well
 
 
 def in_blocks(
@@ -22,11 +23,12 @@ def in_blocks(
       function: of arrays [_, n, ...] and a key, to a tree of arrays [_, n, ...], each position by itself.
       arrays: [_, N, ...], or [_, 1, ...] where all positions have the same.
       held: numbers of float32 that `function` holds for each position. N is halved until a block holds at most
-        `LARGE` bytes.
+        `LARGE` bytes, on CPUs `ON_CPU`.
       key: what `function` draws from, a key of its own for each block; None draws nothing.
     """
     length = size = arrays[0].shape[1]
-    while size > 1 and 4 * held * size > LARGE:
+    most = min(LARGE, ON_CPU) if jax.default_backend() == "cpu" else LARGE
+    while size > 1 and 4 * held * size > most:
         size = -(-size // 2)
     if size == length:
         return function(*arrays, key)
