@@ -129,7 +129,7 @@ def test_pictures_of_many_sizes_are_scaled_where_it_is_asked(evaluate, world, tm
         (("-n", "1"), {}, "-n 1 is below 2"),
         (("-n", "3", "--metrics", "kid"), {}, "kid of 3 is no number; at least 4"),
         (("--size", "16", "--metrics", "kid"), {}, "too small for alexnet; 31"),
-        (("--split", "train"), {}, "--split is of the data of a --run"),
+        (("--split", "train"), {}, "--split says what a --run draws for"),
         (("--candidates", "2"), {}, "--candidates goes together with the judge"),
     ],
 )

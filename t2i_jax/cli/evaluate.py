@@ -1,12 +1,13 @@
 """`t2i evaluate`: scores of a run's pictures, or of any pictures."""
 
+import shutil
 from datetime import date
 from pathlib import Path
 
 import t2i_jax
 from t2i_jax.cli import results
 from t2i_jax.cli.checks import check_file, check_run, load_translator, results_folder
-from t2i_jax.cli.sample import MAX_NUM
+from t2i_jax.cli.sample import MAX_NUM, read_prompts
 from t2i_jax.errors import UserError
 from t2i_jax.random import check_seed
 
@@ -30,10 +31,15 @@ def add(commands) -> None:
     )
     evaluate.add_argument("--out", help="where the JSON goes (RUN/evaluation.json; RUN/metrics.json of --metrics)")
     compared = evaluate.add_argument_group("features", "distances of features, in place of the judge")
-    compared.add_argument("--metrics", help="fd, fdinf, kid, pr, is: several with commas (fd,kid,pr of --images)")
-    compared.add_argument("--features", metavar="FOLDER", help="what t2i convert inception or lpips made")
+    compared.add_argument(
+        "--metrics", help="fd, fdinf, kid, pr, is, cmmd, clip: several with commas (fd,kid,pr of --images)"
+    )
+    compared.add_argument(
+        "--features", metavar="FOLDER", help="what t2i convert inception or lpips made; or CLIP's, as released"
+    )
     compared.add_argument("--reference", metavar="DIR_OR_NPZ", help="real pictures (of --run: its data, --split)")
     compared.add_argument("--split", help="of the run's data: captions, and reference (validation)")
+    compared.add_argument("--prompts-file", help="captions in place of the split's: UTF-8 text, one a line")
     compared.add_argument(
         "-n", "--num", type=int, help=f"pictures (of --run {PICTURES}, or the split's; of --images all)"
     )
@@ -55,18 +61,21 @@ def run(args) -> None:
     by_features = args.images is not None or args.metrics is not None
     out = Path(args.out or results_folder(args.run) / ("metrics.json" if by_features else "evaluation.json"))
     check_file(out)
-    table, found = _compare(args) if by_features else _judge(args)
+    parts = out.with_suffix(".parts")
+    table, found = _compare(args, parts) if by_features else _judge(args)
 
     from t2i_jax.files import write_json
 
     out.parent.mkdir(parents=True, exist_ok=True)
     found = {**found, "date": date.today().isoformat(), "table": table.splitlines()}
     write_json(out, found)
+    if by_features:
+        shutil.rmtree(parts, ignore_errors=True)
     results.show(args, table, found, out)
 
 
 def _judge(args):
-    for name in ("features", "reference", "split", "num", "size", "save_reference"):
+    for name in ("features", "reference", "split", "prompts_file", "num", "size", "save_reference"):
         if getattr(args, name) is not None:
             flag = "-n" if name == "num" else "--" + name.replace("_", "-")
             raise UserError(
@@ -79,22 +88,25 @@ def _judge(args):
     return evaluate_run(pipe, folder, seed=args.seed, candidates=args.candidates)
 
 
-def _compare(args):
+def _compare(args, parts):
     if args.candidates != 1:
         raise UserError("--candidates goes together with the judge of --run; leave it, or --metrics, out")
     if args.features is None:
-        raise UserError("--metrics needs --features FOLDER, a network that t2i convert inception or lpips made")
-    if args.images is not None and args.reference is None:
-        raise UserError("--images needs --reference, a folder of real pictures or an .npz of statistics")
-    if args.images is not None and args.split is not None:
-        raise UserError("--split is of the data of a --run; name the --reference of --images")
+        raise UserError(
+            "--metrics needs --features FOLDER, a network that t2i convert inception or lpips made, or CLIP's"
+        )
+    for flag, value in (("--split", args.split), ("--prompts-file", args.prompts_file)):
+        if args.images is not None and value is not None:
+            raise UserError(f"{flag} says what a --run draws for; name the --reference of --images")
     for flag, value, least in (("-n", args.num, 2), ("--size", args.size, 8)):
         if value is not None and value < least:
             raise UserError(f"{flag} {value} is below {least}; give more")
-    from t2i_jax.evals.metrics import features, protocol, sets
+    from t2i_jax.evals.metrics import features, measure, protocol, sets
 
     statistics = args.reference is not None and args.reference.endswith(protocol.STATISTICS)
     metrics = (args.metrics or ("fd" if statistics else "fd,kid,pr")).split(",")
+    if args.images is not None and args.reference is None and not measure.ALONE.issuperset(metrics):
+        raise UserError("--images needs --reference, a folder of real pictures or an .npz of statistics")
     if args.save_reference is not None:
         check_file(Path(args.save_reference))
     extractor = features.load(args.features)
@@ -102,13 +114,25 @@ def _compare(args):
         pictures, reference, card = sets.Folder(args.images, args.size, args.num), args.reference, {}
     else:
         pipe = t2i_jax.load(args.run)
-        split, data = args.split or "validation", pipe.config.data
-        whole = sets.Split(data, split)
-        reference, count = args.reference or whole, args.num or min(PICTURES, len(whole))
-        pictures, card = sets.Drawn(pipe, sets.Split(data, split, count, args.seed), args.seed), {"run": args.run}
+        reference, drawn_for = _of_a_run(args, pipe.config.data)
+        pictures, card = sets.Drawn(pipe, drawn_for, args.seed), {"run": args.run}
     if args.reference is not None and not statistics:
         reference = sets.Folder(args.reference, args.size)
     table, found = protocol.compare(
-        metrics, extractor, pictures, reference, seed=args.seed, save=args.save_reference
+        metrics, extractor, pictures, reference, seed=args.seed, save=args.save_reference, parts=parts
     )
     return table, card | found
+
+
+def _of_a_run(args, data):
+    """The reference, and what is drawn for, as far as they are of the run's data; that may not be here."""
+    from t2i_jax.evals.metrics import sets
+
+    split, prompts = args.split or "validation", args.prompts_file and read_prompts(args.prompts_file)
+    whole = None if prompts and args.reference else sets.Split(data, split)
+    if not prompts:
+        count = args.num or min(PICTURES, len(whole))
+        return args.reference or whole, sets.Split(data, split, count, args.seed)
+    if args.num is not None and args.num > len(prompts):
+        raise UserError(f"-n {args.num} is above the {len(prompts)} prompts of {args.prompts_file}; ask for fewer")
+    return args.reference or whole, sets.Prompts(args.prompts_file, prompts[: args.num])

@@ -98,7 +98,7 @@ def run(args) -> None:
 def _prompts(args) -> list[str] | None:
     """What is to be drawn; None for a run that reads no prompt."""
     if args.prompts_file is not None:
-        return _read_prompts(args.prompts_file)
+        return read_prompts(args.prompts_file)
     if args.prompt is None and args.candidates is not None:
         raise UserError("--candidates are ranked by a prompt, and there is none; give --prompt or --prompts-file")
     for number, prompt in enumerate(args.prompt or [], start=1):
@@ -209,8 +209,12 @@ def _choice(args):
     return {"candidates": args.candidates, "rerank": Clip(args.clip or CLIP)}
 
 
-def _read_prompts(file):
-    """The file's lines; each is a prompt, and none may be empty, so that numbers stay line numbers."""
+def read_prompts(file: str | Path) -> list[str]:
+    """The file's lines; each is a prompt, and none may be empty, so that numbers stay line numbers.
+
+    Raises:
+      UserError: there is no such file, it is not UTF-8, or has no prompt, or an empty line.
+    """
     try:
         raw = Path(file).read_bytes()
     except OSError as error:

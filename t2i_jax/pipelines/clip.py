@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jaxtyping import Float32
 from ml_collections import FrozenConfigDict
 
 from t2i_jax.convert import clip, hub
@@ -21,6 +22,9 @@ class Clip:
     """How well pictures fit texts (Radford et al. 2021); ranks a translator's candidates.
 
     `pipe(prompts, candidates=32, rerank=Clip("openai/clip-vit-base-patch32"))`.
+
+    Attributes:
+      fields: of `models.clip.Model`.
     """
 
     def __init__(self, name_or_folder: str | Path):
@@ -33,11 +37,11 @@ class Clip:
         Raises:
           UserError: a file cannot be had or read, or does not fit the others.
         """
-        fields, params = clip.load(name_or_folder)
-        text, side = fields["text"], fields["vision"]["image_size"]
+        self.fields, params = clip.load(name_or_folder)
+        text, side = self.fields["text"], self.fields["vision"]["image_size"]
         vocabulary = hub.find_beside(name_or_folder, ("tokenizer.json",))
         self._reader = TextReader(vocabulary, text["vocab_size"], text["positions"], text["end_id"])
-        self._params, model = jax.device_put(params), Model(**FrozenConfigDict(fields))
+        self._params, model = jax.device_put(params), Model(**FrozenConfigDict(self.fields))
 
         def encode_images(params, images):
             return model.apply({"params": params}, preprocess(images, side), method="encode_images")
@@ -64,10 +68,19 @@ class Clip:
         images = np.asarray(images)
         if images.ndim != 4 or len(images) != len(prompts) or images.shape[-1] not in (1, 3):
             raise UserError(f"pictures have shape {images.shape}; CLIP reads [{len(prompts)}, H, W, 1 or 3]")
-        texts, rows = np.unique(np.array(prompts, object), return_inverse=True)
-        read = in_batches(
-            partial(self._encode_texts, self._params), self._reader.encode(texts.tolist())[0], like=self._params
-        )
+        return np.sum(self.encode_texts(prompts) * self.encode_images(images), axis=-1)
+
+    def encode_images(self, images: np.ndarray) -> Float32[np.ndarray, "B F"]:
+        """Features of length 1 of pictures [B, H, W, 3 or 1] of any size, uint8 or floats in [0, 1].
+
+        Raises:
+          UserError: floats outside [0, 1].
+        """
         floats = as_floats(images, images.shape[1:])
-        seen = in_batches(partial(self._encode_images, self._params), floats, like=self._params)
-        return np.sum(read[rows] * seen, axis=-1)
+        return in_batches(partial(self._encode_images, self._params), floats, like=self._params)
+
+    def encode_texts(self, texts: Sequence[str]) -> Float32[np.ndarray, "B F"]:
+        """Features of length 1; a text is read once, however often it is there."""
+        distinct, rows = np.unique(np.array(texts, object), return_inverse=True)
+        ids = self._reader.encode(distinct.tolist())[0]
+        return in_batches(partial(self._encode_texts, self._params), ids, like=self._params)[rows]

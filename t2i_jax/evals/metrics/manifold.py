@@ -29,7 +29,7 @@ def measure(
     drawn = _radii(generated, k["recall"])
     precise, dense, recalled, nearest = [], [], [], np.full(len(reference), np.inf)
     for start in range(0, len(generated), ROWS):
-        found = _squared(generated[start : start + ROWS], reference)
+        found = squared_distances(generated[start : start + ROWS], reference)
         precise.append((found <= real[k["precision"]]).any(1))
         dense.append((found <= real[k["density"]]).sum(1) / k["density"])
         recalled.append((found <= drawn[start : start + ROWS, None]).any(0))
@@ -45,10 +45,11 @@ def measure(
 
 def _radii(x, k: int) -> Float[np.ndarray, " n"]:
     """Squared distance of each to the k-th nearest of the others."""
-    parts = (_squared(x[start : start + ROWS], x) for start in range(0, len(x), ROWS))
+    parts = (squared_distances(x[start : start + ROWS], x) for start in range(0, len(x), ROWS))
     return np.concatenate([np.partition(found, k, axis=1)[:, k] for found in parts])  # the 0-th is itself
 
 
-def _squared(x, y) -> Float[np.ndarray, "n m"]:
-    x, y = x.astype(np.float64), y.astype(np.float64)
+def squared_distances(x: Float[np.ndarray, "n D"], y: Float[np.ndarray, "m D"]) -> Float[np.ndarray, "n m"]:
+    """In float64; of all pairs."""
+    x, y = x.astype(np.float64, copy=False), y.astype(np.float64, copy=False)
     return np.maximum((x**2).sum(1)[:, None] + (y**2).sum(1) - 2 * x @ y.T, 0)

@@ -1,10 +1,12 @@
 """Metrics of a set of pictures against a reference, each with its 95% interval."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Float64
 
 from t2i_jax import progress
 from t2i_jax.errors import UserError
@@ -12,6 +14,7 @@ from t2i_jax.evals import intervals, tables
 from t2i_jax.evals.metrics import inception_score, kernel, manifold, moments
 from t2i_jax.evals.metrics.features import BATCH, Extractor
 from t2i_jax.evals.metrics.moments import Moments
+from t2i_jax.evals.metrics.parts import Parts
 
 METRICS = {
     "fd": "Frechet distance of features; FID with the released InceptionV3",
@@ -19,12 +22,16 @@ METRICS = {
     "kid": "kernel distance of features",
     "pr": "precision, recall, density, coverage",
     "is": "Inception Score; needs InceptionV3",
+    "cmmd": "kernel distance of CLIP's features; needs CLIP",
+    "clip": "CLIP score: how well pictures fit their captions; needs CLIP",
 }
-OF_PICTURES = {"kid", "pr"}  # which need the features themselves, of both sets
-KEPT = {*OF_PICTURES, "fdinf"}  # of the drawn ones
+OF_PICTURES = {"kid", "pr", "cmmd"}  # which need the features themselves, of both sets
+KEPT = {*OF_PICTURES, "fdinf", "clip"}  # of the drawn ones
+ALONE = {"is", "clip"}  # which look at no reference
+CLIP_WEIGHT = 100  # of CLIP score, so that it is a percentage
 GROUPS = 10  # of which one is left out at a time, for the interval of a distance
 AT_ONCE = 640  # rows whose products are summed at a time
-LEAST = {"fd": 2, "fdinf": 2, "kid": 4, "pr": 7, "is": 2}  # pictures
+LEAST = {"fd": 2, "fdinf": 2, "kid": 4, "pr": 7, "is": 2, "cmmd": 2, "clip": 2}  # pictures
 
 
 class Statistics(NamedTuple):
@@ -33,11 +40,13 @@ class Statistics(NamedTuple):
     Attributes:
       groups: moments of every tenth picture, from each of the first ten on.
       features: [n, D], and [n, K] logits; None where no metric needs them.
+      texts: [n, D] of the captions; None where no metric needs them.
     """
 
     groups: list[Moments]
     features: np.ndarray | None
     logits: np.ndarray | None
+    texts: np.ndarray | None = None
 
     @property
     def whole(self) -> Moments:
@@ -62,10 +71,12 @@ def check(metrics: Sequence[str], extractor: Extractor, *, count: int, reference
             raise UserError(
                 f"the Inception Score needs InceptionV3, not {extractor.network}; leave is out of --metrics"
             )
+        if name in ("cmmd", "clip") and extractor.encode_texts is None:
+            raise UserError(f"--metrics {name} needs CLIP, not {extractor.network}; name its folder by --features")
         if reference is None and name in OF_PICTURES:
             raise UserError(f"--metrics {name} compares pictures; the reference is statistics, name a folder")
         for pictures, what in ((count, "pictures"), (reference, "reference")):
-            if pictures is not None and pictures < LEAST[name] and not (name == "is" and what == "reference"):
+            if pictures is not None and pictures < LEAST[name] and not (name in ALONE and what == "reference"):
                 raise UserError(f"{what}: {name} of {pictures} is no number; at least {LEAST[name]} are needed")
             if name in ("fd", "fdinf") and pictures is not None:
                 halves = 2 if name == "fdinf" and what == "pictures" else 1  # the line begins at half of them
@@ -74,15 +85,24 @@ def check(metrics: Sequence[str], extractor: Extractor, *, count: int, reference
                 )
 
 
-def gather(extractor: Extractor, pictures, what: str, *, keep: bool, logits: bool = False) -> Statistics:
+def gather(
+    extractor: Extractor,
+    pictures,
+    what: str,
+    *,
+    keep: bool,
+    logits: bool = False,
+    parts: Parts | None = None,
+) -> Statistics:
     """One pass over pictures, with a progress bar.
 
     Args:
       extractor: of the features.
-      pictures: uint8 [H, W, C] each, with a length.
+      pictures: uint8 [H, W, C] each, with a length; with `parts` a set of `sets.py`.
       what: they are, for the bar.
       keep: the features too: otherwise memory does not grow with the pictures.
       logits: whether those are kept.
+      parts: where features are kept as they come, and those of an earlier pass are taken from.
     """
     groups, kept, classes = [Moments.none(extractor.width) for _ in range(GROUPS)], [], []
     waiting: list[np.ndarray] = []
@@ -93,7 +113,7 @@ def gather(extractor: Extractor, pictures, what: str, *, keep: bool, logits: boo
             groups[number] += Moments.of(rows[number::GROUPS])
         waiting.clear()
 
-    for found in extractor.stream(progress.bar(pictures, what, len(pictures), unit="pictures")):
+    for found in _stream(extractor, pictures, what, parts):
         features = found[:, : extractor.width]
         waiting.append(features)
         if len(waiting) * BATCH >= AT_ONCE:  # a multiple of GROUPS: who is in which does not depend on it
@@ -103,6 +123,21 @@ def gather(extractor: Extractor, pictures, what: str, *, keep: bool, logits: boo
     if waiting:
         add()
     return Statistics(groups, *(np.concatenate(parts) if parts else None for parts in (kept, classes)))
+
+
+def _stream(extractor, pictures, what, parts):
+    """Features, a batch at a time; of pictures that have none yet."""
+    done, numbers = 0, itertools.count()
+    for known in parts.read() if parts else ():
+        done += len(known)
+        next(numbers)
+        yield known
+    rest = pictures.after(done) if done else pictures
+    bar = progress.bar(rest, what, len(pictures), unit="pictures", initial=done)
+    for features in extractor.stream(iter(bar)):
+        if parts:
+            parts.write(next(numbers), features)
+        yield features
 
 
 def score(
@@ -144,7 +179,24 @@ def score(
         name = "IS" if extractor.title == "FID" else "IS, other weights"
         results[name] = {"value": float(parts.mean()), "interval": intervals.of_mean(parts)}
         results[name] |= {"deviation": float(parts.std()), "splits": len(parts)}
+    if "cmmd" in metrics:
+        values = kernel.gaussian(generated.features, reference.features)
+        own = {"value": float(values.mean()), "interval": intervals.of_mean(values), "sigma": kernel.SIGMA}
+        results[f"CMMD-{extractor.network}"] = own
+    if "clip" in metrics:
+        values = clip_scores(generated.features, generated.texts)
+        own = {"value": float(values.mean()), "interval": intervals.of_mean(values), "weight": CLIP_WEIGHT}
+        results[f"CLIP score, {extractor.network}"] = own
     return results
+
+
+def clip_scores(images: Float[np.ndarray, "n D"], texts: Float[np.ndarray, "n D"]) -> Float64[np.ndarray, " n"]:
+    """100 max(cos, 0) of each picture and its text (Hessel et al. 2021, eq. 1, with w = 100 where they have 2.5).
+
+    Args:
+      images, texts: features of length 1.
+    """
+    return CLIP_WEIGHT * np.maximum(np.sum(images.astype(np.float64) * texts, axis=1), 0)
 
 
 def _frechet(generated, reference):

@@ -8,6 +8,7 @@ from pathlib import Path
 from t2i_jax.errors import UserError
 from t2i_jax.evals.metrics import measure, moments
 from t2i_jax.evals.metrics.features import Extractor
+from t2i_jax.evals.metrics.parts import Parts
 
 STATISTICS = ".npz"
 
@@ -20,6 +21,7 @@ def compare(
     *,
     seed: int = 0,
     save: str | Path | None = None,
+    parts: str | Path | None = None,
 ) -> tuple[str, dict]:
     """Metrics of pictures against a reference.
 
@@ -27,9 +29,12 @@ def compare(
       metrics: names in `measure.METRICS`.
       extractor: of the features.
       pictures: a set of `sets.py`.
-      reference: another, or the path of statistics that `Moments.save` or pytorch-fid wrote.
+      reference: another, or the path of statistics that `Moments.save` or pytorch-fid wrote. None where the metrics
+        look at none.
       seed: of the subsets of KID.
       save: where statistics of the reference go, to be compared with again.
+      parts: folder in which features are kept as they come; what an earlier call with the same pictures left
+        there is not computed again. Whoever has written the results removes it.
 
     Returns:
       The table, and the card: `metrics` with intervals, `pictures`, `reference`, `features`, `seed`, `versions`.
@@ -39,18 +44,28 @@ def compare(
         of other features.
     """
     is_file = isinstance(reference, str | Path)
-    measure.check(metrics, extractor, count=len(pictures), reference=None if is_file else len(reference))
+    alone = measure.ALONE.issuperset(metrics)
+    measure.check(metrics, extractor, count=len(pictures), reference=None if is_file or alone else len(reference))
+    captions = pictures.captions if "clip" in metrics else None
     keep = not measure.KEPT.isdisjoint(metrics)
-    if is_file:
-        known, about, real = *_read(reference, extractor), None
-    elif metrics == ["is"]:
+
+    def gather(own, what, **options):
+        stamp = {"pictures": own.about, "features": extractor.about, "versions": _versions()}
+        kept = Parts(Path(parts) / what, stamp) if parts else None
+        return measure.gather(extractor, own, what, keep=keep, parts=kept, **options)
+
+    if alone:
         known, about, real = None, {}, None
+    elif is_file:
+        known, about, real = *_read(reference, extractor), None
     else:
-        real = measure.gather(extractor, reference, "reference", keep=keep)
+        real = gather(reference, "reference")
         known, about = real.whole, reference.about
     if save and known:
         known.save(save, _name(extractor))
-    generated = measure.gather(extractor, pictures, "pictures", keep=keep, logits="is" in metrics)
+    generated = gather(pictures, "pictures", logits="is" in metrics)
+    if captions is not None:
+        generated = generated._replace(texts=extractor.encode_texts(captions))
     results = measure.score(metrics, extractor, generated, real, known, seed)
     card = {
         "metrics": results,

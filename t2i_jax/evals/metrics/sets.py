@@ -1,16 +1,19 @@
 """Sets of pictures: files in a folder, a split of a data set, and what a run makes."""
 
+import functools
 import hashlib
 from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int, UInt8
 from PIL import Image
 
+from t2i_jax import files
 from t2i_jax.data.images import Unreadable, decode, square
 from t2i_jax.errors import UserError
-from t2i_jax.pictures import to_uint8
+from t2i_jax.pictures import read_note, to_uint8
 from t2i_jax.pipelines.batches import BATCH
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".avif"}
@@ -35,7 +38,7 @@ class Folder:
         Raises:
           UserError: there is no such folder, or no picture in it.
         """
-        root = Path(folder)
+        root = self._root = Path(folder)
         if not root.is_dir():
             raise UserError(f"{folder} is no folder; name one that holds pictures")
         found = [
@@ -45,36 +48,64 @@ class Folder:
         ]
         if not found:
             raise UserError(f"{folder} holds no pictures ({', '.join(sorted(SUFFIXES))}); name a folder that does")
-        self.paths, self._size, self._shape = found[:limit], size, None
+        self.paths, self._size = found[:limit], size
         self.about = {"folder": str(folder), "pictures": len(self.paths)}
         self.about["resize"] = RESIZE.format(size, size) if size else "none"
+        contents = b"".join(bytes.fromhex(files.sha256_of(path)) for path in self.paths)
+        self.about["sha256"] = hashlib.sha256(contents).hexdigest()
 
     def __len__(self) -> int:
         return len(self.paths)
 
+    @property
+    def captions(self) -> list[str]:
+        """Of each picture the prompt that `t2i sample` wrote into it, or the first that training would read.
+
+        Raises:
+          UserError: one has none.
+        """
+        from t2i_jax.data.entries import find_files  # readers of tar and parquet, which pictures do without
+        from t2i_jax.data.layouts import captions_of
+
+        known = captions_of(find_files(self._root, {}), self._root, {})
+        found = []
+        for path in self.paths:
+            own = known.get(path.relative_to(self._root).as_posix(), [])
+            caption = (read_note(path) or {}).get("prompt") or (own[0] if own else None)
+            if caption is None:
+                raise UserError(
+                    f"{path} has no caption, which CLIP score needs; put one beside it, as in {path.stem}.txt, or"
+                    " leave clip out of --metrics"
+                )
+            found.append(caption)
+        return found
+
     def __iter__(self) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
-        """Pictures, RGB.
+        return self.after(0)
+
+    def after(self, count: int) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+        """Pictures, RGB, but for the first `count`.
 
         Raises:
           UserError: one cannot be read, or has another size than the first.
         """
-        self._shape, digest = None, hashlib.sha256()
-        for path in self.paths:
+        shape = None
+        for number, path in enumerate(self.paths):
+            if 0 < number < count:  # the first one says the size of all
+                continue
             try:
-                content = path.read_bytes()
-                image = decode(content)
+                image = decode(path.read_bytes())
             except Unreadable as error:
                 raise UserError(f"{path} is {error}; mend it or take it away") from None
-            digest.update(hashlib.sha256(content).digest())
             pixels = square(image, self._size) if self._size else np.array(image)
-            self._shape = self._shape or pixels.shape
-            if pixels.shape != self._shape:
+            shape = shape or pixels.shape
+            if pixels.shape != shape:
                 raise UserError(
                     f"{path} has {pixels.shape[1]} x {pixels.shape[0]} pixels, others before it"
-                    f" {self._shape[1]} x {self._shape[0]}; give --size, to which all are scaled"
+                    f" {shape[1]} x {shape[0]}; give --size, to which all are scaled"
                 )
-            yield pixels
-        self.about["sha256"] = digest.hexdigest()
+            if number >= count:
+                yield pixels
 
 
 class Split:
@@ -115,13 +146,18 @@ class Split:
         return len(self.rows)
 
     def __iter__(self) -> Iterator[UInt8[np.ndarray, "H W C"]]:
-        for row in self.rows:
+        return self.after(0)
+
+    def after(self, count: int) -> Iterator[UInt8[np.ndarray, "H W C"]]:
+        """Pictures, but for the first `count`."""
+        for row in self.rows[count:]:
             pixels = self.dataset[int(row)]["image"]
             if self._side and pixels.shape[:2] != (self._side, self._side):
                 shaped = square(Image.fromarray(pixels.squeeze()), self._side)
                 pixels = shaped.reshape(self._side, self._side, -1)
             yield pixels
 
+    @functools.cached_property  # pictures are decoded for it
     def captions(self) -> list[str]:
         """One of each picture: where there are several, drawn by the seed."""
         rng, found = np.random.default_rng([self._seed, 1]), []
@@ -132,6 +168,23 @@ class Split:
         return found
 
 
+class Prompts:
+    """Captions of a file, a line each; there are no pictures with them.
+
+    Attributes:
+      captions: the texts.
+      about: what a protocol says of them.
+    """
+
+    def __init__(self, path: str | Path, captions: list[str]):
+        self.captions = captions
+        self.about = {"prompts": str(path), "pictures": len(captions)}
+        self.about["sha256"] = hashlib.sha256("\n".join(captions).encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+
 class Drawn:
     """What a run makes of captions, a picture each; of pictures where it is a tokenizer; else of nothing.
 
@@ -139,7 +192,7 @@ class Drawn:
       about: what a protocol says of them.
     """
 
-    def __init__(self, pipe, split: Split, seed: int):
+    def __init__(self, pipe, split: Split | Prompts, seed: int):
         """
         Args:
           pipe: an opened run.
@@ -147,13 +200,18 @@ class Drawn:
           seed: of the pictures.
 
         Raises:
-          UserError: the run makes no pictures.
+          UserError: the run makes no pictures, or none of prompts alone; or a prompt is too long for it.
         """
         self._pipe, self._split, self._seed = pipe, split, seed
         self.about = {"step": pipe.step, "digest": pipe.digest, "pictures": len(split), "seed": seed}
+        self.about |= {"of": split.about}
         if hasattr(pipe, "draw_ids") and getattr(pipe, "conditional", True):
+            if isinstance(split, Prompts):
+                pipe.check(split.captions)  # before the first is drawn
             self._make = self._of_captions
             self.about |= {"made": "one for each caption", "sampling": vars(pipe.sampling)}
+        elif isinstance(split, Prompts):
+            raise UserError("this run reads no captions, so none of --prompts-file; name a translator, or leave it")
         elif hasattr(pipe, "tokenize"):
             self._make = self._reconstructed
             self.about |= {"made": "reconstructions"}
@@ -167,25 +225,40 @@ class Drawn:
     def __len__(self) -> int:
         return len(self._split)
 
-    def __iter__(self) -> Iterator[UInt8[np.ndarray, "H W C"]]:
-        for images in self._make():
-            yield from images
+    @property
+    def captions(self) -> list[str]:
+        """Of each picture the one that it was drawn for, or that belongs to what it reconstructs.
 
-    def _of_captions(self) -> Iterable[np.ndarray]:
-        captions, pipe = self._split.captions(), self._pipe
-        for start in range(0, len(captions), BATCH):
+        Raises:
+          UserError: they are drawn without captions.
+        """
+        if self._make == self._unconditional:
+            raise UserError("this run draws without captions, which CLIP score needs; leave clip out of --metrics")
+        return self._split.captions
+
+    def __iter__(self) -> Iterator[UInt8[np.ndarray, "H W C"]]:
+        return self.after(0)
+
+    def after(self, count: int) -> Iterator[UInt8[np.ndarray, "H W C"]]:
+        """Pictures, but for the first `count`; they are made in the batches of all, which may change a last bit."""
+        first = count - count % BATCH
+        return islice(chain.from_iterable(self._make(first)), count - first, None)
+
+    def _of_captions(self, first) -> Iterable[np.ndarray]:
+        captions, pipe = self._split.captions, self._pipe
+        for start in range(first, len(captions), BATCH):
             part = captions[start : start + BATCH]
             indices: Int[np.ndarray, " B"] = np.arange(start, start + len(part))
             ids = pipe.draw_ids(part, indices, self._seed, pipe.sampling)
             yield to_uint8(pipe.tokenizer.detokenize(ids))
 
-    def _reconstructed(self) -> Iterable[np.ndarray]:
+    def _reconstructed(self, first) -> Iterable[np.ndarray]:
         batch: list[np.ndarray] = []
-        for number, image in enumerate(self._split, start=1):
+        for number, image in enumerate(self._split.after(first), start=first + 1):
             batch.append(image)
             if len(batch) == BATCH or number == len(self._split):
                 yield to_uint8(self._pipe.detokenize(self._pipe.tokenize(np.stack(batch))))
                 batch = []
 
-    def _unconditional(self) -> Iterable[np.ndarray]:
-        yield self._pipe.sample(len(self._split), self._seed)  # an image depends on its index
+    def _unconditional(self, first) -> Iterable[np.ndarray]:
+        yield self._pipe.sample(len(self._split), self._seed)[first:]
