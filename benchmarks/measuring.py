@@ -69,14 +69,19 @@ def plot(results: dict, path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    counts = [int(n) for n in results["by_count"]]
-    figure, axes = pyplot.subplots(figsize=(6, 3.4), layout="constrained")
-    axes.plot(counts, [own["fd"] for own in results["by_count"].values()], "o-", label="Frechet distance")
-    axes.axhline(0, color="grey", linewidth=0.8, label="the true distance")
-    axes.set(xscale="log", xlabel="pictures", ylabel="distance to other pictures of the same set")
-    axes.set_xticks(counts, map(str, counts), minor=False)
-    axes.minorticks_off()
-    axes.legend()
+    counts, many = ([int(n) for n in results[name]] for name in ("by_count", "memory"))
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(8, 3.4), layout="constrained", width_ratios=(5, 3))
+    left.plot(counts, [own["fd"] for own in results["by_count"].values()], "o-", label="Frechet distance")
+    left.axhline(0, color="grey", linewidth=0.8, label="the true distance")
+    left.set(xscale="log", xlabel="pictures", ylabel="distance to other pictures of the same set")
+    left.set_xticks(counts, map(str, counts), minor=False)
+    left.legend()
+    right.plot(many, list(results["memory"].values()), "o-")
+    right.set(xscale="log", xlabel="pictures", ylabel="memory of the process, MiB")
+    right.set_ylim(0, 1.2 * max(results["memory"].values()))
+    right.set_xticks(many, [f"{count:,}" for count in many], minor=False)
+    for axes in (left, right):
+        axes.minorticks_off()
     figure.savefig(path, dpi=110)
 
 
@@ -95,8 +100,8 @@ def main() -> None:
         print(int(peak.split()[1]) / 1024)  # not ru_maxrss, which begins at that of the parent
         return
     results = bias(extractor, arguments.pictures, arguments.size)
-    plot(results, arguments.out.with_suffix(".png"))
     results["memory"] = {count: memory(arguments.features, count) for count in MANY}
+    plot(results, arguments.out.with_suffix(".png"))
     arguments.out.with_suffix(".json").write_text(json.dumps(results, indent=1))
     print(json.dumps(results, indent=1))
 
