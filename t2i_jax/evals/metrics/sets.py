@@ -240,7 +240,7 @@ class Drawn:
         return self.after(0)
 
     def after(self, count: int) -> Iterator[UInt8[np.ndarray, "H W C"]]:
-        """Pictures, but for the first `count`; they are made in the batches of all, which may change a last bit."""
+        """Pictures, but for the first `count`; made in the same batches as all, since others change last bits."""
         first = count - count % BATCH
         return islice(chain.from_iterable(self._make(first)), count - first, None)
 
