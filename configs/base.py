@@ -51,7 +51,8 @@ def digits() -> ml_collections.ConfigDict:
     data.train = "train"  # TFDS splits; parts of one as TFDS writes them: "train[:55000]"
     data.validation = "validation"
     data.corrupt = "skip"  # pictures that cannot be read are skipped and named; "refuse" stops instead
-    data.image_size = 32  # H = W of its pictures
+    # Of its pictures: H = W, or (H, W); flags give the latter as 48,64.
+    data.image_size = ml_collections.FieldReference(32, field_type=object)
     data.channels = 3
     return data
 
@@ -98,7 +99,7 @@ def coco() -> ml_collections.ConfigDict:
 
 
 def folder() -> ml_collections.ConfigDict:
-    """Your own pictures with captions, prepared at 64 x 64 pixels; see docs/own-pictures.md."""
+    """Your own pictures with captions, prepared at 64 x 64 pixels, or others; see docs/own-pictures.md."""
     data = digits()
     data.name = "folder"
     data.dir = ""  # the folder, or a .tar or .parquet file

@@ -81,6 +81,7 @@ def _open(config, tokenizer, run: Path, folder: Path) -> Encoded:
             if reason and reason != token_cache.MISSING:
                 print(f"tokens in {folder / split} are {reason}: encoding again", file=sys.stderr)
             if reason:
+                sources.check_size(opened[split][0], data)
                 _encode_split(tokenizer, opened[split][0], folder / split, stamp)
         if encoded := _current(folder, stamps, size):
             return encoded

@@ -64,6 +64,29 @@ def check(name: str, value, range_: Range) -> int | float:
     raise UserError(f"{name} {problem}; {_way_out(range_)}")
 
 
+def sides(size, name: str = "image_size") -> tuple[int, int]:
+    """Height and width in pixels that an `image_size` says: one number for a square, or a pair.
+
+    Args:
+      size: as people give it.
+      name: what errors call it.
+
+    Raises:
+      UserError: it is neither, or a side is no whole number from 1 up.
+    """
+    pair = tuple(size) if isinstance(size, list | tuple) else (size, size)
+    if len(pair) != 2:
+        raise UserError(f"{name} is {size!r}; give one side, or height and width, as in 48,64")
+    height, width = (check(name, side, COUNT) for side in pair)
+    return height, width
+
+
+def as_image_size(size, name: str = "image_size") -> int | tuple[int, int]:
+    """An `image_size` as it is kept: a square is one number, so that it has one name; see `sides`."""
+    height, width = sides(size, name)
+    return height if height == width else (height, width)
+
+
 def _said(number: Real) -> str:
     return str(number) if isinstance(number, Integral) else f"{number:g}"
 
@@ -101,7 +124,7 @@ FIELDS = {
     "muon": Range(note="0 is AdamW for everything"),
     "lr_multipliers": Range(note="0 freezes this part"),  # each of them
     # config.data
-    "image_size": COUNT,
+    "image_size": COUNT,  # each of its sides
     "channels": COUNT,
     "text_len": Range(3, whole=True, note="the two ends of a caption count too"),
     **dict.fromkeys(("caption_dropout", "code_noise"), SHARE),
@@ -141,7 +164,9 @@ def check_config(config, path: str = "config") -> None:
         field = f"{path}.{name}"
         if name == "sampling":
             continue
-        if name == "lr_multipliers":
+        if name == "image_size" and value is not None:
+            sides(value, field)
+        elif name == "lr_multipliers":
             for part, multiplier in value.items():
                 check(f"{field}.{part}", multiplier, FIELDS[name])
         elif hasattr(value, "items"):

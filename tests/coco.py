@@ -69,6 +69,9 @@ class FakeTokenizer:
     codebook_size, num_tokens, digest = 64, 4, "digest"
     calls = 0
 
+    def at_size(self, image_size):
+        return self
+
     def tokenize(self, images):
         self.calls += len(images)
         return images[:, :2, :2, 0].reshape(len(images), 4) % 64

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from t2i_jax.config import known_configs
 from t2i_jax.sampling.autoregressive import Autoregressive
@@ -58,8 +57,11 @@ class FakeTokenizer:
     channels: int = 3
 
     @property
-    def config(self):
-        return ConfigDict({"model": {"image_size": 32}, "data": {"channels": self.channels}})
+    def shape(self):
+        return 32, 32, self.channels
+
+    def at_size(self, image_size):
+        return self
 
     def tokenize(self, images):
         return images.mean(axis=(1, 2, 3))[:, None].astype(np.int32)

@@ -24,7 +24,9 @@ def manual(tmp_path):
 def task(manual, tmp_path):
     """A translator's, prepared on the toy."""
     config = load_config("translator:smoke")
-    config.data.update({"name": NAME, "data_dir": str(tmp_path), "caption_dropout": 0.0, "code_noise": 0.0})
+    config.data.update(
+        {"name": NAME, "image_size": 16, "data_dir": str(tmp_path), "caption_dropout": 0.0, "code_noise": 0.0}
+    )
     config.model.codebook_size, config.model.num_tokens = 64, 4
     config.parents.tokenizer.run = str(tmp_path / "tokenizer")
     made = tasks.make(config)

@@ -208,7 +208,7 @@ def refused(capsys, tmp_path):
 def test_what_is_no_checkpoint(write, refused, tmp_path):
     assert "No such file" in refused(str(tmp_path / "none.ckpt"))
     assert "--image-size 0 is below 1" in refused(write(), "--image-size", "0")
-    assert "is not divisible by the 4 pixels" in refused(write(), "--image-size", "30")
+    assert "is not divisible by 4" in refused(write(), "--image-size", "30")
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ def config(tmp_path):
     write_coco(tmp_path / "data" / "downloads" / "manual")
     (tmp_path / "run").mkdir()
     data = {"name": NAME, "data_dir": str(tmp_path / "data"), "train": "train", "validation": "validation"}
+    data |= {"image_size": 16, "channels": 3}
     model = {"codebook_size": 64, "num_tokens": 4}
     return ml_collections.ConfigDict({"data": data | {"corrupt": "skip"}, "model": model})
 

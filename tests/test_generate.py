@@ -272,8 +272,8 @@ def test_what_is_no_picture_is_refused(tokenizer, images, said):
     [
         (lambda ids: ids + 64, "the codebook holds 0 to 63"),
         (lambda ids: ids - 1, "the codebook holds 0 to 63"),
-        (lambda ids: ids[:, 1:], "this tokenizer reads integers [B, "),
-        (lambda ids: ids[0], "this tokenizer reads integers [B, "),
+        (lambda ids: ids[:, 1:], "of this run have integers [B, "),
+        (lambda ids: ids[0], "of this run have integers [B, "),
         (lambda ids: ids.astype(float), "float64"),
     ],
 )

@@ -53,7 +53,7 @@ class FakeTokenizer:
     def __init__(self, data_dir, levels):
         self.config = load_config("patch_vqvae:smoke")
         self.config.data.data_dir = str(data_dir)
-        self.codebook_size, self.levels, self.kept = 64, levels, None
+        self.shape, self.codebook_size, self.levels, self.kept = (32, 32, 3), 64, levels, None
 
     def tokenize(self, images):
         self.kept = images

@@ -9,7 +9,7 @@ from t2i_jax.data import images
 
 
 def shown(content: bytes, size: int) -> np.ndarray:
-    return images.square(images.decode(content), size)
+    return images.crop(images.decode(content), size)
 
 
 def test_antialiased_and_cropped_at_the_centre():
@@ -68,7 +68,7 @@ def test_random_squares_are_upright_parts_of_the_asked_sizes():
     image, rng = Image.fromarray(np.uint8(places)), np.random.default_rng(0)
     sides, lefts, tops = [], [], []
     for _ in range(300):
-        pixels = images.random_square(image, 9, (0.5, 0.8), rng).astype(float)
+        pixels = images.random_crop(image, 9, (0.5, 0.8), rng).astype(float)
         across, down = (pixels[4, -1, 0] - pixels[4, 0, 0]), (pixels[-1, 4, 1] - pixels[0, 4, 1])
         assert abs(across - down) <= 2  # as wide as high
         sides.append(across * 9 / 8)
@@ -79,7 +79,7 @@ def test_random_squares_are_upright_parts_of_the_asked_sizes():
     for places, free in ((lefts, width - 39), (tops, height - 39)):
         assert min(places) < 2
         assert np.mean(places) == pytest.approx(free / 2, rel=0.15)
-    whole = images.random_square(image, 9, (1.0, 1.0), rng)
+    whole = images.random_crop(image, 9, (1.0, 1.0), rng)
     assert abs(float(whole[-1, 4, 1]) - float(whole[0, 4, 1])) > 49
 
 

@@ -197,6 +197,21 @@ def test_a_translator_may_name_it(small, data_dir, tmp_path):
     assert (run / "tokens" / "captioned_digits-tiny" / "train").is_dir()
 
 
+def test_a_translator_may_name_it_for_pictures_of_another_size(small, data_dir, tmp_path):
+    run, config = small
+    content = files.read_json(run / runs.CONFIG)
+    content["model"]["image_size"] = content["data"]["image_size"] = 256  # what it was converted for
+    files.write_json(run / runs.CONFIG, content)
+    config.data.data_dir = str(data_dir)
+    continuing.check_same(run, config.parents.tokenizer.config)
+    folder = tmp_path / "translator"
+    folder.mkdir()
+    task = tasks.make(config)
+    data = task.prepare(folder, {"tokenizer": t2i_jax.load(run)})
+    assert data.splits["train"][0]["ids"].shape == (16,)
+    assert task.tokenizer.shape == (32, 32, 3)
+
+
 def test_of_a_converted_run_its_model_counts_and_not_how_it_would_be_trained(small):
     run, config = small
     config.parents.tokenizer.config.optim.lr, config.parents.tokenizer.config.data.train = 1.0, "train[:5]"

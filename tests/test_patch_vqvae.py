@@ -219,7 +219,7 @@ def test_the_codebook_holds_all_codes_in_spaces_apart():
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"image_size": 18}, "image_size 18 is not divisible by block 8"),
+        ({"image_size": 18}, "image_size 18 is not divisible by 8;"),
         ({"patch": 3}, "block 8 is not divisible by patch 3"),
         ({"patch": 16}, "block 8 is not divisible by patch 16"),
         ({"hues": 31}, "codebook_size 36, less hues 31 and gains 5, leaves no shape"),

@@ -45,7 +45,7 @@ def test_tokens_of_the_variants(variant, side, codes):
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"image_size": 18}, "image_size 18 is not divisible by the 4 pixels a token"),
+        ({"image_size": 18}, "image_size 18 is not divisible by 4;"),
         ({"attention": (3,)}, "attention 3 is no level from 0 to 2"),
         ({"groups": 5}, "groups 5 does not divide width 8"),
     ],

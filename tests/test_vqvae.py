@@ -117,7 +117,7 @@ def test_every_kind_of_quantizer_trains(kind):
     ("fields", "said"),
     [
         ({"downsampling": 3}, "downsampling 3 is not among"),
-        ({"image_size": 18}, "image_size 18 is not divisible by downsampling 4"),
+        ({"image_size": 18}, "image_size 18 is not divisible by 4;"),
         ({"quantizer": "vq"}, "quantizer 'vq' is unknown"),
         ({"quantizer": "fsq", "codebook_size": 11}, "codebook_size 11 is no product"),
     ],

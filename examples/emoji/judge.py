@@ -77,8 +77,8 @@ def jpeg(image: Image.Image) -> Image.Image:
 def reconstructed(run: str, images: list[Image.Image]) -> list[Image.Image]:
     """Pictures after the tokenizer of a run."""
     tokenizer = t2i_jax.load(run)
-    side = tokenizer.config.model.image_size
-    pixels = np.stack([np.asarray(image.resize((side, side), Image.BICUBIC)) for image in images])
+    height, width, _ = tokenizer.shape
+    pixels = np.stack([np.asarray(image.resize((width, height), Image.BICUBIC)) for image in images])
     back = tokenizer.detokenize(tokenizer.tokenize(pixels))
     return [Image.fromarray(np.uint8(np.round(255 * image))) for image in back]
 

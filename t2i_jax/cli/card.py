@@ -114,8 +114,7 @@ class Kind(NamedTuple):
 
 
 def _kind(pipe, name: str) -> Kind:
-    side, channels = _size(pipe)
-    size = f"{side}, {side}, {channels}"
+    size = ", ".join(map(str, getattr(pipe, "tokenizer", pipe).shape))
     command, sampled = f"t2i sample --run {name} -n 4", f"images = pipe.sample(4, seed=0)  # uint8 [4, {size}]"
     drawing = "unconditional-image-generation"
     if callable(pipe) and getattr(pipe, "conditional", True):
@@ -135,12 +134,6 @@ def _kind(pipe, name: str) -> Kind:
             return Kind(drawing, f"{what}; and new pictures.", [*use, sampled], command)
         return Kind(None, f"{what}.", use, f"t2i runs {name}")
     return Kind(drawing, "A model that draws pictures, token by token.", [sampled], command)
-
-
-def _size(pipe) -> tuple[int, int]:
-    """Side and channels of its pictures."""
-    config = getattr(pipe, "tokenizer", pipe).config
-    return config.model.image_size, config.data.channels
 
 
 def _how_to_use(kind: Kind, name: str) -> list[str]:
@@ -204,8 +197,10 @@ def _limits(pipe) -> list[str]:
                 else "Words that its captions never held are read as pieces, and mean little to it."
             )
         ]
-    side, channels = _size(pipe)
-    limits += [f"Pictures have {side} x {side} pixels, {'in colour' if channels == 3 else 'grey'}; no other size."]
+    height, width, channels = getattr(pipe, "tokenizer", pipe).shape
+    size, colour = f"{height} x {width} pixels", "in colour" if channels == 3 else "grey"
+    others = "others were not trained on" if getattr(pipe, "fits_any_size", False) else "no other size"
+    limits += [f"Pictures have {size}, {colour}; {others}."]
     if pipe.step < config.steps:
         limits += [f"Its training is not finished: step {pipe.step:,} of {config.steps:,}."]
     return limits

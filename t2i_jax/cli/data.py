@@ -5,6 +5,7 @@ from pathlib import Path
 from t2i_jax.cli import results
 from t2i_jax.cli.checks import check_grid_path
 from t2i_jax.errors import UserError
+from t2i_jax.ranges import sides
 
 
 def add(commands) -> None:
@@ -18,17 +19,22 @@ def add(commands) -> None:
     check.add_argument(
         "--out", default="contact-sheet.png", help="where the contact sheet goes (contact-sheet.png)"
     )
-    check.add_argument("--image-size", type=int, default=64, help="as config.data.image_size (64)")
+    check.add_argument("--image-size", type=_size, default=64, help="as config.data.image_size: 64, or 48,64 (64)")
     check.add_argument("--background", default="white", help="as config.data.background (white)")
     check.add_argument("--validation-share", type=float, default=0.1, help="as config.data.validation_share (0.1)")
     results.add_json(check)
     check.set_defaults(function=run)
 
 
+def _size(text: str) -> int | tuple[int, ...]:
+    height, *others = map(int, text.split(","))
+    return (height, *others) if others else height
+
+
 def run(args) -> None:
     """Look at what `args` name."""
     out = Path(args.out)
-    if not 8 <= args.image_size <= 1024:
+    if not all(8 <= side <= 1024 for side in sides(args.image_size, "--image-size")):
         raise UserError(f"--image-size {args.image_size} is out of range; give 8 to 1024")
     if out.resolve().is_relative_to(Path(args.dir).resolve()):
         raise UserError(

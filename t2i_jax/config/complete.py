@@ -4,7 +4,8 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, get_origin
+from types import UnionType
+from typing import Any, get_args, get_origin
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
@@ -69,7 +70,8 @@ def fields_of(cls: type) -> dict[str, Any]:
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
         if default is dataclasses.MISSING:
-            default = Required(get_origin(field.type) or field.type)
+            first = get_args(field.type)[0] if isinstance(field.type, UnionType) else field.type
+            default = Required(get_origin(first) or first)
         if not isinstance(default, Callable):
             fields[field.name] = dict(default) if isinstance(default, Mapping) else default
     return fields
@@ -77,7 +79,7 @@ def fields_of(cls: type) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Required:
-    """Stands for the default of a field that has none."""
+    """Stands for the default of a field that has none; of several types, flags are read as the first."""
 
     type: type
 

@@ -48,7 +48,8 @@ def adopt(config: ConfigDict, typed: Collection[str], folder: Path) -> None:
             value = max(value, node[field])
         if node[field] != value:
             changed.append(f"{path} {node[field]} -> {value}")
-            node[field] = value
+            with node.ignore_type():  # a number may become a pair
+                node[field] = value
     pictures_follow = True
     for name, parent in config.get("parents", {}).items():
         if any(field.startswith(f"parents.{name}.") for field in typed):

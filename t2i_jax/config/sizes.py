@@ -53,7 +53,8 @@ def fill_sizes(
       The same config.
 
     Raises:
-      UserError: a field was set to another value than follows, or released weights cannot be read.
+      UserError: a field was set to another value than follows, a tokenizer's sizes do not fit each other, or
+        released weights cannot be read.
     """
     for parent, entry in config.get("parents", {}).items():
         own, path = entry.config, f"parents.{parent}.config."
@@ -76,7 +77,10 @@ def fill_sizes(
                 " change the second"
             )
         if not (set_here and fits):
-            node[field] = size.value
+            with node.ignore_type():  # a number may become a pair
+                node[field] = size.value
+    if hasattr(models.find(config.model_name).Model, "layout"):
+        _token_sizes(config, f"{name}.model")  # refuses sizes that do not fit each other
     return config
 
 

@@ -6,6 +6,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from t2i_jax.ranges import sides
+
 # Those with a signature, whose decoders lie in Pillow itself: EPS, for one, would start another program.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO")
 MIN_SIDE = 8  # pixels; below that, it is a separator or a web page's counter
@@ -44,26 +46,38 @@ def open_image(content: bytes) -> Image.Image:
     return Image.open(io.BytesIO(content), formats=[name for name in FORMATS if name in Image.OPEN])
 
 
-def square(image: Image.Image, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """An image's central square, scaled with antialiasing."""
-    return np.array(ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS))
+def crop(image: Image.Image, size: int | tuple[int, int]) -> UInt8[np.ndarray, "H W _"]:
+    """The largest part in the middle of an image that has the shape of `size`, scaled with antialiasing.
+
+    Args:
+      image: RGB or grey.
+      size: of the result in pixels, its side or height and width.
+    """
+    height, width = sides(size)
+    return np.array(ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS))
 
 
-def random_square(
-    image: Image.Image, size: int, scale: tuple[float, float], rng: np.random.Generator
-) -> UInt8[np.ndarray, "size size 3"]:
-    """A square anywhere in an image, scaled with antialiasing.
+def random_crop(
+    image: Image.Image, size: int | tuple[int, int], scale: tuple[float, float], rng: np.random.Generator
+) -> UInt8[np.ndarray, "H W 3"]:
+    """A part anywhere in an image, scaled with antialiasing.
 
     Args:
       image: RGB.
-      size: of the result, in pixels.
-      scale: least and largest side of the square, as shares of the image's shorter side; both in (0, 1].
-      rng: draws side and place, each uniformly.
+      size: of the result in pixels, its side or height and width; the part has its shape.
+      scale: least and largest part, as shares of the largest one's sides; both in (0, 1].
+      rng: draws share and place, each uniformly.
     """
-    side = rng.uniform(*scale) * min(image.size)
-    left, top = (rng.uniform(0, length - side) for length in image.size)
-    box = left, top, min(left + side, image.width), min(top + side, image.height)
-    return np.array(image.resize((size, size), Image.Resampling.LANCZOS, box=box))
+    height, width = sides(size)
+    if image.width * height <= image.height * width:
+        largest = image.width, image.width * height / width
+    else:
+        largest = image.height * width / height, image.height
+    share = rng.uniform(*scale)
+    across, down = (share * length for length in largest)
+    left, top = rng.uniform(0, image.width - across), rng.uniform(0, image.height - down)
+    box = left, top, min(left + across, image.width), min(top + down, image.height)
+    return np.array(image.resize((width, height), Image.Resampling.LANCZOS, box=box))
 
 
 def to_rgb(image: Image.Image, background: str = "white") -> Image.Image:

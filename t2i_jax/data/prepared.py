@@ -24,6 +24,7 @@ import numpy as np
 from t2i_jax import files
 from t2i_jax.data import skipped
 from t2i_jax.errors import UserError, one_line
+from t2i_jax.ranges import sides
 
 
 def open_builder(
@@ -54,8 +55,8 @@ def open_builder(
     return open_split(name, Path(data_dir, name), build, data_dir, split, corrupt)
 
 
-def info(builder, description: str, side: int, *, channels: int = 3, **features):
-    """The `tfds.core.DatasetInfo` of a set of pictures of `side` pixels, with further TFDS features.
+def info(builder, description: str, size: int | tuple[int, int], *, channels: int = 3, **features):
+    """The `tfds.core.DatasetInfo` of a set of pictures of `size` (a side, or both), with further TFDS features.
 
     Not features.Image: TFDS encodes PNG by TensorFlow only, and reads it at 1,900 examples/s where a plain tensor
     reads at 8,500/s from a file of the same size, because array_record compresses. As bytes: else every pixel
@@ -63,7 +64,7 @@ def info(builder, description: str, side: int, *, channels: int = 3, **features)
     """
     import tensorflow_datasets as tfds  # 0.6 s; only where images are read
 
-    image = tfds.features.Tensor(shape=(side, side, channels), dtype=np.uint8, encoding="bytes")
+    image = tfds.features.Tensor(shape=(*sides(size), channels), dtype=np.uint8, encoding="bytes")
     # DatasetInfo itself, because dataset_info_from_configs would look for metadata files in the source's folder.
     return tfds.core.DatasetInfo(
         builder=builder,

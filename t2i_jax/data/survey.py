@@ -14,6 +14,7 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from t2i_jax import progress
 from t2i_jax.data import entries, images, skipped
 from t2i_jax.errors import UserError
+from t2i_jax.ranges import sides
 
 SHOWN = 24  # pictures of the contact sheet
 CAPTION = 80  # letters of a caption there
@@ -40,10 +41,12 @@ class _Look(NamedTuple):
     size: tuple[int, int]
     format: str
     mode: str
-    square: np.ndarray
+    crop: np.ndarray
 
 
-def survey(path: str | Path, *, image_size: int, background: str, validation_share: float) -> Survey:
+def survey(
+    path: str | Path, *, image_size: int | tuple[int, int], background: str, validation_share: float
+) -> Survey:
     """Read every picture and caption.
 
     Args:
@@ -59,7 +62,7 @@ def survey(path: str | Path, *, image_size: int, background: str, validation_sha
     def look(content, picture):
         image = images.decode(content, background)
         with images.open_image(content) as opened:
-            return _Look(image.size, opened.format, opened.mode, images.square(image, image_size))
+            return _Look(image.size, opened.format, opened.mode, images.crop(image, image_size))
 
     looks, shown, every = {}, {}, math.ceil(len(pictures) / SHOWN)
     bar = progress.bar(entries.map_pictures(path, pictures, look), "looking", len(pictures))
@@ -68,8 +71,8 @@ def survey(path: str | Path, *, image_size: int, background: str, validation_sha
             skipped.add(skips, str(seen), name)
             continue
         if len(looks) % every == 0 and len(shown) < SHOWN:
-            shown[name] = seen.square
-        looks[name] = seen._replace(square=None)
+            shown[name] = seen.crop
+        looks[name] = seen._replace(crop=None)
     if not looks:
         raise UserError(f"{path} has no picture that can be used: {skipped.in_words(skips)}")
     used = [pictures[name] for name in looks]
@@ -82,16 +85,17 @@ def survey(path: str | Path, *, image_size: int, background: str, validation_sha
     )
 
 
-def _numbers(pictures, looks, skips, image_size: int, share: float) -> dict:
+def _numbers(pictures, looks, skips, image_size, share: float) -> dict:
     """What there is, for programs."""
+    h, w = sides(image_size)
     captions = [caption for picture in pictures for caption in picture.captions]
     held_out = sum(picture.is_held_out(share) for picture in pictures)
     return {
         "pictures": len(pictures),
         "width": _spread([look.size[0] for look in looks]),
         "height": _spread([look.size[1] for look in looks]),
-        "not_square": sum(width != height for width, height in (look.size for look in looks)),
-        "too_small": sum(min(look.size) < image_size for look in looks),
+        "cropped": sum(width * h != height * w for width, height in (look.size for look in looks)),
+        "too_small": sum(width < w or height < h for width, height in (look.size for look in looks)),
         "formats": dict(Counter(look.format for look in looks).most_common()),
         "modes": dict(Counter(look.mode for look in looks).most_common()),
         "captions": _spread([len(picture.captions) for picture in pictures]),
@@ -103,14 +107,17 @@ def _numbers(pictures, looks, skips, image_size: int, share: float) -> dict:
     }
 
 
-def _table(path, found: dict, image_size: int, share: float):
+def _table(path, found: dict, image_size, share: float):
+    height, width = sides(image_size)
+    shape = f"{height}" if height == width else f"{height} x {width}"
     yield f"{found['pictures']:,} pictures in {path}"
     yield f"  width       {_range(found['width'])} pixels"
     yield f"  height      {_range(found['height'])} pixels"
-    if cut := found["not_square"]:
-        yield f"              {cut:,} are not square: their central square is used"
+    if cut := found["cropped"]:
+        used = "square: their central square" if height == width else f"of the shape {shape}: their central part"
+        yield f"              {cut:,} are not {used} is used"
     if small := found["too_small"]:
-        yield f"              {small:,} are smaller than {image_size} pixels (config.data.image_size): enlarged"
+        yield f"              {small:,} are smaller than {shape} pixels (config.data.image_size): enlarged"
     yield f"  formats     {_counts(found['formats'])}"
     yield f"  modes       {_counts(found['modes'])}"
     yield f"  captions    {_range(found['captions'])} a picture, {found['different_captions']:,} different ones"

@@ -4,10 +4,11 @@ from functools import partial
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image
 
 from t2i_jax import losses
 from t2i_jax.data import pipeline, sources
+from t2i_jax.data.images import crop
 from t2i_jax.errors import UserError
 from t2i_jax.evals.reconstruction import codebook_health
 from t2i_jax.pictures import pair_grid
@@ -29,7 +30,7 @@ def examine(
     Args:
       tokenizer: a `t2i_jax.pipelines.Tokenizer`.
       name, data_dir, split: of the pictures; None is what the run's config names, its validation split. Pictures of
-        another size are cropped to their central square and scaled to the model's side.
+        another size are cropped in the middle to the model's shape, and scaled to its size.
 
     Returns:
       The report as text, as a dict (`fit` is the verdict), and a grid of the worst pictures over what became of
@@ -38,7 +39,7 @@ def examine(
     Raises:
       UserError: the data set cannot be opened, or its pictures have other channels than the tokenizer reads.
     """
-    own, side = tokenizer.config.data, tokenizer.config.model.image_size
+    own, shape = tokenizer.config.data, tokenizer.shape[:2]
     name, data_dir, split = name or own.name, data_dir or own.data_dir, split or own.validation
     source = own.get("source", "") if name == own.name else ""
     dataset, _ = sources.open_split({**own, "name": name, "data_dir": data_dir, "source": source}, split)
@@ -48,7 +49,7 @@ def examine(
             f"pictures of {name} have {channels} channels, this tokenizer reads {own.channels}; name others"
         )
     ids, decibels, similarities, worst = [], [], [], []
-    for batch, count in pipeline.one_pass(dataset, partial(_pixels, side=side), _BATCH):
+    for batch, count in pipeline.one_pass(dataset, partial(_pixels, shape=shape), _BATCH):
         images = batch["image"][:count]
         ids.append(tokenizer.tokenize(images))
         restored = tokenizer.detokenize(ids[-1])
@@ -73,11 +74,10 @@ def examine(
     return format_report(results), results, pair_grid(originals, restored)
 
 
-def _pixels(example, rng, *, side):
+def _pixels(example, rng, *, shape):
     image = example["image"]
-    if image.shape[:2] != (side, side):
-        fitted = ImageOps.fit(Image.fromarray(image.squeeze()), (side, side), Image.Resampling.LANCZOS)
-        image = np.asarray(fitted).reshape(side, side, -1)
+    if image.shape[:2] != shape:
+        image = crop(Image.fromarray(image.squeeze()), shape).reshape(*shape, -1)
     return {"image": image.astype(np.float32) / 255}
 
 

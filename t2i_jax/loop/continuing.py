@@ -117,7 +117,8 @@ def differences(old: dict, new: dict) -> list[str]:
 def check_same(folder: Path, config: ConfigDict, *, accept: bool = False) -> None:
     """Whether a finished run is the one that a config asks for; where its data set lies does not matter.
 
-    Of a run that was converted, the task and the model alone count: it was not trained here.
+    Of a run that was converted, the task and the model alone count: it was not trained here. What size of pictures
+    it was converted for does not: its convolutions read others as well.
 
     Args:
       folder: of the run.
@@ -132,6 +133,7 @@ def check_same(folder: Path, config: ConfigDict, *, accept: bool = False) -> Non
     changes = [change for change in changes if not change.startswith("data.data_dir:")]
     if "converted_from" in own:
         changes = [change for change in changes if change.startswith(("task:", "model_name:", "model."))]
+        changes = [change for change in changes if not change.startswith("model.image_size:")]
     if changes and not accept:
         raise UserError(
             f"{folder} was trained with another config than the one named for it ({'; '.join(changes)}); name"

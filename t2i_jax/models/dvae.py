@@ -7,6 +7,7 @@ Letters: B batch, H W pixels, h w token grid, N = h w, K codebook size, D width 
 """
 
 from functools import partial
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from t2i_jax.models.image_tokenizer import ImageTokenizer
 from t2i_jax.nn.convolutions import Same
-from t2i_jax.nn.layout import Grid
+from t2i_jax.nn.layout import Grid, positions
 
 EDGE = 0.1  # pixels are squeezed into [EDGE, 1 - EDGE]: the logit-Laplace density has no mass at 0 and 1
 
@@ -36,7 +37,7 @@ class Model(ImageTokenizer):
 
     Attributes:
       codebook_size: K.
-      image_size: H = W, in pixels; divisible by 2 ** (groups - 1).
+      image_size: H, W, in pixels, one number where they are equal; divisible by 2 ** (groups - 1).
       width: channels of the blocks at full resolution; doubled with every group away from it.
       code_width: D, channels that the decoder makes of a code.
       groups: resolutions; a token stands for 2 ** (groups - 1) pixels a side.
@@ -44,8 +45,10 @@ class Model(ImageTokenizer):
       dtype: computation type of all but logits and codes, "float32" or "bfloat16"; parameters stay float32.
     """
 
+    fits_any_size: ClassVar[bool] = True
+
     codebook_size: int = 8192
-    image_size: int = 256
+    image_size: int | tuple[int, int] = 256
     width: int = 256
     code_width: int = 128
     groups: int = 4
@@ -53,10 +56,7 @@ class Model(ImageTokenizer):
     dtype: str = "float32"
 
     def setup(self):
-        if self.image_size % self.patch:
-            raise ValueError(
-                f"image_size {self.image_size} is not divisible by {self.patch}; change it or groups {self.groups}"
-            )
+        self.rows = self.layout[0].height
         if self.width % 4:  # a block's hidden width is a quarter of its own
             raise ValueError(f"width {self.width} is not divisible by 4; give a multiple of 4")
         parts = {"width": self.width, "groups": self.groups, "blocks": self.blocks, "dtype": self.dtype}
@@ -75,9 +75,12 @@ class Model(ImageTokenizer):
 
     @property
     def layout(self) -> tuple[Grid, ...]:
-        """One grid of h x w tokens."""
-        side = self.image_size // self.patch
-        return (Grid("code", side, side, 1, 0, self.codebook_size),)
+        """One grid of h x w tokens.
+
+        Raises:
+          ValueError: `patch` does not divide a side.
+        """
+        return (Grid("code", *positions(self.image_size, self.patch), 1, 0, self.codebook_size),)
 
     def __call__(
         self,
@@ -105,7 +108,7 @@ class Model(ImageTokenizer):
         return logits, codes, self.decode(codes)
 
     def encode(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B h w K"]:
-        """Logits over the codebook of pixels in [0, 1]; H and W are divisible by `patch`, and need not be equal."""
+        """Logits over the codebook of pixels in [0, 1]; H and W are divisible by `patch`."""
         return self.encoder(map_pixels(images))
 
     def decode(self, codes: Float[Array, "B h w K"]) -> Float[Array, "B H W 6"]:
@@ -122,7 +125,7 @@ class Model(ImageTokenizer):
 
     def detokenize(self, ids: Int[Array, "B N"]) -> Float[Array, "B H W 3"]:
         """Pixels in [0, 1] of ids in [0, K): the location of the output distribution."""
-        grid = rearrange(ids, "b (h w) -> b h w", h=self.layout[0].height)
+        grid = rearrange(ids, "b (h w) -> b h w", h=self.rows)
         return pixels_of(self.decoder(self.codes[grid] + self.codes_bias))
 
 

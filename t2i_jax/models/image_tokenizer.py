@@ -1,5 +1,7 @@
 """What image tokenizers answer alike, from their `layout`, `encode` and quantizers."""
 
+from typing import ClassVar
+
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
@@ -9,7 +11,13 @@ from t2i_jax.nn.layout import Grid
 
 
 class ImageTokenizer(nn.Module):
-    """A model whose `layout` says which tokens it has."""
+    """A model whose `layout` says which tokens it has.
+
+    Attributes:
+      fits_any_size: its parameters are those of every `image_size`, as those of convolutions are.
+    """
+
+    fits_any_size: ClassVar[bool] = False
 
     @property
     def num_tokens(self) -> int:
@@ -39,13 +47,20 @@ class VQTokenizer(ImageTokenizer):
 
 
 class GridTokenizer(VQTokenizer):
-    """One with a single grid, `downsampling` pixels a token along each side, a quantizer `code`, and `decode`."""
+    """One of convolutions with a single grid, `downsampling` pixels a token along each side, a quantizer `code`,
+    and `decode`.
+    """
+
+    fits_any_size: ClassVar[bool] = True
 
     @property
     def layout(self) -> tuple[Grid, ...]:
-        """One grid of h x w tokens."""
-        side = self.image_size // self.downsampling
-        return (Grid("code", side, side, 1, 0, self.codebook_size),)
+        """One grid of h x w tokens.
+
+        Raises:
+          ValueError: `downsampling` does not divide a side.
+        """
+        return (Grid("code", *layout.positions(self.image_size, self.downsampling), 1, 0, self.codebook_size),)
 
     def __call__(
         self, images: Float[Array, "B H W C"], *, train: bool = False

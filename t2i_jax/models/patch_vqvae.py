@@ -24,7 +24,7 @@ from ml_collections import FrozenConfigDict
 
 from t2i_jax.models.image_tokenizer import VQTokenizer
 from t2i_jax.nn import quantizers
-from t2i_jax.nn.layout import Grid
+from t2i_jax.nn.layout import Grid, positions
 
 BLACK = 1e-6  # length of a mean colour, in pixel units, up to which it has no hue
 
@@ -37,7 +37,8 @@ class Model(VQTokenizer):
 
     Attributes:
       codebook_size: K, codes of all three codebooks; ids of hues come first, then gains, then shapes.
-      image_size: H = W, in pixels; divisible by `block`.
+      image_size: H, W, in pixels, one number where they are equal; divisible by `block`. The decoder mixes over
+        all patches: it has parameters of its own for each size.
       hues, gains: how many of the K codes are hues and gains.
       block: side of what shares a hue and a gain token, in pixels; divisible by `patch`.
       patch: side of a patch, in pixels.
@@ -50,7 +51,7 @@ class Model(VQTokenizer):
     """
 
     codebook_size: int
-    image_size: int
+    image_size: int | tuple[int, int]
     hues: int = 16
     gains: int = 112
     block: int = 16
@@ -63,8 +64,6 @@ class Model(VQTokenizer):
     dtype: str = "float32"
 
     def setup(self):
-        if self.image_size % self.block:
-            raise ValueError(f"image_size {self.image_size} is not divisible by block {self.block}; change either")
         if self.block % self.patch:
             raise ValueError(f"block {self.block} is not divisible by patch {self.patch}; change either")
         if min(grid.size for grid in self.layout) < 1:
@@ -84,13 +83,18 @@ class Model(VQTokenizer):
 
     @property
     def layout(self) -> tuple[Grid, ...]:
-        """Hues and gains of blocks, shapes of patches."""
-        blocks, patches = (self.image_size // side for side in (self.block, self.patch))
+        """Hues and gains of blocks, shapes of patches.
+
+        Raises:
+          ValueError: `block` does not divide a side.
+        """
+        blocks = positions(self.image_size, self.block)
+        patches = (blocks[0] * (self.block // self.patch), blocks[1] * (self.block // self.patch))
         first = self.hues + self.gains
         return (
-            Grid("hue", blocks, blocks, 1, 0, self.hues),
-            Grid("gain", blocks, blocks, 1, self.hues, self.gains),
-            Grid("shape", patches, patches, self.residual_depth, first, self.codebook_size - first),
+            Grid("hue", *blocks, 1, 0, self.hues),
+            Grid("gain", *blocks, 1, self.hues, self.gains),
+            Grid("shape", *patches, self.residual_depth, first, self.codebook_size - first),
         )
 
     @property
@@ -147,13 +151,14 @@ class Model(VQTokenizer):
 
     def decode(self, hue: Float[Array, "B C 3"], shape: Float[Array, "B P D"]) -> Float[Array, "B H W 3"]:
         """Pixels of codes, not clipped. Gains are not read: they guide whoever samples the shapes."""
-        side, p, q = self.image_size // self.block, self.patch, self.block // self.patch
-        hue = rearrange(hue, "b (i j) c -> b i 1 j 1 1 c", i=side)
-        shape = rearrange(shape, "b (i y j x) m -> b i y j x m 1", i=side, j=side, y=q, x=q)
+        _, i, j, *_ = self.layout[0]
+        p, q = self.patch, self.block // self.patch
+        hue = rearrange(hue, "b (i j) c -> b i 1 j 1 1 c", i=i)
+        shape = rearrange(shape, "b (i y j x) m -> b i y j x m 1", i=i, j=j, y=q, x=q)
         x = rearrange(shape * hue, "b i y j x m c -> b (i y j x) (m c)")
         for block in self.decoder:
             x = block(x)
-        x = rearrange(x, "b (h w) (p q c) -> b (h p) (w q) c", h=side * q, p=p, q=p)
+        x = rearrange(x, "b (h w) (p q c) -> b (h p) (w q) c", h=i * q, p=p, q=p)
         return x.astype(jnp.float32)
 
     def codebook(self) -> Float[Array, "K D"]:

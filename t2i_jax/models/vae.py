@@ -19,6 +19,7 @@ from ml_collections import FrozenConfigDict
 
 from t2i_jax.models.backbone import Backbone, encoder_of
 from t2i_jax.nn.convolutions import Down, Up
+from t2i_jax.nn.layout import positions
 
 SHRINK = 4  # by both convolutions together
 
@@ -30,7 +31,7 @@ class Model(nn.Module):
     """Autoencoder.
 
     Attributes:
-      image_size: H = W, in pixels; divisible by 4.
+      image_size: H, W, in pixels, one number where they are equal; divisible by 4.
       channels: C.
       latent: L, units of the latent vector.
       width: channels after the first convolution, and half of those after the second.
@@ -43,7 +44,7 @@ class Model(nn.Module):
       dtype: computation type, "float32" or "bfloat16"; parameters, latent vectors and logits stay float32.
     """
 
-    image_size: int
+    image_size: int | tuple[int, int]
     channels: int = 3
     latent: int = 32
     width: int = 32
@@ -54,13 +55,11 @@ class Model(nn.Module):
     dtype: str = "float32"
 
     def setup(self):
-        if self.image_size % SHRINK:
-            raise ValueError(f"image_size {self.image_size} is not divisible by {SHRINK}; give a multiple of it")
         self.features = encoder_of(self, lambda: ConvEncoder(self.width, self.dtype))
         self.mu = nn.Dense(self.latent)
         if self.variational:
             self.logvar = nn.Dense(self.latent)
-        self.decoder = Decoder(self.image_size // SHRINK, self.width, self.channels, self.dtype)
+        self.decoder = Decoder(positions(self.image_size, SHRINK), self.width, self.channels, self.dtype)
 
     def __call__(
         self, images: Float[Array, "B H W C"], key: Array | None = None, *, train: bool = False
@@ -114,15 +113,16 @@ class ConvEncoder(nn.Module):
 class Decoder(nn.Module):
     """Latent vectors -> logits, by a dense layer and two transposed convolutions of stride 2."""
 
-    side: int
+    grid: tuple[int, int]
     width: int
     channels: int
     dtype: str
 
     @nn.compact
     def __call__(self, z: Float[Array, "B L"]) -> Float[Array, "B H W C"]:
-        """H = W = 4 side."""
-        x = nn.relu(nn.Dense(self.side**2 * 2 * self.width, dtype=self.dtype, name="dense")(z))
-        x = rearrange(x, "b (h w d) -> b h w d", h=self.side, w=self.side)
+        """H, W are 4 times the sides of the grid."""
+        h, w = self.grid
+        x = nn.relu(nn.Dense(h * w * 2 * self.width, dtype=self.dtype, name="dense")(z))
+        x = rearrange(x, "b (h w d) -> b h w d", h=h, w=w)
         x = nn.relu(Up(self.width, self.dtype, name="conv_1")(x))
         return Up(self.channels, self.dtype, name="conv_2")(x)

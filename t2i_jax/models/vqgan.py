@@ -28,7 +28,8 @@ class Model(GridTokenizer):
 
     Attributes:
       codebook_size: K.
-      image_size: H = W, in pixels; divisible by the pixels a token stands for, 2 ** (levels - 1) a side.
+      image_size: H, W, in pixels, one number where they are equal; divisible by the pixels a token stands for,
+        2 ** (levels - 1) a side.
       channels: of the pictures, 1 or 3.
       width: of the convolutions at the first level.
       multipliers: of this width, one a level.
@@ -46,7 +47,7 @@ class Model(GridTokenizer):
     """
 
     codebook_size: int
-    image_size: int
+    image_size: int | tuple[int, int]
     channels: int = 3
     width: int = 128
     multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
@@ -61,11 +62,7 @@ class Model(GridTokenizer):
 
     def setup(self):
         levels = len(self.multipliers)
-        if self.image_size % self.downsampling:
-            raise ValueError(
-                f"image_size {self.image_size} is not divisible by the {self.downsampling} pixels a token that"
-                f" multipliers {self.multipliers} give; change either"
-            )
+        self.rows = self.layout[0].height
         if wrong := [level for level in self.attention if not 0 <= level < levels]:
             raise ValueError(f"attention {wrong[0]} is no level from 0 to {levels - 1}; see multipliers")
         widths = tuple(self.width * multiplier for multiplier in self.multipliers)
@@ -96,7 +93,7 @@ class Model(GridTokenizer):
 
     def decode(self, codes: Float[Array, "B N D"]) -> Float[Array, "B H W C"]:
         """Pixels of codes, not clipped."""
-        grid = rearrange(codes, "b (h w) d -> b h w d", h=self.layout[0].height)
+        grid = rearrange(codes, "b (h w) d -> b h w d", h=self.rows)
         return (self.decoder(self.post_quant_conv(grid)).astype(jnp.float32) + 1) / 2
 
 

@@ -31,7 +31,7 @@ class Model(GridTokenizer):
 
     Attributes:
       codebook_size: K.
-      image_size: H = W, in pixels; divisible by `downsampling`.
+      image_size: H, W, in pixels, one number where they are equal; divisible by `downsampling`.
       channels: of the pictures, 1 or 3.
       encoder: "conv", or "resnet".
       backbone: fields of `Backbone` that differ from its defaults; for a ResNet.
@@ -50,7 +50,7 @@ class Model(GridTokenizer):
     """
 
     codebook_size: int
-    image_size: int
+    image_size: int | tuple[int, int]
     channels: int = 3
     encoder: str = "conv"
     backbone: Mapping | FrozenConfigDict = FrozenDict()
@@ -66,10 +66,7 @@ class Model(GridTokenizer):
     def setup(self):
         if self.downsampling not in DOWNSAMPLING:
             raise ValueError(f"downsampling {self.downsampling} is not among {DOWNSAMPLING}; choose one of them")
-        if self.image_size % self.downsampling:
-            raise ValueError(
-                f"image_size {self.image_size} is not divisible by downsampling {self.downsampling}; change either"
-            )
+        self.rows = self.layout[0].height
         sizes = (self.width, self.downsampling, self.residual_blocks)
         self.features = encoder_of(self, lambda: ConvEncoder(*sizes, self.dtype))
         pixels = self.downsampling if self.encoder == "conv" else 2 ** (self.features.stage + 1)
@@ -98,7 +95,7 @@ class Model(GridTokenizer):
 
     def decode(self, codes: Float[Array, "B N D"]) -> Float[Array, "B H W C"]:
         """Pixels of codes, not clipped."""
-        grid = rearrange(codes, "b (h w) d -> b h w d", h=self.layout[0].height)
+        grid = rearrange(codes, "b (h w) d -> b h w d", h=self.rows)
         return (self.decoder(grid).astype(jnp.float32) + 1) / 2
 
 

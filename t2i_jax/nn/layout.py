@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
+from t2i_jax.ranges import sides
+
 
 class Grid(NamedTuple):
     """One grid of tokens that share a codebook.
@@ -29,6 +31,25 @@ class Grid(NamedTuple):
     def num_tokens(self) -> int:
         """Tokens of this grid in an image."""
         return self.height * self.width * self.residual_depth
+
+
+def positions(image_size: int | Sequence[int], pixels: int) -> tuple[int, int]:
+    """Rows and columns of a grid of which each position stands for `pixels` pixels a side.
+
+    Args:
+      image_size: of the picture, its side or height and width.
+      pixels: above 0.
+
+    Raises:
+      ValueError: they do not divide a side.
+    """
+    height, width = sides(image_size)
+    if height % pixels or width % pixels:
+        raise ValueError(
+            f"image_size {image_size} is not divisible by {pixels}; give multiples of {pixels} as"
+            " config.data.image_size"
+        )
+    return height // pixels, width // pixels
 
 
 def num_tokens(layout: Sequence[Grid]) -> int:

@@ -105,9 +105,9 @@ class Answers:
           UserError: it is none, too large, or no picture.
         """
         tokenizer = self.runs[run].tokenizer
-        side, channels = tokenizer.config.model.image_size, tokenizer.config.data.channels
+        height, width, channels = tokenizer.shape
         try:
-            picture = images.square(images.decode(_bytes(upload)), side)
+            picture = images.crop(images.decode(_bytes(upload)), (height, width))
         except images.Unreadable as error:
             raise UserError(f"the picture is {error}; choose another, a JPEG or PNG for one") from None
         if channels == 1:
@@ -115,7 +115,7 @@ class Answers:
         back = pictures.to_uint8(tokenizer.detokenize(tokenizer.tokenize(picture[None])))[0]
         error = np.abs(picture / 255 - back / 255).mean()
         said = f"{tokenizer.num_tokens} tokens, {tokenizer.codebook_size} codes, mean error {error:.3f}"
-        before = figures.figure(picture, "your picture", f"your picture, {side} x {side}")
+        before = figures.figure(picture, "your picture", f"your picture, {height} x {width}")
         yield figures.gallery([before, figures.figure(back, "the same after the tokenizer", said)])
 
     def _checked(self, run, prompt, seed, number, values, what="number of pictures") -> dict:

@@ -11,10 +11,9 @@ def name_of(pipe) -> str:
     return f"{type(pipe).__name__} {pipe.config.name}: {where}"
 
 
-def pictures(config) -> str:
-    """Pictures by their size, "32 x 32 x 3 pictures", height first."""
-    side = config.model.image_size
-    return f"{side} x {side} x {config.data.channels} pictures"
+def pictures(shape: tuple[int, int, int]) -> str:
+    """Pictures of a shape [H, W, C] in words: "32 x 48 x 3 pictures"."""
+    return f"{' x '.join(map(str, shape))} pictures"
 
 
 def parameters(tree) -> str:

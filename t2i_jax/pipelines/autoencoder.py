@@ -15,6 +15,7 @@ from t2i_jax.pipelines import about
 from t2i_jax.pipelines.batches import apply, in_batches
 from t2i_jax.pipelines.pixels import as_floats
 from t2i_jax.random import stream
+from t2i_jax.ranges import sides
 
 
 class AutoEncoder:
@@ -23,6 +24,7 @@ class AutoEncoder:
     Attributes:
       config: of its run.
       digest: of its weights.
+      shape: [H, W, C] of its pictures.
       latent: L.
       variational: whether it draws new pictures, by `sample`.
     """
@@ -42,13 +44,14 @@ class AutoEncoder:
 
     def _connect(self, model, params, variables):
         self._model, self.latent, self.variational = model, model.latent, model.variational
+        self.shape = (*sides(model.image_size), model.channels)
         self._variables = jax.device_put({"params": params, **variables})
         self._apply = partial(apply, model, self._variables)
 
     def __repr__(self) -> str:
         prior = ", and new pictures" if self.variational else ""
         return (
-            f"{about.name_of(self)}\n  {about.pictures(self.config)} <-> {self.latent:,} latent numbers{prior}\n"
+            f"{about.name_of(self)}\n  {about.pictures(self.shape)} <-> {self.latent:,} latent numbers{prior}\n"
             f"  {about.parameters(self._variables['params'])}"
         )
 
@@ -58,8 +61,7 @@ class AutoEncoder:
         Raises:
           UserError: another shape, or floats outside [0, 1].
         """
-        side, channels = self._model.image_size, self._model.channels
-        images = as_floats(images, (side, side, channels))
+        images = as_floats(images, self.shape)
         return in_batches(lambda rows: self._apply(rows, method="encode")[0], images, like=self._variables)
 
     def decode(self, z: np.ndarray) -> np.ndarray:

@@ -40,24 +40,24 @@ class Translator:
     def __init__(self, run: str | Path, recover: Callable | None = None):
         self.config = runs.read_config(run)
         params, _, self.step, self.digest = runs.read_weights(run, recover)
-        self.tokenizer = Tokenizer(runs.parent_folder(Path(run), "tokenizer"))
+        tokenizer = Tokenizer(runs.parent_folder(Path(run), "tokenizer"))
         reader = text.CaptionReader(Path(run) / runs.TEXT_TOKENIZER, self.config.data.text_len)
-        self._connect(models.build(self.config), jax.device_put(params), reader)
+        self._connect(models.build(self.config), jax.device_put(params), tokenizer, reader)
 
     @classmethod
     def of_parts(cls, config, model, params, tokenizer: Tokenizer, reader: text.CaptionReader) -> "Translator":
         """A translator in memory, for images during training; the tokenizer works on all devices of `params`."""
         self = cls.__new__(cls)
         tokenizer.share_devices(params)
-        self.config, self.tokenizer, self.digest = config, tokenizer, ""
-        self._connect(model, params, reader)
+        self.config, self.digest = config, ""
+        self._connect(model, params, tokenizer, reader)
         return self
 
     def __repr__(self) -> str:
         tokenizer = self.tokenizer
         own, others = about.parameters(self._params), about.parameters(tokenizer.params)
         return (
-            f"{about.name_of(self)}\n  {self.reads} -> {tokenizer.grid} -> {about.pictures(tokenizer.config)}\n"
+            f"{about.name_of(self)}\n  {self.reads} -> {tokenizer.grid} -> {about.pictures(tokenizer.shape)}\n"
             f"  {own}, and {others} of {tokenizer.config.name}"
         )
 
@@ -66,7 +66,9 @@ class Translator:
         """What it reads, in words."""
         return f"captions of {self._reader}"
 
-    def _connect(self, model, params, reader):
+    def _connect(self, model, params, tokenizer, reader):
+        size = self.config.data.get("image_size")  # converted weights do not say it
+        self.tokenizer = tokenizer.at_size(size) if size else tokenizer
         self.sampling = sampling.make(self.config.sampling)
         self._model, self._params, self._reader = model, params, reader
         self._named = set()  # unknown words that were warned of
@@ -172,8 +174,7 @@ class Translator:
           UserError: as a call.
         """
         ranges.check("num_images", num_images, ranges.COUNT)
-        sampler = self.sampler(**settings)
-        ids = self.draw_ids([prompt] * num_images, np.arange(num_images), seed, sampler)
+        ids = self.draw_ids([prompt] * num_images, np.arange(num_images), seed, self.sampler(**settings))
         texts = (rows.repeat(num_images, axis=0) for rows in self._encode([prompt]))
         seen = partial(look, self._model, self._params, valid=self.tokenizer.valid_ids)
         found = batches.in_batches(seen, *texts, ids, like=self._params)
@@ -251,9 +252,10 @@ class Translator:
           ids: [B, N] in [0, K).
 
         Raises:
-          UserError: an empty or too long prompt, or a run that never saw a picture without its caption.
+          UserError: see `draw_ids` and `Tokenizer.check_ids`; a run that never saw a picture without its caption.
         """
         self._check_null()
+        ids = self.tokenizer.check_ids(ids)
         text_ids, text_mask, _ = self._reader.encode_prompts(prompts)
         ratio = partial(likelihood_ratio, self._model, self._params)
         return batches.in_batches(ratio, ids, text_ids, text_mask, like=self._params)

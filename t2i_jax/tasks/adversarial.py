@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from t2i_jax.errors import UserError
 from t2i_jax.models.patchgan import Discriminator, smallest_side
+from t2i_jax.ranges import sides
 
 PART = "discriminator"
 GENERATOR, DISCRIMINATOR = f"^(?!{PART}/)", f"^{PART}/"  # parameters of the two phases
@@ -41,7 +42,7 @@ def check(config, model) -> None:
             f" {config.model_name} names none; set it to 0"
         )
     layers = config[PART].layers
-    if (side := config.data.image_size) < (least := smallest_side(layers)):
+    if (side := min(sides(config.data.image_size))) < (least := smallest_side(layers)):
         raise UserError(
             f"config.discriminator.layers {layers} sees no patch in pictures of {side} pixels, but from"
             f" {least} on; lower it"

@@ -11,6 +11,7 @@ from t2i_jax import runs, tasks
 from t2i_jax.convert import hub, resnet
 from t2i_jax.errors import UserError
 from t2i_jax.models.backbone import has_resnet, is_frozen
+from t2i_jax.ranges import sides
 from t2i_jax.tasks import Data
 
 
@@ -28,7 +29,7 @@ class ImageTask(tasks.Task):
 
     def batch_spec(self, size: int) -> dict[str, ShapeDtypeStruct]:
         data = self.config.data
-        return {"image": ShapeDtypeStruct((size, data.image_size, data.image_size, data.channels), jnp.float32)}
+        return {"image": ShapeDtypeStruct((size, *sides(data.image_size), data.channels), jnp.float32)}
 
     def init(self, key, batch: dict) -> dict:
         return self.model.init(key, batch["image"])
@@ -43,11 +44,7 @@ class ImageTask(tasks.Task):
 
         data = self.config.data
         splits = {split: sources.open_split(data, data[split])[0] for split in ("train", "validation")}
-        shape, asked = splits["train"][0]["image"].shape, (data.image_size, data.image_size, data.channels)
-        if shape != asked:
-            raise UserError(
-                f"{data.name} has images {shape}, not {asked}; set config.data.image_size and config.data.channels"
-            )
+        sources.check_size(splits["train"], data)
         self.data = Data(splits, transform)
         return self.data
 

@@ -14,6 +14,7 @@ from t2i_jax.errors import UserError
 from t2i_jax.models import lpips
 from t2i_jax.models.patchgan import Discriminator
 from t2i_jax.pipelines.tokenizer import Tokenizer
+from t2i_jax.ranges import sides
 from t2i_jax.tasks import Evaluator, Overfit, Phase
 from t2i_jax.tasks import adversarial as gan
 from t2i_jax.tasks.codebooks import kmeans_codebooks, restart_dead_codes
@@ -48,7 +49,7 @@ class TokenizerTask(ImageTask):
             )
         if not folder:
             return None
-        weights, side = lpips.load(folder), self.config.data.image_size
+        weights, side = lpips.load(folder), min(sides(self.config.data.image_size))
         if side < (least := lpips.smallest_side(weights)):
             raise UserError(
                 f"config.lpips_weights {folder} sees nothing in pictures of {side} pixels, but from {least} on;"

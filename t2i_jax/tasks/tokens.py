@@ -112,13 +112,15 @@ class TokenTask(tasks.Task):
         """See `Task.prepare`: image tokens by the parent `tokenizer`, made once, and a text tokenizer of captions.
 
         Raises:
-          UserError: the tokenizer's codes do not fit `config.model`, `text_vocab_size` is below the number of
-            characters in the captions, no word of these is known, or a shown caption is too long.
+          UserError: the tokenizer's codes do not fit `config.model`, or it cannot have pictures of this size;
+            `text_vocab_size` is below the number of characters in the captions, no word of these is known, or a
+            shown caption is too long.
         """
         from t2i_jax import encode  # imports Grain, which takes a second; sampling does without
         from t2i_jax.data import text, vocabularies
 
-        self.tokenizer, path = parents["tokenizer"], folder / runs.TEXT_TOKENIZER
+        self.tokenizer = parents["tokenizer"].at_size(self.config.data.image_size)
+        path = folder / runs.TEXT_TOKENIZER
         self.tokenizer_run = runs.parents(self.config, folder)["tokenizer"][1]
         self.encoded = encode.encode(self.config, self.tokenizer, self.tokenizer_run)
         captions = self.encoded.splits["train"].captions

@@ -28,6 +28,7 @@ import grain
 from ml_collections import ConfigDict
 
 from t2i_jax.errors import UserError, one_line
+from t2i_jax.ranges import sides
 
 
 def open_split(data: Mapping | ConfigDict, split: str) -> tuple[grain.MapDataset, str]:
@@ -61,6 +62,23 @@ def open_split(data: Mapping | ConfigDict, split: str) -> tuple[grain.MapDataset
     if not len(dataset):
         raise UserError(f"split {split!r} of {data['name']} has no picture; name another part of the set")
     return dataset, fingerprint
+
+
+def check_size(dataset: grain.MapDataset, data: Mapping | ConfigDict) -> None:
+    """Whether the pictures of a split, of which the first is read, are as large as a config says.
+
+    Args:
+      dataset: of `open_split`.
+      data: `name`, `image_size` and `channels`.
+
+    Raises:
+      UserError: they are not.
+    """
+    shape, asked = dataset[0]["image"].shape, (*sides(data["image_size"]), data["channels"])
+    if shape != asked:
+        raise UserError(
+            f"{data['name']} has images {shape}, not {asked}; set config.data.image_size and config.data.channels"
+        )
 
 
 def _find(name: str, path: str) -> Callable:

@@ -109,7 +109,7 @@ def _load(path, size: int) -> np.ndarray | str:
     except (zipfile.BadZipFile, zlib.error):
         return "corrupt"
     try:
-        return images.square(images.decode(content), size)
+        return images.crop(images.decode(content), size)
     except images.Unreadable as error:
         return str(error)
 

@@ -16,7 +16,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -30,6 +30,7 @@ from t2i_jax import progress
 from t2i_jax.data import entries, images, prepared, skipped
 from t2i_jax.data.entries import Picture
 from t2i_jax.errors import UserError
+from t2i_jax.ranges import as_image_size
 
 SHARD_SIZE = 1024  # examples a shard
 BORROWED = 1024  # most pictures that a split without any takes from the other
@@ -41,18 +42,19 @@ class Options:
     """What is made of the pictures; fields of `config.data`.
 
     Attributes:
-      image_size: H = W of the prepared pictures: the central square, scaled.
+      image_size: H and W of the prepared pictures, one number where they are equal: the largest part of that
+        shape in the middle of each, scaled.
       validation_share: of pictures that are held out, in [0, 1).
       background: colour under what is transparent, a name or #rrggbb.
-      crops: random squares that training gets of each picture beside the central one.
-      crop_scale: least and largest side of these, as shares of the picture's shorter side.
+      crops: random parts of that shape that training gets of each picture beside the central one.
+      crop_scale: least and largest of these, as shares of the sides of the central one.
       flip: training gets all of them mirrored too; not for captions that say left and right.
 
     Raises:
       UserError: one of them is out of its range.
     """
 
-    image_size: int
+    image_size: int | tuple[int, int]
     validation_share: float
     background: str
     crops: int
@@ -141,25 +143,25 @@ class Folder(tfds.core.ShardBasedBuilder):
     def _of(self, split: str, pictures: dict[str, Picture]) -> Iterator[dict]:
         """Examples of pictures; of these, those that cannot be read are skipped and removed."""
         config = self.builder_config
-        made = entries.map_pictures(config.dir, pictures, partial(_squares, config.options, split == "train"))
-        for name, squares in progress.bar(made, split, len(pictures), hidden=not pictures):
-            if isinstance(squares, images.Unreadable):
-                skipped.add(self._skipped, str(squares), name)
+        made = entries.map_pictures(config.dir, pictures, partial(_crops, config.options, split == "train"))
+        for name, crops in progress.bar(made, split, len(pictures), hidden=not pictures):
+            if isinstance(crops, images.Unreadable):
+                skipped.add(self._skipped, str(crops), name)
                 del pictures[name]
             else:
                 captions = pictures[name].captions
-                yield from ({"image": square, "captions": captions} for square in squares)
+                yield from ({"image": crop, "captions": captions} for crop in crops)
 
 
-def _squares(options: Options, augment: bool, content: bytes, picture: Picture) -> list[np.ndarray]:
-    """The squares that a split gets of a picture; random ones depend on its content alone."""
+def _crops(options: Options, augment: bool, content: bytes, picture: Picture) -> list[np.ndarray]:
+    """What a split gets of a picture; random crops depend on its content alone."""
     image, size = images.decode(content, options.background), options.image_size
-    squares = [images.square(image, size)]
+    crops = [images.crop(image, size)]
     if augment:
         rng = np.random.default_rng(int(picture.digest, 16))
-        squares += [images.random_square(image, size, options.crop_scale, rng) for _ in range(options.crops)]
-        squares += [square[:, ::-1] for square in squares] if options.flip else []
-    return squares
+        crops += [images.random_crop(image, size, options.crop_scale, rng) for _ in range(options.crops)]
+        crops += [crop[:, ::-1] for crop in crops] if options.flip else []
+    return crops
 
 
 def open(
@@ -167,7 +169,7 @@ def open(
     data_dir: str,
     *,
     dir: str,
-    image_size: int,
+    image_size: int | Sequence[int],
     validation_share: float = 0.1,
     background: str = "white",
     crops: int = 0,
@@ -193,7 +195,8 @@ def open(
             f"config.data.data_dir {data_dir} would lie in config.data.dir {dir}, which would change with what is"
             " prepared; start the command in another folder"
         )
-    options = Options(image_size, validation_share, background, crops, tuple(crop_scale), flip)
+    size = as_image_size(image_size, "config.data.image_size")
+    options = Options(size, validation_share, background, crops, tuple(crop_scale), flip)
     made_of = json.dumps([entries.digest_of(dir), dataclasses.asdict(options)])
     stem = re.sub(r"[^\w-]", "_", Path(dir).resolve().name, flags=re.ASCII) or "pictures"
     config = FolderConfig(f"{stem}-{hashlib.sha256(made_of.encode()).hexdigest()[:12]}", dir=dir, options=options)

@@ -11,13 +11,13 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 
 from t2i_jax import files
-from t2i_jax.data.images import Unreadable, decode, square
+from t2i_jax.data.images import Unreadable, crop, decode
 from t2i_jax.errors import UserError
 from t2i_jax.pictures import read_note, to_uint8
 from t2i_jax.pipelines.batches import BATCH
+from t2i_jax.ranges import sides
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".avif"}
-RESIZE = "centre square, Lanczos, antialiased, to {} x {}"
 
 
 class Folder:
@@ -50,7 +50,7 @@ class Folder:
             raise UserError(f"{folder} holds no pictures ({', '.join(sorted(SUFFIXES))}); name a folder that does")
         self.paths, self._size = found[:limit], size
         self.about = {"folder": str(folder), "pictures": len(self.paths)}
-        self.about["resize"] = RESIZE.format(size, size) if size else "none"
+        self.about["resize"] = _resize((size, size)) if size else "none"
         contents = b"".join(bytes.fromhex(files.sha256_of(path)) for path in self.paths)
         self.about["sha256"] = hashlib.sha256(contents).hexdigest()
 
@@ -97,7 +97,7 @@ class Folder:
                 image = decode(path.read_bytes())
             except Unreadable as error:
                 raise UserError(f"{path} is {error}; mend it or take it away") from None
-            pixels = square(image, self._size) if self._size else np.array(image)
+            pixels = crop(image, self._size) if self._size else np.array(image)
             shape = shape or pixels.shape
             if pixels.shape != shape:
                 raise UserError(
@@ -106,6 +106,12 @@ class Folder:
                 )
             if number >= count:
                 yield pixels
+
+
+def _resize(size: tuple[int, int]) -> str:
+    height, width = size
+    shape = "square" if height == width else "part of that shape"
+    return f"centre {shape}, Lanczos, antialiased, to {height} x {width}"
 
 
 class Split:
@@ -129,7 +135,7 @@ class Split:
         from t2i_jax.data import sources  # Grain takes a second to import, and folders do without
 
         self.dataset, fingerprint = sources.open_split(data, data.get(split, split))
-        count, self._side = len(self.dataset), data.get("image_size")
+        count, self._size = len(self.dataset), sides(data["image_size"]) if "image_size" in data else None
         if limit is not None and limit > count:
             raise UserError(f"-n {limit} is above the {count} pictures of {data['name']}, {split}; ask for fewer")
         self.rows = np.arange(count) if limit is None else np.random.default_rng(seed).permutation(count)[:limit]
@@ -139,7 +145,7 @@ class Split:
             "split": split,
             "pictures": len(self.rows),
             "fingerprint": fingerprint,
-            "resize": RESIZE.format(self._side, self._side) + ", where they have another size",
+            "resize": _resize(self._size) + ", where they have another size" if self._size else "none",
         }
 
     def __len__(self) -> int:
@@ -152,9 +158,8 @@ class Split:
         """Pictures, but for the first `count`."""
         for row in self.rows[count:]:
             pixels = self.dataset[int(row)]["image"]
-            if self._side and pixels.shape[:2] != (self._side, self._side):
-                shaped = square(Image.fromarray(pixels.squeeze()), self._side)
-                pixels = shaped.reshape(self._side, self._side, -1)
+            if self._size and pixels.shape[:2] != self._size:
+                pixels = crop(Image.fromarray(pixels.squeeze()), self._size).reshape(*self._size, -1)
             yield pixels
 
     @functools.cached_property  # pictures are decoded for it
