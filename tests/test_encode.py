@@ -108,6 +108,12 @@ def test_another_tokenizer(config, tmp_path, capsys):
     assert "made of tokenizer digest, now it is another: encoding again" in capsys.readouterr().err
 
 
+def test_pictures_of_another_size_than_the_config_says_are_not_tokenized_as_they_are(config, tmp_path):
+    config.data.image_size = 32
+    with pytest.raises(UserError, match=r"has images \(16, 16, 3\), not \(32, 32, 3\); set config.data.image_size"):
+        encode_in(config, tmp_path)
+
+
 def test_another_policy(config, tmp_path):
     encode_in(config, tmp_path)
     config.data.corrupt = "refuse"
