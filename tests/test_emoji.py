@@ -231,6 +231,9 @@ def test_a_skin_tone_is_measured_by_the_pixels_that_show_it():
         assert [attributes.is_right(drawn, asked, index, pictures) for asked in index[:5]] == [
             asked["tone"] == entry["tone"] for asked in index[:5]
         ]
+    covered = pictures.copy()
+    covered[5:] = 0.5  # a face that the second design does not show
+    assert [attributes.is_right(covered[2], asked, index, covered) for asked in index[:5]] == [0, 0, 1, 0, 0]
     plain = {"tone": None, "base": "broken heart", "label": "broken heart"}
     assert attributes.family(plain) is None
     assert attributes.family(plain | {"label": "red heart"}) == "heart"

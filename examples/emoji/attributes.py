@@ -44,7 +44,7 @@ def is_right(drawn: np.ndarray, asked: dict, index: list[dict], pictures: np.nda
 
     Args:
       drawn: [H, W, 3], in [0, 1].
-      asked: entry of the index whose `family` is not None.
+      asked: entry of the index whose `family` is not None, and differs to look at in some design.
       index: of all real pictures.
       pictures: these, [M, H, W, 3].
     """
@@ -55,6 +55,8 @@ def is_right(drawn: np.ndarray, asked: dict, index: list[dict], pictures: np.nda
     for own in found.values():
         real = pictures[own]
         shows = np.ptp(real, axis=0).max(-1) > DIFFERS
+        if not shows.any():  # a snowboarder whose face is covered
+            continue
         apart = np.linalg.norm(real[:, shows].mean(1) - drawn[shows].mean(0), axis=-1)
         best = apart.argmin()
         nearest.append((apart[best], index[own[best]]["label"] == asked["label"]))
