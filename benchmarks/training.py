@@ -84,7 +84,9 @@ class Worker:
 
     def __call__(self) -> float:
         print(file=self._process.stdin, flush=True)
-        return float(self._process.stdout.readline())
+        if not (line := self._process.stdout.readline()):
+            sys.exit("a side has ended; its error stands above")
+        return float(line)
 
     def peak(self) -> float:
         """Gigabytes; the process ends."""

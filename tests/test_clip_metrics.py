@@ -107,8 +107,8 @@ def test_folders_are_scored_as_torch_scores_them(evaluate, world):
         for one, other in (("drawn", "drawn"), ("real", "real"), ("drawn", "real"))
     ]
     expected = {
-        "CMMD-clip-8-16": 1000 * (kernels[0] + kernels[1] - 2 * kernels[2]),
-        "CLIP score, clip-8-16": 100 * (found["drawn"] * texts).sum(1).clamp(min=0).mean().item(),
+        "CMMD-clip-8-16-10": 1000 * (kernels[0] + kernels[1] - 2 * kernels[2]),
+        "CLIP score, clip-8-16-10": 100 * (found["drawn"] * texts).sum(1).clamp(min=0).mean().item(),
     }
     argv = ["--images", str(world / "drawn"), "--reference", str(world / "real")]
     code, metrics, _ = evaluate("cmmd,clip", *argv)
@@ -127,7 +127,7 @@ def test_clip_score_needs_no_reference(evaluate, world, tmp_path):
     assert code == 0
     images = np.stack([np.array(Image.open(path)) for path in sorted((world / "drawn").glob("*.png"))])
     cosines = Clip(world / "clip")(CAPTIONS, images)
-    found = metrics["CLIP score, clip-8-16"]
+    found = metrics["CLIP score, clip-8-16-10"]
     assert found["value"] == pytest.approx(100 * np.maximum(cosines, 0).mean(), rel=1e-5)
     assert found["interval"] == pytest.approx(intervals.of_mean(100 * np.maximum(cosines, 0)), rel=1e-4)
 
@@ -138,9 +138,11 @@ def test_clip_score_needs_no_reference(evaluate, world, tmp_path):
         ("clip", ["--images", "real"], "0.png has no caption, which CLIP score needs"),
         ("cmmd", ["--images", "drawn"], "--images needs --reference"),
         ("cmmd", ["--images", "drawn", "--reference", "x.npz"], "cmmd compares pictures"),
-        ("is", ["--images", "drawn"], "needs InceptionV3, not clip-8-16"),
+        ("is", ["--images", "drawn"], "needs InceptionV3, not clip-8-16-10"),
         ("fd", ["--images", "drawn", "--reference", "real"], "5 pictures make a singular covariance of 10"),
         ("clip", ["--images", "drawn", "-n", "1"], "-n 1 is below 2"),
+        ("clip", ["--images", "drawn", "--reference", "real"], "clip looks at no reference; leave --reference out"),
+        ("clip", ["--images", "drawn", "--save-reference", "x.npz"], "leave --save-reference out"),
     ],
 )
 def test_what_cannot_be_scored_is_one_line(evaluate, world, metrics, argv, said):
@@ -158,7 +160,7 @@ def test_a_translator_is_scored_by_the_captions_that_it_drew(evaluate, smoke_run
     split = Split(pipe.config.data, "validation", 6, 3)
     cosines = Clip(world / "clip")(split.captions, np.stack(list(Drawn(pipe, split, 3))))
     expected = 100 * np.maximum(cosines, 0).mean()
-    assert metrics["CLIP score, clip-8-16"]["value"] == pytest.approx(expected, rel=1e-4)
+    assert metrics["CLIP score, clip-8-16-10"]["value"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_pictures_of_t2i_sample_say_their_prompt_themselves(evaluate, smoke_run, world, tmp_path):
@@ -171,7 +173,7 @@ def test_pictures_of_t2i_sample_say_their_prompt_themselves(evaluate, smoke_run,
     images = np.stack([np.array(Image.open(path)) for path in sorted(own.glob("*.png"))])
     cosines = Clip(world / "clip")(["a red seven"] * 2 + ["a blue one"] * 2, images)
     expected = 100 * np.maximum(cosines, 0).mean()
-    assert metrics["CLIP score, clip-8-16"]["value"] == pytest.approx(expected, rel=1e-4)
+    assert metrics["CLIP score, clip-8-16-10"]["value"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_other_networks_are_refused(tmp_path):

@@ -71,12 +71,16 @@ def test_what_was_interrupted_goes_on(measure, tmp_path):
     whole = measure(*measure.folders, out="whole.json")
     assert (measure.batches, whole[0]) == (6, 0)
     assert measure(*measure.folders, stop_at=4) == (130, None)
-    assert sorted(path.name for path in (tmp_path / "card.parts").rglob("0*")) == [
+    assert sorted(path.name for path in (tmp_path / "card.json.parts").rglob("0*")) == [
         "00000000", "00000000", "00000001", "00000002"
     ]  # fmt: skip
-    assert measure(*measure.folders) == whole
-    assert measure.batches == 2
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["card.json", "whole.json"]
+    own = tmp_path / "whole.json.parts" / "pictures" / "mine.txt"  # not ours, wherever it lies
+    own.parent.mkdir(parents=True)
+    own.write_text("mine")
+    assert measure(*measure.folders) == whole == measure(*measure.folders, out="whole.json")
+    assert measure.batches == 6
+    assert own.read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["card.json", "whole.json", "whole.json.parts"]
 
 
 @pytest.mark.parametrize("change", ["a picture", "the number", "the network"])
@@ -102,7 +106,7 @@ def test_parts_of_anything_else_are_none(measure, world, tmp_path, change, monke
 @pytest.mark.parametrize("damage", [lambda x: x[:-1], lambda x: b"", lambda x: x[:-1] + bytes([x[-1] ^ 1])])
 def test_a_damaged_part_is_computed_again(measure, tmp_path, damage):
     assert measure(*measure.folders, stop_at=5)[0] == 130
-    path = tmp_path / "card.parts" / "pictures" / "00000001"
+    path = tmp_path / "card.json.parts" / "pictures" / "00000001"
     path.write_bytes(damage(path.read_bytes()))
     assert measure(*measure.folders) == measure(*measure.folders, out="whole.json")
 
@@ -138,7 +142,7 @@ def test_a_run_is_killed_while_it_draws(measure, smoke_run, world, tmp_path, kin
     command = [sys.executable, "-c", KILLED, *map(str, (*given, *argv))]
     done = subprocess.run(command, env=os.environ, capture_output=True, text=True, check=False)
     assert done.returncode < 0, done.stderr
-    assert len(list((tmp_path / "card.parts" / "pictures").iterdir())) == 1
+    assert len(list((tmp_path / "card.json.parts" / "pictures").iterdir())) == 1
     found = measure(*argv)
     assert (found[0], measure.batches) == (0, 2)
     assert found == measure(*argv, out="whole.json")

@@ -1,6 +1,5 @@
 """`t2i evaluate`: scores of a run's pictures, or of any pictures."""
 
-import shutil
 from datetime import date
 from pathlib import Path
 
@@ -61,16 +60,17 @@ def run(args) -> None:
     by_features = args.images is not None or args.metrics is not None
     out = Path(args.out or results_folder(args.run) / ("metrics.json" if by_features else "evaluation.json"))
     check_file(out)
-    parts = out.with_suffix(".parts")
+    parts = out.with_name(out.name + ".parts")
     table, found = _compare(args, parts) if by_features else _judge(args)
 
+    from t2i_jax.evals.metrics.parts import remove
     from t2i_jax.files import write_json
 
     out.parent.mkdir(parents=True, exist_ok=True)
     found = {**found, "date": date.today().isoformat(), "table": table.splitlines()}
     write_json(out, found)
     if by_features:
-        shutil.rmtree(parts, ignore_errors=True)
+        remove(parts)
     results.show(args, table, found, out)
 
 
@@ -105,8 +105,12 @@ def _compare(args, parts):
 
     statistics = args.reference is not None and args.reference.endswith(protocol.STATISTICS)
     metrics = (args.metrics or ("fd" if statistics else "fd,kid,pr")).split(",")
-    if args.images is not None and args.reference is None and not measure.ALONE.issuperset(metrics):
+    alone = measure.ALONE.issuperset(metrics)
+    if args.images is not None and args.reference is None and not alone:
         raise UserError("--images needs --reference, a folder of real pictures or an .npz of statistics")
+    for flag, value in (("--reference", args.reference), ("--save-reference", args.save_reference)):
+        if alone and value is not None:
+            raise UserError(f"--metrics {','.join(metrics)} looks at no reference; leave {flag} out")
     if args.save_reference is not None:
         check_file(Path(args.save_reference))
     extractor = features.load(args.features)
@@ -114,7 +118,7 @@ def _compare(args, parts):
         pictures, reference, card = sets.Folder(args.images, args.size, args.num), args.reference, {}
     else:
         pipe = t2i_jax.load(args.run)
-        reference, drawn_for = _of_a_run(args, pipe.config.data)
+        reference, drawn_for = _of_a_run(args, pipe.config.data, alone)
         pictures, card = sets.Drawn(pipe, drawn_for, args.seed), {"run": args.run}
     if args.reference is not None and not statistics:
         reference = sets.Folder(args.reference, args.size)
@@ -124,12 +128,15 @@ def _compare(args, parts):
     return table, card | found
 
 
-def _of_a_run(args, data):
-    """The reference, and what is drawn for, as far as they are of the run's data; that may not be here."""
+def _of_a_run(args, data, alone):
+    """The reference, and what is drawn for, as far as they are of the run's data; that may not be here.
+
+    `alone` is whether the metrics look at no reference.
+    """
     from t2i_jax.evals.metrics import sets
 
     split, prompts = args.split or "validation", args.prompts_file and read_prompts(args.prompts_file)
-    whole = None if prompts and args.reference else sets.Split(data, split)
+    whole = None if prompts and (args.reference or alone) else sets.Split(data, split)
     if not prompts:
         count = args.num or min(PICTURES, len(whole))
         return args.reference or whole, sets.Split(data, split, count, args.seed)

@@ -27,7 +27,8 @@ class Extractor:
     """A network that gives each picture a vector.
 
     Attributes:
-      network: "inception", "vgg16", "alexnet", or "clip-" with sides of its patches and pictures: "clip-14-336".
+      network: "inception", "vgg16", "alexnet", or "clip-" with the sides of its patches and
+        pictures, and D: "clip-14-336-768".
       title: of its Frechet distance: "FID" of the released InceptionV3 alone, else "FD-" and the network.
       digest: of its weights.
       width: D, of a vector.
@@ -111,10 +112,10 @@ def load(folder: str | Path) -> Extractor:
 def _clip(folder):
     clip, digest = Clip(folder), files.sha256_of(released.find(folder))
     side, patch = (clip.fields["vision"][name] for name in ("image_size", "patch_size"))
-    network, resize = f"clip-{patch}-{side}", f"bicubic, antialiased, shorter side to {side}, its centre"
-    fields = {"width": clip.fields["features"], "resize": resize, "smallest": 1, "classes": False}
+    width, resize = clip.fields["features"], f"bicubic, antialiased, shorter side to {side}, its centre"
+    network, fields = f"clip-{patch}-{side}-{width}", {"resize": resize, "smallest": 1, "classes": False}
     apply = {"_apply": clip.encode_images, "encode_texts": clip.encode_texts}
-    return Extractor(network, f"FD-{network}", digest, **fields, **apply)
+    return Extractor(network, f"FD-{network}", digest, width, **fields, **apply)
 
 
 @jax.jit

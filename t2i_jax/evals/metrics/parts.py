@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -47,3 +48,14 @@ class Parts:
 
     def _digest(self, number: int, features: bytes) -> bytes:
         return hashlib.sha256(b"%d\n%s\n%s" % (number, self._stamp, features)).digest()
+
+
+def remove(folder: Path) -> None:
+    """Take away what was kept below a folder, and the folders that are empty then; nothing else that lies there."""
+    for own in folder.glob("*/"):
+        for path in own.glob("[0-9]" * 8):
+            path.unlink()
+        with suppress(OSError):
+            own.rmdir()
+    with suppress(OSError):
+        folder.rmdir()

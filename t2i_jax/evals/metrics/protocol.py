@@ -46,7 +46,7 @@ def compare(
     is_file = isinstance(reference, str | Path)
     alone = measure.ALONE.issuperset(metrics)
     measure.check(metrics, extractor, count=len(pictures), reference=None if is_file or alone else len(reference))
-    captions = pictures.captions if "clip" in metrics else None
+    texts = extractor.encode_texts(pictures.captions) if "clip" in metrics else None  # before minutes of drawing
     keep = not measure.KEPT.isdisjoint(metrics)
 
     def gather(own, what, **options):
@@ -63,9 +63,7 @@ def compare(
         known, about = real.whole, reference.about
     if save and known:
         known.save(save, _name(extractor))
-    generated = gather(pictures, "pictures", logits="is" in metrics)
-    if captions is not None:
-        generated = generated._replace(texts=extractor.encode_texts(captions))
+    generated = gather(pictures, "pictures", logits="is" in metrics)._replace(texts=texts)
     results = measure.score(metrics, extractor, generated, real, known, seed)
     card = {
         "metrics": results,

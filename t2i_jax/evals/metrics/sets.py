@@ -144,6 +144,7 @@ class Split:
             "data": data["name"],
             "split": split,
             "pictures": len(self.rows),
+            "seed": None if limit is None else seed,
             "fingerprint": fingerprint,
             "resize": _resize(self._size) + ", where they have another size" if self._size else "none",
         }
@@ -214,6 +215,7 @@ class Drawn:
             if isinstance(split, Prompts):
                 pipe.check(split.captions)  # before the first is drawn
             self._make = self._of_captions
+            self.about["tokenizer"] = pipe.tokenizer.digest
             self.about |= {"made": "one for each caption", "sampling": vars(pipe.sampling)}
         elif isinstance(split, Prompts):
             raise UserError("this run reads no captions, so none of --prompts-file; name a translator, or leave it")
