@@ -112,6 +112,16 @@ def test_sizes_that_follow_are_those_of_rows_and_columns(config):
 @pytest.mark.parametrize("square", ["48", "48,48", "[48, 48]"])
 def test_a_square_is_one_number_however_it_is_written(square):
     assert load_config("vqvae:smoke", [f"--config.data.image_size={square}"]).data.image_size == 48
+    both = [f"--config.{path}data.image_size={square}" for path in ("", "parents.tokenizer.config.")]
+    config = load_config("translator:folder", both)
+    assert (config.data.image_size, config.parents.tokenizer.config.data.image_size) == (48, 48)
+
+
+def test_a_tokenizer_is_of_the_pictures_that_its_translator_draws():
+    with pytest.raises(
+        UserError, match=r"tokenizer.config.data.image_size is \(64, 96\), but config.data.image_size 64;"
+    ):
+        load_config("translator:folder", ["--config.parents.tokenizer.config.data.image_size=64,96"])
 
 
 @pytest.mark.parametrize(
@@ -123,6 +133,7 @@ def test_a_square_is_one_number_however_it_is_written(square):
             "config.parents.tokenizer.config.model: image_size (48, 50) is not divisible by 16;",
         ),
         ("vqvae:smoke", "50,48", "config.model: image_size (50, 48) is not divisible by 4; give multiples of 4 as"),
+        ("vae:smoke", "30,32", "config.model: image_size (30, 32) is not divisible by "),
         ("dvae:smoke", "33", "config.model: image_size 33 is not divisible by "),
         ("vqvae:smoke", "16,32,3", "config.data.image_size is (16, 32, 3); give one side, or height and width"),
         ("vqvae:smoke", "0,32", "config.data.image_size 0 is below 1;"),

@@ -43,8 +43,6 @@ def load_config(
         raise UserError(f"{rest[0]!r} is no flag; options start with --, as in --config.steps=100")
     ranges.check_config(values.config)
     config, typed = values.config, values["config"].override_values
-    if "image_size" in config.data:
-        config.data.image_size = ranges.as_image_size(config.data.image_size)
     if config.get("init_from"):
         adopt(config, typed, Path(workdir or Path("runs", config.name)))
     return fill_sizes(config, typed=typed, fetch=fetch)

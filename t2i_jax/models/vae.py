@@ -59,7 +59,16 @@ class Model(nn.Module):
         self.mu = nn.Dense(self.latent)
         if self.variational:
             self.logvar = nn.Dense(self.latent)
-        self.decoder = Decoder(positions(self.image_size, SHRINK), self.width, self.channels, self.dtype)
+        self.decoder = Decoder(self.cells, self.width, self.channels, self.dtype)
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """Rows and columns that the decoder starts from.
+
+        Raises:
+          ValueError: a side of the pictures is no multiple of `SHRINK`.
+        """
+        return positions(self.image_size, SHRINK)
 
     def __call__(
         self, images: Float[Array, "B H W C"], key: Array | None = None, *, train: bool = False
