@@ -75,7 +75,7 @@ class Side:
     def __init__(self, soak):
         self.soak, self.program, self.pending, self.flipped = soak, None, [], {}
         self.number, self.baseline, self.signalled, self.new = 0, None, None, (0, 0.0)
-        self.crashes = 0
+        self.crashes, self.asked = 0, 0.0
 
     @property
     def name(self) -> str:

@@ -58,13 +58,13 @@ class Training(Side):
         return self.soak.disk / self.name
 
     def clear(self) -> None:
-        """Every second run prepares data, trains its tokenizer and encodes by itself."""
+        """Every third run prepares data, trains its tokenizer and encodes by itself."""
         self.since = self.soak.now()
         for path in self.soak.disk.glob("training-*"):
             shutil.rmtree(path)
         for name in ("data", "tokenizer"):
             shutil.rmtree(self.soak.disk / name, ignore_errors=True)
-            if self.number % 2:
+            if self.number % 3:
                 shutil.copytree(self.soak.folder / "reference" / name, self.soak.disk / name)
 
     def progress(self) -> int:
