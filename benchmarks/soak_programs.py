@@ -30,13 +30,15 @@ class Program:
             self.process = subprocess.Popen(command, cwd=cwd, env=environment, **options)
 
     def look(self) -> None:
-        """Resident MiB, threads and open files of now."""
+        """Resident MiB, threads, open files, and seconds of CPU until now."""
         proc = Path("/proc", str(self.process.pid))
         with suppress(OSError, KeyError, ValueError):  # it may end at any moment
             status = dict(x.split(":", 1) for x in (proc / "status").read_text().splitlines())
             resident = int(status["VmRSS"].split()[0]) / 1024
             opened = len(list((proc / "fd").iterdir()))
-            self.seen.append((round(self.soak.now(), 1), round(resident, 1), int(status["Threads"]), opened))
+            ticks = sum(map(int, (proc / "stat").read_text().rpartition(")")[2].split()[11:13]))
+            about = round(resident, 1), int(status["Threads"]), opened, ticks / os.sysconf("SC_CLK_TCK")
+            self.seen.append((round(self.soak.now(), 1), *about))
 
     def stopped(self) -> bool:
         """Whether somebody has it wait."""

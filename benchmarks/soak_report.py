@@ -5,8 +5,8 @@ from collections import Counter
 from pathlib import Path
 
 OUTCOMES = ("continued", "refused", "lost", "silent")
-LONG = 120  # seconds of a life that says something about memory
-SETTLED = 60  # seconds after which a program has compiled and allocated
+SETTLED = {"training": 20, "sampling": 6}  # seconds of CPU after which a program has loaded and compiled
+LONG = 2  # times as much is a life that says something about memory
 
 
 def machine() -> str:
@@ -54,13 +54,13 @@ def memory(found: dict) -> list[str]:
     lines = []
     for kind in ("training", "sampling"):
         lives = [x["seen"] for x in found["programs"] if x["kind"] == kind and x["seen"]]
-        peaks = [max(look[1] for look in seen) for seen in lives if seen[-1][0] - seen[0][0] > SETTLED]
-        growths = []
+        peaks, growths = [], []
         for seen in lives:
-            later = [look for look in seen if look[0] - seen[0][0] > SETTLED]
-            if later and later[-1][0] - seen[0][0] > LONG:
-                (t0, first, *_), (t1, last, *_) = later[0], later[-1]
-                growths.append((last - first, (t1 - t0) / 60))
+            later = [look for look in seen if look[4] > SETTLED[kind]]
+            if later:
+                peaks.append(max(look[1] for look in seen))
+            if seen[-1][4] > LONG * SETTLED[kind]:
+                growths.append((later[-1][1] - later[0][1], later[-1][4] - later[0][4]))
         looks = [look for seen in lives for look in seen]
         if not looks:
             continue
@@ -70,9 +70,9 @@ def memory(found: dict) -> list[str]:
         )
         if growths:
             lines.append(
-                f"  {len(growths)} lived above {LONG} s, the longest {max(m for _, m in growths):.0f} min after its"
-                f" first minute; from then to its end memory grew by {statistics.median(g for g, _ in growths):.0f}"
-                f" MiB (median), {max(g for g, _ in growths):.0f} at most"
+                f"  {len(growths)} took above {LONG * SETTLED[kind]} s of CPU; from {SETTLED[kind]} s on memory grew by"
+                f" {statistics.median(g for g, _ in growths):.0f} MiB (median), {max(g for g, _ in growths):.0f} at"
+                f" most, in up to {max(t for _, t in growths):.0f} s of CPU"
             )
         if len(peaks) > 5:
             third = len(peaks) // 3
@@ -90,7 +90,7 @@ def plot(found: dict, path: Path) -> None:
     colours = {"training": "C0", "sampling": "C1", "second": "0.6"}
     for program in found["programs"]:
         if program["kind"] in colours and program["seen"]:
-            times, resident, threads, opened = zip(*program["seen"], strict=True)
+            times, resident, threads, opened, _ = zip(*program["seen"], strict=True)
             minutes = [t / 60 for t in times]
             above.plot(minutes, resident, color=colours[program["kind"]], linewidth=0.9)
             if program["kind"] == "training":
