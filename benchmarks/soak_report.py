@@ -69,10 +69,11 @@ def memory(found: dict) -> list[str]:
             f" {max(look[2] for look in looks)} threads, {max(look[3] for look in looks)} open files"
         )
         if growths:
+            grown, took = zip(*growths, strict=True)
             lines.append(
-                f"  {len(growths)} took above {LONG * SETTLED[kind]} s of CPU; from {SETTLED[kind]} s on memory grew by"
-                f" {statistics.median(g for g, _ in growths):.0f} MiB (median), {max(g for g, _ in growths):.0f} at"
-                f" most, in up to {max(t for _, t in growths):.0f} s of CPU"
+                f"  {len(growths)} took above {LONG * SETTLED[kind]} s of CPU; from {SETTLED[kind]} s on, for up to"
+                f" {max(took):.0f} s, memory grew by {statistics.median(grown):.0f} MiB (median), at most by"
+                f" {max(grown):.0f}"
             )
         if len(peaks) > 5:
             third = len(peaks) // 3

@@ -27,7 +27,7 @@ FIELDS = {
     "parents.tokenizer.config.eval_every": 12,
 }
 PROMPTS = ["a red seven", "a green five", "two red sevens", "a blue eight above an orange six"]
-PICTURES = 192  # of each prompt
+PICTURES = 768  # of each prompt
 COMPARED = ("config.json", "model.safetensors", "scores.json", "text_tokenizer.json")
 NAMED = {
     "model.safetensors": "weights",
