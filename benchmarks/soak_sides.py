@@ -136,7 +136,7 @@ class Sampling(Side):
     def what(self, parts: tuple[str, ...]) -> str:
         if parts[0] != "finished":
             return "a drawn picture" if parts[1].endswith(".png") else "prompts.jsonl"
-        if {"checkpoints", "logs", "pictures"} & set(parts):
+        if {"checkpoints", "logs", "pictures", "scores.json"} & set(parts):
             return ""
         return f"the run's {'parents' if 'parents' in parts else NAMED.get(parts[-1], 'others')}"
 
