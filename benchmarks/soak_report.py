@@ -106,6 +106,7 @@ def plot(found: dict, path: Path) -> None:
     above.axhline(0, color="0.8", linewidth=0.8)
     above.set(ylabel="resident memory, MiB", title="each line is a process, each tick a fault")
     above.legend(ncols=3, fontsize="small", loc="upper left")
+    above.set_yticks([tick for tick in above.get_yticks() if tick >= 0])
     above.set_ylim(top=above.get_ylim()[1] * 1.25)
     below.plot([], [], color="C4", label="threads")
     below.plot([], [], color="C2", label="open files")

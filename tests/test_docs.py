@@ -30,7 +30,7 @@ LANGUAGES = {"sh", "python", "text", "", "json"}  # "" and "text" show what is n
 NOT_RUN = {
     "download": 35,
     "training": 37,
-    "benchmark": 5,
+    "benchmark": 7,
     "program": 8,
     "make": 2,
     "server": 3,
