@@ -215,7 +215,7 @@ def lock(folder: str | Path, *, wait: bool = False) -> Iterator[None]:
     try:
         held.acquire(blocking=False)
     except filelock.Timeout:
-        name = owner.read_text().strip() if owner.exists() else "unknown"
+        name = (owner.exists() and owner.read_text().strip()) or "unknown"  # a full disk leaves it empty
         if not wait:
             raise UserError(
                 f"{folder} is in use by another training (process {name}); wait for it, stop it, or train in"

@@ -199,6 +199,23 @@ def read_only():
 
 
 @pytest.fixture
+def disk(tmp_path):
+    """`disk(size)` mounts a small disk of its own; `disk.mount(option)` mounts it anew."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(options):
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"a small disk cannot be mounted here: {done.stderr.strip()}")
+        return folder
+
+    yield mount
+    subprocess.run(["umount", "--lazy", str(folder)], capture_output=True)
+
+
+@pytest.fixture
 def command(monkeypatch, capsys):
     """The command line of train.py, in this process: `code, lines on stderr = command(*argv)`."""
     from t2i_jax import cli

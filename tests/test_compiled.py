@@ -1,10 +1,12 @@
 """Compiled programs on the disk: the commands keep them, and nothing but the time depends on them."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import damage
 import jax
 import pytest
 from jax._src import compilation_cache
@@ -94,6 +96,21 @@ def test_a_kill_while_a_program_is_written_is_mended_by_the_next_start(start, tm
     assert said(start("-c", KEPT)) == whole
 
 
+def test_a_program_with_a_flipped_bit_is_named_and_compiled_once(start, tmp_path):
+    """jax alone would compile it at every start, and warn of it in two lines."""
+    whole = said(start("-c", KEPT))
+    sizes = entries(tmp_path)
+    paths = sorted((tmp_path / "cache").rglob("*-cache"))
+    for path in paths:
+        damage.flip(path)
+    out, error = said(start("-c", KEPT))
+    assert out == whole[0]
+    named = [f"warning: {path} is corrupt; that program is compiled again" for path in paths]
+    assert sorted(error.splitlines()) == named
+    assert entries(tmp_path) == sizes
+    assert said(start("-c", KEPT)) == whole
+
+
 def test_two_that_start_at_once(start, tmp_path):
     both = [start("-c", KEPT) for _ in range(2)]
     assert [said(process) for process in both] == [("900.0", "")] * 2
@@ -134,6 +151,15 @@ def test_a_folder_that_cannot_be_written_is_one_warning(start, tmp_path):
     assert out == "900.0"
     assert error.startswith("warning: compiled programs are not kept: ")
     assert "set JAX_COMPILATION_CACHE_DIR to another folder" in error
+    assert error.count("\n") == 1
+
+
+def test_a_full_disk_is_one_warning(start, tmp_path, disk):
+    """A file of its name finds room on it, and no program."""
+    (disk("size=64k") / "ballast").write_bytes(bytes(shutil.disk_usage(tmp_path / "disk").free - 4 * 4096))
+    out, error = said(start("-c", KEPT, XDG_CACHE_HOME=str(tmp_path / "disk")))
+    assert out == "900.0"
+    assert error.startswith("warning: compiled programs are not kept: [Errno 28] No space left on device")
     assert error.count("\n") == 1
 
 

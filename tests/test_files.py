@@ -131,6 +131,9 @@ def test_a_lock_that_is_held_names_its_owner(tmp_path, owner):
         pass
     assert f"{tmp_path} is in use by another training (process {owner.pid} on " in str(error.value)
     assert "\n" not in str(error.value)
+    (tmp_path / "lock.owner").write_text("")  # as a full disk leaves it
+    with pytest.raises(UserError, match=r"in use by another training \(process unknown\)"), files.lock(tmp_path):
+        pass
 
 
 def test_a_dead_owner_holds_no_lock(tmp_path, owner):

@@ -1,27 +1,9 @@
 """A disk that is full or read-only: one line, the last good checkpoint stands, and room is all that is needed."""
 
 import shutil
-import subprocess
 
 import pytest
 import worlds
-
-
-@pytest.fixture
-def disk(tmp_path):
-    """`disk(size)` mounts a small disk of its own; `disk.mount(option)` mounts it anew."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-
-    def mount(options):
-        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            pytest.skip(f"a small disk cannot be mounted here: {done.stderr.strip()}")
-        return folder
-
-    yield mount
-    subprocess.run(["umount", "--lazy", str(folder)], capture_output=True)
 
 
 def refused(code, said):
