@@ -25,6 +25,7 @@ from common import line
 from PIL import Image
 
 from t2i_jax import runs
+from t2i_jax.cli import memory
 from t2i_jax.convert import inception as convert
 from t2i_jax.evals.metrics import features, measure
 from t2i_jax.evals.metrics.sets import Folder
@@ -93,6 +94,8 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         if arguments.side:
+            if arguments.side == "ours":
+                memory.keep()  # as all commands do
             print(json.dumps(measured(arguments.side, Path(arguments.folder), Path(scratch))))
             return
         write_pictures(Path(scratch), arguments.pictures)
