@@ -53,13 +53,15 @@ def fill_sizes(
       The same config.
 
     Raises:
-      UserError: a field was set to another value than follows, a tokenizer's sizes do not fit each other, or
-        released weights cannot be read.
+      UserError: a field was set to another value than follows, sizes of a model do not fit each other, a tokenizer
+        is for pictures of another size, or released weights cannot be read.
     """
     for parent, entry in config.get("parents", {}).items():
         own, path = entry.config, f"parents.{parent}.config."
         inside = [field.removeprefix(path) for field in typed if field.startswith(path)]
         fill_sizes(own, inside, name=f"{name}.{path[:-1]}", fetch=fetch)
+        if hasattr(models.find(own.model_name).Model, "layout"):
+            _check_same_pictures(own, config, f"{name}.{path}data.image_size", f"{name}.data.image_size")
     defaults = fields_of(models.find(config.model_name).Model)
     for size in _sizes(config, name, fetch):
         *outer, field = size.path
@@ -79,9 +81,14 @@ def fill_sizes(
         if not (set_here and fits):
             with node.ignore_type():  # a number may become a pair
                 node[field] = size.value
-    if hasattr(models.find(config.model_name).Model, "layout"):
-        _token_sizes(config, f"{name}.model")  # refuses sizes that do not fit each other
+    _token_sizes(config, f"{name}.model")  # refuses sizes that do not fit each other
     return config
+
+
+def _check_same_pictures(tokenizer: ConfigDict, config: ConfigDict, own: str, asked: str):
+    size, other = tokenizer.data.get("image_size"), config.data.get("image_size")
+    if size and other and size != other:
+        raise UserError(f"{own} is {size}, but {asked} is {other}; set the second alone, which both follow")
 
 
 def _sizes(config: ConfigDict, name: str, fetch: bool) -> Iterator[Size]:
@@ -106,8 +113,8 @@ def _sizes(config: ConfigDict, name: str, fetch: bool) -> Iterator[Size]:
 
 def _token_sizes(tokenizer: ConfigDict, origin: str) -> dict[str, Any]:
     """`codebook_size`, `num_tokens` and `grid` by a tokenizer's config; nothing by that of another model."""
-    model = models.build(tokenizer)
     try:
+        model = models.build(tokenizer)
         if not hasattr(model, "layout"):
             return {}
         count, width = model.num_tokens, model.layout[-1].width

@@ -54,6 +54,10 @@ class Model(nn.Module):
     pretrained: bool = False
     dtype: str = "float32"
 
+    def __post_init__(self):
+        positions(self.image_size, SHRINK)  # refuses a size before anything is initialised
+        super().__post_init__()
+
     def setup(self):
         self.features = encoder_of(self, lambda: ConvEncoder(self.width, self.dtype))
         self.mu = nn.Dense(self.latent)
