@@ -123,6 +123,11 @@ def test_a_sheet_shows_some_of_many_and_the_beginning_of_long_captions(tmp_path,
         (["broken"], "t2i: broken has no picture that can be used: 1 in no format that is read (a/a.png)"),
         (["own", "--image-size", "4"], "t2i: --image-size 4 is out of range; give 8 to 1024"),
         (
+            ["own", "--image-size", "48x64"],
+            "t2i: argument --image-size: '48x64' is no size; give a side, or height,",
+        ),
+        (["own", "--image-size", "48,4"], "t2i: --image-size 4 is out of range; give 8 to 1024"),
+        (
             ["own", "--background", "x"],
             "t2i: config.data.background is 'x'; it is a colour, such as white or #ffffff",
         ),

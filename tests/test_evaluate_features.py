@@ -113,6 +113,9 @@ def test_pictures_of_many_sizes_are_scaled_where_it_is_asked(evaluate, world, tm
     code, card, _, _ = evaluate("--metrics", "kid", "--size", 32, images=mixed)
     assert code == 0
     assert "Lanczos" in card["pictures"]["resize"]
+    code, card, _, _ = evaluate("--metrics", "kid", "--size", "32,40", images=mixed)
+    assert code == 0
+    assert card["pictures"]["resize"].endswith("to 32 x 40")
 
 
 @pytest.mark.parametrize(
@@ -129,6 +132,7 @@ def test_pictures_of_many_sizes_are_scaled_where_it_is_asked(evaluate, world, tm
         (("-n", "1"), {}, "-n 1 is below 2"),
         (("-n", "3", "--metrics", "kid"), {}, "kid of 3 is no number; at least 4"),
         (("--size", "16", "--metrics", "kid"), {}, "too small for alexnet; 31"),
+        (("--size", "32,6", "--metrics", "kid"), {}, "--size 6 is below 8"),
         (("--split", "train"), {}, "--split says what a --run draws for"),
         (("--candidates", "2"), {}, "--candidates goes together with the judge"),
     ],

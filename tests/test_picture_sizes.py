@@ -112,16 +112,11 @@ def test_sizes_that_follow_are_those_of_rows_and_columns(config):
 @pytest.mark.parametrize("square", ["48", "48,48", "[48, 48]"])
 def test_a_square_is_one_number_however_it_is_written(square):
     assert load_config("vqvae:smoke", [f"--config.data.image_size={square}"]).data.image_size == 48
-    both = [f"--config.{path}data.image_size={square}" for path in ("", "parents.tokenizer.config.")]
-    config = load_config("translator:folder", both)
-    assert (config.data.image_size, config.parents.tokenizer.config.data.image_size) == (48, 48)
-
-
-def test_a_tokenizer_is_of_the_pictures_that_its_translator_draws():
-    with pytest.raises(
-        UserError, match=r"tokenizer.config.data.image_size is \(64, 96\), but config.data.image_size 64;"
-    ):
-        load_config("translator:folder", ["--config.parents.tokenizer.config.data.image_size=64,96"])
+    own = "--config.parents.tokenizer.config.data.image_size"
+    both = load_config("translator:folder", [f"--config.data.image_size={square}", f"{own}={square}"])
+    assert both.to_json() == load_config("translator:folder", ["--config.data.image_size=48"]).to_json()
+    fields = [f"--config.{part}.image_size={square}" for part in ("data", "model")]
+    assert load_config("vqvae:smoke", fields).model.image_size == 48
 
 
 @pytest.mark.parametrize(
@@ -133,17 +128,40 @@ def test_a_tokenizer_is_of_the_pictures_that_its_translator_draws():
             "config.parents.tokenizer.config.model: image_size (48, 50) is not divisible by 16;",
         ),
         ("vqvae:smoke", "50,48", "config.model: image_size (50, 48) is not divisible by 4; give multiples of 4 as"),
-        ("vae:smoke", "30,32", "config.model: image_size (30, 32) is not divisible by "),
         ("dvae:smoke", "33", "config.model: image_size 33 is not divisible by "),
+        ("vae:smoke", "30,32", "config.model: image_size (30, 32) is not divisible by 4; give multiples of 4 as"),
         ("vqvae:smoke", "16,32,3", "config.data.image_size is (16, 32, 3); give one side, or height and width"),
         ("vqvae:smoke", "0,32", "config.data.image_size 0 is below 1;"),
         ("vqvae:smoke", "wide", "config.data.image_size 'wide' is no number;"),
         ("vqvae:smoke", "{1: 2}", "config.data.image_size {1: 2} is no number;"),
+        ("vqvae:smoke", "None", "config.data.image_size None is no number;"),
     ],
 )
 def test_sizes_that_cannot_be_are_refused_before_anything_is_prepared(config, size, said):
     with pytest.raises(UserError) as error:
         load_config(config, [f"--config.data.image_size={size}"])
+    assert str(error.value).startswith(said)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "field", "said"),
+    [
+        (
+            "vqvae:smoke",
+            "model",
+            "config.model.image_size is (64, 96), but 32 follows from config.data.image_size 32;",
+        ),
+        (
+            "translator:folder",
+            "parents.tokenizer.config.data",
+            "config.parents.tokenizer.config.data.image_size is (64, 96), but config.data.image_size is 64;",
+        ),
+    ],
+)
+def test_a_size_that_differs_from_that_of_the_data_is_refused(config, field, said):
+    with pytest.raises(UserError) as error:
+        load_config(config, [f"--config.{field}.image_size=64,96"])
     assert str(error.value).startswith(said)
     assert "\n" not in str(error.value)
 
@@ -179,7 +197,7 @@ def plainly(model, variables, pictures):
 
 
 @pytest.mark.parametrize("size", [(24, 40), (64, 32), (48, 48)])
-def test_a_tokenizer_of_convolutions_reads_every_size(pair, size):
+def test_a_fully_convolutional_tokenizer_reads_every_size(pair, size):
     tokenizer, model, variables = pair
     pictures = np.random.default_rng(1).random((3, *size, 3), np.float32)
     ids, expected = tokenizer.tokenize(pictures), plainly(model, variables, pictures)

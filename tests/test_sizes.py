@@ -38,8 +38,8 @@ def test_the_tokenizers_codebook_alone_is_enough():
     assert load(SMOKE, parents__tokenizer__config__model__codebook_size=512).model.codebook_size == 512
 
 
-def test_the_size_of_the_tokenizers_pictures_alone_is_enough():
-    config = load(SMOKE, parents__tokenizer__config__data__image_size=64)
+def test_the_size_of_the_pictures_alone_is_enough():
+    config = load(SMOKE, data__image_size=64)
     assert config.parents.tokenizer.config.model.image_size == 64
     assert config.model.num_tokens == config.model.decoder.positions == 16 + 16 + 64
     assert load("vae:smoke", data__channels=1).model.channels == 1

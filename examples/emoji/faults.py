@@ -51,19 +51,19 @@ def main() -> None:
     args = parser.parse_args()
     pipe, weights = t2i_jax.load(args.run), lpips.load(args.lpips_weights)
     extractor = features.load(args.lpips_weights)
-    index, side = read_index(args.data), pipe.config.data.image_size
+    index, (height, width, _) = read_index(args.data), pipe.tokenizer.shape
     images = [Image.open(args.data / entry["file"]).convert("RGB") for entry in index]
-    small = np.stack([np.asarray(image.resize((side, side), Image.BICUBIC)) for image in images])
+    small = np.stack([np.asarray(image.resize((width, height), Image.BICUBIC)) for image in images])
     right, rng = judge.asked_for(index, {}), np.random.default_rng(args.seed)
     prompts = [caption for caption, own in right.items() if not any(index[i]["held_out"] for i in own)]
     prompts = [str(prompt) for prompt in rng.permutation(prompts)[:PROMPTS] for _ in range(TIMES)]
     training = np.stack([small[rng.choice(right[prompt])] for prompt in prompts])
     asked = [{index[i]["emoji"] for i in right[prompt]} for prompt in prompts]
-    bank, owners = judge.embed(weights, images, side), np.array([entry["emoji"] for entry in index])
+    bank, owners = judge.embed(weights, images, width), np.array([entry["emoji"] for entry in index])
     real = measure.gather(extractor, list(small), "real pictures", keep=True)
     results = {}
     for name, pictures in generators(pipe, prompts, training, args.seed).items():
-        drawn = judge.embed(weights, [Image.fromarray(picture) for picture in pictures], side)
+        drawn = judge.embed(weights, [Image.fromarray(picture) for picture in pictures], width)
         rank = judge.ranks(judge.distances(drawn, bank), owners, asked)
         own = measure.gather(extractor, list(pictures), name, keep=True)
         found = measure.score(["fd", "kid", "pr"], extractor, own, real, real.whole, 0)

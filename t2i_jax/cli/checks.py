@@ -3,11 +3,13 @@
 import inspect
 import os
 import tempfile
+from argparse import ArgumentTypeError
 from importlib.util import find_spec
 from pathlib import Path
 
 import t2i_jax
 from t2i_jax.errors import UserError
+from t2i_jax.ranges import as_image_size
 
 
 def load_translator(run):
@@ -61,6 +63,18 @@ def check_matplotlib(command: str):
     """Raises UserError where what `command` draws with is not installed."""
     if find_spec("matplotlib") is None:
         raise UserError(f"{command} needs matplotlib: pip install 't2i-jax[plot]'")
+
+
+def image_size(text: str) -> int | tuple[int, int]:
+    """The size of pictures that a flag says: `64`, or `48,64` for height and width.
+
+    Raises:
+      ArgumentTypeError: it says none.
+    """
+    try:
+        return as_image_size([int(side) for side in text.split(",")] if "," in text else int(text))
+    except (ValueError, UserError):
+        raise ArgumentTypeError(f"{text!r} is no size; give a side, or height,width as in 48,64") from None
 
 
 def check_run(run) -> Path:

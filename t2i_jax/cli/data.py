@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from t2i_jax.cli import results
-from t2i_jax.cli.checks import check_grid_path
+from t2i_jax.cli.checks import check_grid_path, image_size
 from t2i_jax.errors import UserError
 from t2i_jax.ranges import sides
 
@@ -19,23 +19,21 @@ def add(commands) -> None:
     check.add_argument(
         "--out", default="contact-sheet.png", help="where the contact sheet goes (contact-sheet.png)"
     )
-    check.add_argument("--image-size", type=_size, default=64, help="as config.data.image_size: 64, or 48,64 (64)")
+    check.add_argument(
+        "--image-size", type=image_size, default=64, help="as config.data.image_size: 64, or 48,64 (64)"
+    )
     check.add_argument("--background", default="white", help="as config.data.background (white)")
     check.add_argument("--validation-share", type=float, default=0.1, help="as config.data.validation_share (0.1)")
     results.add_json(check)
     check.set_defaults(function=run)
 
 
-def _size(text: str) -> int | tuple[int, ...]:
-    height, *others = map(int, text.split(","))
-    return (height, *others) if others else height
-
-
 def run(args) -> None:
     """Look at what `args` name."""
     out = Path(args.out)
-    if not all(8 <= side <= 1024 for side in sides(args.image_size, "--image-size")):
-        raise UserError(f"--image-size {args.image_size} is out of range; give 8 to 1024")
+    for side in sides(args.image_size):
+        if not 8 <= side <= 1024:
+            raise UserError(f"--image-size {side} is out of range; give 8 to 1024")
     if out.resolve().is_relative_to(Path(args.dir).resolve()):
         raise UserError(
             f"--out {out} lies in {args.dir}, where it would be taken for a picture; name another place"

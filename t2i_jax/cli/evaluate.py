@@ -5,10 +5,11 @@ from pathlib import Path
 
 import t2i_jax
 from t2i_jax.cli import results
-from t2i_jax.cli.checks import check_file, check_run, load_translator, results_folder
+from t2i_jax.cli.checks import check_file, check_run, image_size, load_translator, results_folder
 from t2i_jax.cli.sample import MAX_NUM, read_prompts
 from t2i_jax.errors import UserError
 from t2i_jax.random import check_seed
+from t2i_jax.ranges import sides
 
 PICTURES = 5000  # of a run, where -n does not say
 
@@ -42,7 +43,9 @@ def add(commands) -> None:
     compared.add_argument(
         "-n", "--num", type=int, help=f"pictures (of --run {PICTURES}, or the split's; of --images all)"
     )
-    compared.add_argument("--size", type=int, help="scale the files' pictures to this side, by central squares")
+    compared.add_argument(
+        "--size", type=image_size, help="scale the middles of the files' pictures to this side, or height,width"
+    )
     compared.add_argument(
         "--save-reference", metavar="NPZ", help="keep statistics of the reference, for the next time"
     )
@@ -98,7 +101,8 @@ def _compare(args, parts):
     for flag, value in (("--split", args.split), ("--prompts-file", args.prompts_file)):
         if args.images is not None and value is not None:
             raise UserError(f"{flag} says what a --run draws for; name the --reference of --images")
-    for flag, value, least in (("-n", args.num, 2), ("--size", args.size, 8)):
+    scaled = sides(args.size) if args.size is not None else ()
+    for flag, value, least in (("-n", args.num, 2), *(("--size", side, 8) for side in scaled)):
         if value is not None and value < least:
             raise UserError(f"{flag} {value} is below {least}; give more")
     from t2i_jax.evals.metrics import features, measure, protocol, sets

@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import UnionType
-from typing import Any, get_args, get_origin
+from typing import Any, get_origin
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
@@ -70,8 +70,8 @@ def fields_of(cls: type) -> dict[str, Any]:
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
         if default is dataclasses.MISSING:
-            first = get_args(field.type)[0] if isinstance(field.type, UnionType) else field.type
-            default = Required(get_origin(first) or first)
+            several = isinstance(field.type, UnionType)
+            default = Required(object if several else get_origin(field.type) or field.type)
         if not isinstance(default, Callable):
             fields[field.name] = dict(default) if isinstance(default, Mapping) else default
     return fields
@@ -79,9 +79,9 @@ def fields_of(cls: type) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Required:
-    """Stands for the default of a field that has none; of several types, flags are read as the first."""
+    """Stands for the default of a field that has none; `object` is any of several types, None is one of a loss."""
 
-    type: type
+    type: type | None
 
 
 def _options(make: type | partial) -> dict[str, float]:
@@ -97,7 +97,7 @@ def _loss_fields(config: ConfigDict) -> dict[str, Any]:
         return dict(config.loss)
     parameters = inspect.signature(loss_fn).parameters.values()
     return {
-        parameter.name: Required(object) if parameter.default is parameter.empty else parameter.default
+        parameter.name: Required(None) if parameter.default is parameter.empty else parameter.default
         for parameter in parameters
         if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in LOSS_ARGUMENTS
     }
@@ -122,7 +122,7 @@ def _add(config: ConfigDict, fields: Mapping[str, Any], path: str) -> None:
             continue
         elif not isinstance(default, Required):
             config[name] = default
-        elif default.type is object:
+        elif default.type is None:  # it follows from nothing
             raise UserError(f"{path} lacks {name!r}, which has no default; set it in the config file")
         else:
             config[name] = placeholder(default.type)

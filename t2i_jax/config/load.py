@@ -43,9 +43,21 @@ def load_config(
         raise UserError(f"{rest[0]!r} is no flag; options start with --, as in --config.steps=100")
     ranges.check_config(values.config)
     config, typed = values.config, values["config"].override_values
+    _squares_to_numbers(config, "config")
     if config.get("init_from"):
         adopt(config, typed, Path(workdir or Path("runs", config.name)))
     return fill_sizes(config, typed=typed, fetch=fetch)
+
+
+def _squares_to_numbers(config: ConfigDict, path: str) -> None:
+    """Set each `image_size`, of parents too, as `ranges.as_image_size` has it; that of a model may follow."""
+    for name, part in (("data", config.data), ("model", config.model)):
+        if "image_size" in part and (name == "data" or part.image_size is not None):
+            size = ranges.as_image_size(part.image_size, f"{path}.{name}.image_size")
+            with part.ignore_type():  # a pair may become a number
+                part.image_size = size
+    for name, parent in config.get("parents", {}).items():
+        _squares_to_numbers(parent.config, f"{path}.parents.{name}.config")
 
 
 def _unknown_field(config: ConfigDict, overrides: Sequence[str]) -> str:

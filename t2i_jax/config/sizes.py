@@ -12,7 +12,6 @@ from t2i_jax import models
 from t2i_jax.config.complete import Required, fields_of
 from t2i_jax.convert import hub, weights
 from t2i_jax.errors import UserError
-from t2i_jax.ranges import as_image_size
 
 POSITIONS = {"max_positions": "text_len", "positions": "num_tokens"}  # of a part <- what it must reach
 
@@ -54,21 +53,15 @@ def fill_sizes(
       The same config.
 
     Raises:
-      UserError: a field was set to another value than follows, a tokenizer's sizes do not fit each other, or
-        released weights cannot be read.
+      UserError: a field was set to another value than follows, sizes of a model do not fit each other, a tokenizer
+        is for pictures of another size, or released weights cannot be read.
     """
-    data = config.data
-    if "image_size" in data:
-        data.image_size = as_image_size(data.image_size, f"{name}.data.image_size")
     for parent, entry in config.get("parents", {}).items():
         own, path = entry.config, f"parents.{parent}.config."
         inside = [field.removeprefix(path) for field in typed if field.startswith(path)]
         fill_sizes(own, inside, name=f"{name}.{path[:-1]}", fetch=fetch)
-        if own.data.get("image_size") != data.get("image_size"):
-            raise UserError(
-                f"{name}.{path}data.image_size is {own.data.get('image_size')}, but {name}.data.image_size"
-                f" {data.get('image_size')}; leave the first out: it follows the second"
-            )
+        if hasattr(models.find(own.model_name).Model, "layout"):
+            _check_same_pictures(own, config, f"{name}.{path}data.image_size", f"{name}.data.image_size")
     defaults = fields_of(models.find(config.model_name).Model)
     for size in _sizes(config, name, fetch):
         *outer, field = size.path
@@ -88,9 +81,14 @@ def fill_sizes(
         if not (set_here and fits):
             with node.ignore_type():  # a number may become a pair
                 node[field] = size.value
-    if any(hasattr(models.find(config.model_name).Model, field) for field in ("layout", "cells")):
-        _token_sizes(config, f"{name}.model")  # refuses sizes that do not fit each other
+    _token_sizes(config, f"{name}.model")  # refuses sizes that do not fit each other
     return config
+
+
+def _check_same_pictures(tokenizer: ConfigDict, config: ConfigDict, own: str, asked: str):
+    size, other = tokenizer.data.get("image_size"), config.data.get("image_size")
+    if size and other and size != other:
+        raise UserError(f"{own} is {size}, but {asked} is {other}; set the second alone, which both follow")
 
 
 def _sizes(config: ConfigDict, name: str, fetch: bool) -> Iterator[Size]:
@@ -115,10 +113,9 @@ def _sizes(config: ConfigDict, name: str, fetch: bool) -> Iterator[Size]:
 
 def _token_sizes(tokenizer: ConfigDict, origin: str) -> dict[str, Any]:
     """`codebook_size`, `num_tokens` and `grid` by a tokenizer's config; nothing by that of another model."""
-    model = models.build(tokenizer)
     try:
+        model = models.build(tokenizer)
         if not hasattr(model, "layout"):
-            getattr(model, "cells", None)
             return {}
         count, width = model.num_tokens, model.layout[-1].width
     except (ValueError, ZeroDivisionError) as error:

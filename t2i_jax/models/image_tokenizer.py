@@ -14,7 +14,7 @@ class ImageTokenizer(nn.Module):
     """A model whose `layout` says which tokens it has.
 
     Attributes:
-      fits_any_size: its parameters are those of every `image_size`, as those of convolutions are.
+      fits_any_size: it is fully convolutional: its parameters are the same for every `image_size`.
     """
 
     fits_any_size: ClassVar[bool] = False
@@ -47,8 +47,8 @@ class VQTokenizer(ImageTokenizer):
 
 
 class GridTokenizer(VQTokenizer):
-    """One of convolutions with a single grid, `downsampling` pixels a token along each side, a quantizer `code`,
-    and `decode`.
+    """A convolutional tokenizer with a single grid, `downsampling` pixels a token along each side, a quantizer
+    `code`, and `decode`.
     """
 
     fits_any_size: ClassVar[bool] = True

@@ -54,21 +54,16 @@ class Model(nn.Module):
     pretrained: bool = False
     dtype: str = "float32"
 
+    def __post_init__(self):
+        positions(self.image_size, SHRINK)  # refuses a size before anything is initialised
+        super().__post_init__()
+
     def setup(self):
         self.features = encoder_of(self, lambda: ConvEncoder(self.width, self.dtype))
         self.mu = nn.Dense(self.latent)
         if self.variational:
             self.logvar = nn.Dense(self.latent)
-        self.decoder = Decoder(self.cells, self.width, self.channels, self.dtype)
-
-    @property
-    def cells(self) -> tuple[int, int]:
-        """Rows and columns that the decoder starts from.
-
-        Raises:
-          ValueError: a side of the pictures is no multiple of `SHRINK`.
-        """
-        return positions(self.image_size, SHRINK)
+        self.decoder = Decoder(positions(self.image_size, SHRINK), self.width, self.channels, self.dtype)
 
     def __call__(
         self, images: Float[Array, "B H W C"], key: Array | None = None, *, train: bool = False

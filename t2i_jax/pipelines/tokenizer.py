@@ -20,13 +20,13 @@ from t2i_jax.ranges import as_image_size, sides
 class Tokenizer:
     """An image tokenizer: pictures <-> ids.
 
-    One of convolutions reads pictures of every size that its factor divides; see `at_size`.
+    A fully convolutional one reads pictures of every size that its downsampling factor divides; see `at_size`.
 
     Attributes:
       config: of its run.
       digest: of its weights.
       shape: [H, W, C] of its pictures: those it was trained on, or of `at_size`.
-      fits_any_size: whether it is of convolutions, and reads others as well.
+      fits_any_size: whether it is fully convolutional, and reads pictures of other sizes as well.
       layout: the grids that its tokens stand in (see `nn.layout`).
       codebook_size, num_tokens: K and N.
       codebook: float32 [K, D].
@@ -66,7 +66,7 @@ class Tokenizer:
           image_size: side in pixels, or height and width.
 
         Raises:
-          UserError: the tokenizer reads one size only, or its factor does not divide a side.
+          UserError: the tokenizer reads one size only, or its downsampling factor does not divide a side.
         """
         size, own = as_image_size(image_size), as_image_size(self.shape[:2])
         if size == own:

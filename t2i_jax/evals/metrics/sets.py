@@ -28,11 +28,12 @@ class Folder:
       about: what a protocol says of them.
     """
 
-    def __init__(self, folder: str | Path, size: int | None = None, limit: int | None = None):
+    def __init__(self, folder: str | Path, size: int | tuple[int, int] | None = None, limit: int | None = None):
         """
         Args:
           folder: whose files of pictures count; hidden ones do not.
-          size: side to which each central square is scaled; None takes pictures of one size as they are.
+          size: side, or height and width, to which the largest part of that shape in the middle of each is scaled;
+            None takes pictures of one size as they are.
           limit: how many, the first.
 
         Raises:
@@ -50,7 +51,7 @@ class Folder:
             raise UserError(f"{folder} holds no pictures ({', '.join(sorted(SUFFIXES))}); name a folder that does")
         self.paths, self._size = found[:limit], size
         self.about = {"folder": str(folder), "pictures": len(self.paths)}
-        self.about["resize"] = _resize((size, size)) if size else "none"
+        self.about["resize"] = _resize(sides(size)) if size else "none"
         contents = b"".join(bytes.fromhex(files.sha256_of(path)) for path in self.paths)
         self.about["sha256"] = hashlib.sha256(contents).hexdigest()
 
