@@ -46,11 +46,11 @@ def open_image(content: bytes) -> Image.Image:
     return Image.open(io.BytesIO(content), formats=[name for name in FORMATS if name in Image.OPEN])
 
 
-def crop(image: Image.Image, size: int | tuple[int, int]) -> UInt8[np.ndarray, "H W _"]:
+def crop(image: Image.Image, size: int | tuple[int, int]) -> UInt8[np.ndarray, "H W ..."]:
     """The largest part in the middle of an image that has the shape of `size`, scaled with antialiasing.
 
     Args:
-      image: RGB or grey.
+      image: RGB, or grey, of which the result is [H, W].
       size: of the result in pixels, its side or height and width.
     """
     height, width = sides(size)
