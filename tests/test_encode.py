@@ -147,6 +147,7 @@ class Slow(FakeTokenizer):
         return super().tokenize(images)
 
 data = {"name": NAME, "data_dir": sys.argv[1], "train": "train", "validation": "validation", "corrupt": "skip"}
+data |= {"image_size": 16, "channels": 3}
 config = ml_collections.ConfigDict({"data": data, "model": {"codebook_size": 64, "num_tokens": 4}})
 tokenizer = Slow()
 print("ready", flush=True)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from t2i_jax import cli, files
-from t2i_jax.cli.sample import _read_prompts
+from t2i_jax.cli.sample import read_prompts
 from t2i_jax.data import entry, images, text, vocabularies
 from t2i_jax.errors import UserError
 
@@ -118,7 +118,7 @@ def test_prompt_files_of_any_kind(tmp_path, record_fault, content):
     path.write_bytes(content)
     record_fault("files of prompts", "tried")
     try:
-        prompts = _read_prompts(path)
+        prompts = read_prompts(path)
     except UserError as error:
         assert "\n" not in str(error)  # noqa: PT017, both ends are good
         record_fault("files of prompts", "refused")

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import httpx
 import pytest
-from fakes import FakeTokenizer, FakeTranslator
+from fakes import FakeTranslator
+from ml_collections import ConfigDict
 from PIL import Image
 from test_page import VALUES, pictures, upload
 
@@ -196,8 +197,7 @@ def test_no_gradio_names_the_extra(monkeypatch, capsys):
 def test_the_command(monkeypatch, tmp_path, capsys):
     pytest.importorskip("gradio")
     pipe = FakeTranslator()
-    pipe.config = FakeTokenizer().config
-    pipe.config.shown_captions = ("a red seven",)
+    pipe.config = ConfigDict({"shown_captions": ("a red seven",)})
     monkeypatch.setattr("t2i_jax.load", lambda run: pipe)
     monkeypatch.setattr("t2i_jax.cli.serve._wait", lambda: None)
     monkeypatch.setattr("t2i_jax.page.layout.launch", lambda page, host, port: f"http://{host}:{port}")

@@ -92,9 +92,6 @@ def test_a_square_keeps_the_name_of_what_was_prepared_and_other_shapes_have_thei
     assert len(prepared(tmp_path, image_size=(16, 24)) | prepared(tmp_path, image_size=(24, 16))) == 3
 
 
-# --- configs
-
-
 @pytest.mark.parametrize("config", ["translator:folder", "translator:emoji", "dalle:smoke", "prior:smoke"])
 def test_sizes_that_follow_are_those_of_rows_and_columns(config):
     config = load_config(config, ["--config.data.image_size=32,64"])

@@ -117,7 +117,7 @@ def test_a_data_set_without_detector_is_refused(smoke_run):
     pipe.config = ConfigDict(pipe.config.to_dict())
     pipe.config.data.name = "coco_captions/2017"
     with pytest.raises(
-        UserError, match="draws coco_captions; only captioned_digits, captioned_photos, fashion_mnist have"
+        UserError, match="pictures of coco_captions have no judge; only those of captioned_digits, captioned_"
     ):
         report.evaluate_run(pipe, smoke_run.translator)
 
