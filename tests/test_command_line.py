@@ -1,5 +1,6 @@
 """What can go wrong between a person and train.py: one line on stderr, exit code 2, nothing lost."""
 
+import logging
 import shutil
 
 import pytest
@@ -230,3 +231,16 @@ def test_a_shown_caption_that_is_too_long_is_found_before_training(command, smok
     argv = [*smoke_run.argv, f"--workdir={tmp_path / 'run'}", f"--config.shown_captions=('{'a red ' * 20}',)"]
     assert "config.shown_captions: prompt 'a red a red" in refusal(command, *argv)
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_what_others_log_of_a_failed_save_is_not_shown(command, monkeypatch, tmp_path, caplog):
+    """The save's own error is one line; asyncio knows of Orbax's other writes, which fail alike."""
+
+    def fail(*_, **__):
+        logging.getLogger("asyncio").error("Future exception was never retrieved\nTraceback ...")
+        raise OSError("[Errno 28] No space left on device")
+
+    monkeypatch.setattr("t2i_jax.loop.train.train", fail)
+    code, lines = command(VQVAE, f"--workdir={tmp_path / 'run'}")
+    assert (code, len(lines), caplog.text) == (2, 1, ""), lines
+    assert "No space left on device; what was saved before stands" in lines[0]

@@ -2,6 +2,7 @@
 
 import os
 import re
+from logging import getLogger
 
 from t2i_jax.errors import UserError
 
@@ -57,6 +58,8 @@ def run(args) -> None:
     logging.set_verbosity(logging.WARNING)
     # Orbax's threads log what they raise, with a traceback; the checkpoint manager raises it again.
     logging.get_absl_logger().addFilter(lambda record: "_SignalingThread.run() raised" not in record.getMessage())
+    # Where one of its writes fails, asyncio logs what the others raise.
+    getLogger("asyncio").addFilter(lambda record: "never retrieved" not in record.getMessage())
     workdir = args.workdir or os.path.join("runs", config.name)
     try:
         train.train(config, workdir, accept_config_change=args.accept_config_change, profile=profile)
