@@ -47,7 +47,7 @@ class Soak:
         self.disk, self.clock, self.ticked, self.due = folder / "disk", 0.0, time.monotonic(), every
         self.faults, self.programs, self.runs, self.notes = [], [], [], []
         self.condition = self.second = None  # (fault, seconds when it ends, undo) and (program, fault)
-        self.brave, self.looked = False, 0.0
+        self.any_time, self.looked = False, 0.0
         self.sides = {}
 
     def now(self) -> float:
@@ -112,7 +112,7 @@ class Soak:
 
     def strike(self) -> None:
         """One fault, if there is a program that it may come to."""
-        fit = {name for name, side in self.sides.items() if side.ready(self.brave)}
+        fit = {name for name, side in self.sides.items() if side.ready(self.any_time)}
         if self.now() % SPELL > SPELL - SPARED or self.second:
             fit.discard("training")
         groups = [group for group in KINDS if group in fit or (group == "both" and len(fit) == 2)]
@@ -123,7 +123,10 @@ class Soak:
         kind = self.random.choices(list(KINDS[group]), list(KINDS[group].values()))[0]
         if kind == "full disk" and not self.mounted:
             return
-        self.due, self.brave = self.now() + self.every * self.random.uniform(0.7, 1.3), self.random.random() < 0.25
+        self.due, self.any_time = (
+            self.now() + self.every * self.random.uniform(0.7, 1.3),
+            self.random.random() < 0.25,
+        )
         self.hit(group, kind)
 
     def hit(self, group: str, kind: str) -> None:

@@ -95,11 +95,11 @@ class Side:
         self.baseline = None if self.soak.condition else self.progress()
         self.signalled, self.new = None, (self.progress(), self.soak.now())
 
-    def ready(self, brave: bool) -> bool:
+    def ready(self, any_time: bool) -> bool:
         """Whether a fault may come: it got on since it was started, or that does not matter."""
         if not self.program or self.signalled or self.program.process.poll() is not None:
             return False
-        return brave or (self.baseline is not None and self.progress() > self.baseline and not self.pending)
+        return any_time or (self.baseline is not None and self.progress() > self.baseline and not self.pending)
 
     def end(self, number: int) -> None:
         self.signalled, self.asked = number, self.soak.now()

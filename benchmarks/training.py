@@ -3,10 +3,9 @@
     python benchmarks/training.py
 
 Both sides have float32 weights, two examples, dropout 0.1 on branches, none on attention weights, and AdamW. Torch
-runs eagerly, with its fused AdamW. Each side has a process of its own, ours with freed memory kept as `t2i train`
-does; they take turns, so that other work on the machine falls on both alike. (In one process, as this was done
-before 2026-11-28, our step takes up to 1.6 times as long, torch's about as long as alone.) `ratio` is torch's
-seconds over ours.
+runs eagerly, with its fused AdamW. Each side has a process of its own that keeps freed memory, as `t2i train` does;
+they take turns, so that other work on the machine falls on both alike. (In one process, as this was done before
+2026-11-28, our step takes up to 1.6 times as long.) `ratio` is torch's seconds over ours.
 """
 
 import argparse

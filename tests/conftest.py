@@ -200,7 +200,7 @@ def read_only():
 
 @pytest.fixture
 def disk(tmp_path):
-    """`disk(size)` mounts a small disk of its own; `disk.mount(option)` mounts it anew."""
+    """`disk("size=64k")` mounts a small disk and returns its folder; called again, it mounts over it."""
     folder = tmp_path / "disk"
     folder.mkdir()
 

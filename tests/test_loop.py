@@ -179,3 +179,10 @@ def test_a_judge_that_cannot_be_is_refused_before_anything_else(smoke, tmp_path,
     config.data.name, config.judge_every, config.eval_every = data, every, 2
     with pytest.raises(UserError, match=said):
         tasks.make(config).check(tmp_path)
+
+
+def test_a_judge_needs_captions(smoke, tmp_path):
+    config = smoke.config("prior")
+    config.judge_every, config.model.conditional = 1, False
+    with pytest.raises(UserError, match="judge_every 1 asks for pictures of captions, which this model"):
+        tasks.make(config).check(tmp_path)

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import warnings
 import zlib
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -57,15 +58,17 @@ def _show(show, folder: Path, message, *place, **options) -> None:
     jax compiles it then, but never writes over what is there: each command would warn of it, and compile it again.
     """
     unread = UNREAD.match(str(message))
-    corrupt = [path for path in folder.glob(f"{unread[1]}-*-cache") if _is_corrupt(path)] if unread else []
+    try:
+        corrupt = [path for path in folder.glob(f"{unread[1]}-*-cache") if _is_corrupt(path)] if unread else []
+        with _lock(folder) if corrupt else nullcontext():
+            for path in corrupt:
+                path.unlink(missing_ok=True)
+                path.with_name(path.name.removesuffix("cache") + "atime").unlink(missing_ok=True)
+                print(f"warning: {path} is corrupt; that program is compiled again", file=sys.stderr)
+    except OSError:  # it stays, and so does jax's own warning
+        corrupt = []
     if not corrupt:
         show(message, *place, **options)
-        return
-    with _lock(folder):
-        for path in corrupt:
-            path.unlink(missing_ok=True)
-            path.with_name(path.name.removesuffix("cache") + "atime").unlink(missing_ok=True)
-            print(f"warning: {path} is corrupt; that program is compiled again", file=sys.stderr)
 
 
 def _is_corrupt(path: Path) -> bool:
@@ -73,8 +76,6 @@ def _is_corrupt(path: Path) -> bool:
         zlib.decompress(path.read_bytes())
     except zlib.error:
         return True
-    except OSError:
-        pass
     return False
 
 

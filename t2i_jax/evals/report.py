@@ -67,6 +67,23 @@ def judge_of(data: str):
     return import_module(f"{judges.__name__}.{name}")
 
 
+def check_judged(config, model) -> None:
+    """Whether a run can be judged every `config.judge_every` steps of its training.
+
+    Raises:
+      UserError: its data set has no judge, its model reads no captions, or the interval is no multiple of
+        `config.eval_every`: the scores of a step are written together.
+    """
+    judge_of(config.data.name)
+    every = f"config.judge_every {config.judge_every}"
+    if not getattr(model, "conditional", True):
+        raise UserError(f"{every} asks for pictures of captions, which this model does not read; set it to 0")
+    if config.judge_every % config.eval_every:
+        raise UserError(
+            f"{every} is no multiple of config.eval_every {config.eval_every}; give one, or another eval_every"
+        )
+
+
 def read_scores(folder: Path, names: Sequence[str]) -> dict:
     """See `runs.read_scores`.
 

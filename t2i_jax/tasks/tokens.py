@@ -82,12 +82,7 @@ class TokenTask(tasks.Task):
         if self.config.judge_every:
             from t2i_jax.evals import report
 
-            report.judge_of(self.config.data.name)
-            if self.config.judge_every % self.config.eval_every:  # scores of a step are written together
-                raise UserError(
-                    f"config.judge_every {self.config.judge_every} is no multiple of config.eval_every"
-                    f" {self.config.eval_every}; give one, or another eval_every"
-                )
+            report.check_judged(self.config, self.model)
 
     @staticmethod
     def started(folder: Path) -> bool:

@@ -110,12 +110,20 @@ def load(folder: str | Path) -> Extractor:
 
 
 def _clip(folder):
-    clip, digest = Clip(folder), files.sha256_of(released.find(folder))
-    side, patch = (clip.fields["vision"][name] for name in ("image_size", "patch_size"))
-    width, resize = clip.fields["features"], f"bicubic, antialiased, shorter side to {side}, its centre"
-    network, fields = f"clip-{patch}-{side}-{width}", {"resize": resize, "smallest": 1, "classes": False}
-    apply = {"_apply": clip.encode_images, "encode_texts": clip.encode_texts}
-    return Extractor(network, f"FD-{network}", digest, width, **fields, **apply)
+    clip = Clip(folder)
+    vision, width = clip.fields["vision"], clip.fields["features"]
+    network = f"clip-{vision['patch_size']}-{vision['image_size']}-{width}"
+    return Extractor(
+        network,
+        f"FD-{network}",
+        files.sha256_of(released.find(folder)),
+        width,
+        resize=f"bicubic, antialiased, shorter side to {vision['image_size']}, its centre",
+        smallest=1,
+        classes=False,
+        _apply=clip.encode_images,
+        encode_texts=clip.encode_texts,
+    )
 
 
 @jax.jit
