@@ -17,7 +17,7 @@ from t2i_jax.config import load_config
 from t2i_jax.models import clip
 from t2i_jax.nn import attention
 from t2i_jax.nn.attention import KeyValue, attend, causal_mask
-from t2i_jax.nn.dense import Head, float32_product
+from t2i_jax.nn.dense import MLP, Head, float32_product
 from t2i_jax.nn.stack import FEW, Stack, unstack
 
 B, N, S, D = 3, 9, 5, 16
@@ -68,6 +68,16 @@ def test_unstacked_params_are_the_same_function(params, unroll):
     both = [stack.apply({"params": p}, x, None, memory, memory_mask)[0] for p in (params, unstack(params))]
     np.testing.assert_allclose(*both, rtol=0, atol=4e-6)
     assert set(unstack(params)) == {"layers_0", "layers_1", "layers_2"}
+
+
+@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "quick_gelu"])
+def test_an_mlp_keeps_two_arrays_of_its_inner_width_for_the_backward_pass(activation):
+    """The activation's input and its output, which are factors of the two products; as it is, a GELU keeps more."""
+    mlp, x = MLP(24, activation), inputs()[0]
+    params = mlp.init(jax.random.key(0), x)
+    _, backward = jax.vjp(mlp.apply, params, x)
+    kept = [leaf.shape for leaf in jax.tree.leaves(backward)]
+    assert kept.count((B, N, 24)) == 2
 
 
 @SCANNED_AND_WRITTEN_OUT

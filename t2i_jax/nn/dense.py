@@ -89,5 +89,6 @@ class MLP(nn.Module):
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         width = x.shape[-1]
         x = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=normal_init(width), name="up")(x)
-        x = ACTIVATIONS[self.activation](x)
+        # For the backward pass its input alone is kept; a GELU would keep five arrays of this width.
+        x = jax.checkpoint(ACTIVATIONS[self.activation], prevent_cse=False)(x)
         return nn.Dense(width, dtype=self.dtype, kernel_init=normal_init(width, self.out_scale), name="down")(x)
