@@ -15,8 +15,8 @@ photos (24,000 crops, 1,200 steps): the nearest photograph is the right one in 9
 data and tokenizer included, while other work ran on the machine. With 6,000 crops and 600 steps it was 88.0%.
 
 digits (the quick start), on an EPYC, 2026-11-28, with the data as they are since then: overall 0.933, held-out
-combinations 0.925, weakest category 0.830 (two objects), reconstructions 0.947. Training seeds 0 to 4: 0.933 to 0.953
-/ 0.925 to 0.951.
+combinations 0.925, weakest category 0.830 (two objects), reconstructions 0.947. Training seeds 0 to 4: 0.933 to
+0.953 / 0.925 to 0.951.
 
 transformer (Vaswani et al. 2017, on the same tokens as digits): not measured.
 
