@@ -1,0 +1,263 @@
+"""Coverage-guided fuzzing of the readers of strangers' files, by atheris (libFuzzer); one line of JSON a reader.
+
+    pip install atheris                       # Python 3.11 or newer on Linux; nothing of the package needs it
+    python benchmarks/fuzz.py "webdataset tar" --seconds 300 --corpus fuzz
+    python benchmarks/fuzz.py --list
+
+A finding is whatever is no return and none of the package's own errors: another exception, a broken assertion about
+what came out, an opened file outside the target's folder, a program started, 10 seconds, 2 GiB. Its input is kept
+in CORPUS/READER/findings, one for each place; fuzzing goes on after it.
+"""
+
+import argparse
+import json
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+import fuzz_pictures  # noqa: F401, registers its targets
+import fuzz_texts  # noqa: F401, likewise
+import fuzz_weights  # noqa: F401, likewise
+from fuzz_target import TARGETS, Target
+
+REPO = Path(__file__).resolve().parents[1]
+SECONDS, MIB = 10, 2048  # that a call may take, and what the process may take more than at its start
+NO_ANSWER = 600  # seconds after which native code counts as stuck, and the process ends
+MEMORY = "/dev/shm"
+RESTARTS = 20  # after what ends the process: a crash of native code, no answer, no memory
+FORBIDDEN = re.compile(r"os\.(system|exec|spawn|posix_spawn|fork|remove|rename|link|symlink|chmod|kill)|subprocess")
+FORBIDDEN_TOO = re.compile(r"socket\.(connect|getaddrinfo|bind)|shutil|pickle\.find_class|ctypes\.dlopen|marshal")
+ODD = [None, True, 0, -1, 3, 2**31, 2**64, 10**30, 0.5, -1e308, float("nan"), float("inf"), "", "a", "\0", "\ud800"]
+ODD += ["../a", "/", "\x1b[2J\n", "a" * 300, "9" * 5000, [], {}, [[]], {"a": {}}, "a.b", "<|endoftext|>", "x/../.."]
+
+
+class Watch:
+    """What happened during a call that no reader may do, by Python's audit events."""
+
+    def __init__(self, folder: Path):
+        known = str(folder), str(REPO), sys.prefix, sys.base_prefix, "/usr", "/proc", "/sys", "/etc"
+        self.seen, self.on, self._known = [], False, known
+        sys.addaudithook(self._note)
+
+    def _note(self, event, arguments):
+        if not self.on:
+            return
+        if event == "open":
+            path, _, flags = arguments
+            path = os.path.realpath(path) if isinstance(path, str) else ""
+            if path and not path.startswith(self._known[:1] if flags & os.O_WRONLY else self._known):
+                self.seen.append(f"opened {path[:80]!r}")
+        elif FORBIDDEN.match(event) or FORBIDDEN_TOO.match(event):
+            self.seen.append(event)
+
+
+class Slow(BaseException):
+    """A call takes longer than SECONDS."""
+
+
+def _stop(*_):
+    raise Slow
+
+
+class Fuzzer:
+    """One target: calls it, and keeps an input for each kind of finding."""
+
+    def __init__(self, target: Target, findings: Path):
+        self.target, self.findings, self.found = target, findings, set()
+        self.folder = Path(tempfile.mkdtemp(prefix="t2i-fuzz-", dir=MEMORY if os.path.isdir(MEMORY) else None))
+        self.watch = Watch(self.folder)
+        signal.signal(signal.SIGVTALRM, _stop)
+
+    def call(self, content: bytes, keep: bool = True) -> None:
+        if any(self.folder.iterdir()):
+            shutil.rmtree(self.folder)
+            self.folder.mkdir()
+        problem = ""
+        signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)  # of the CPU: others may have it
+        self.watch.on = True
+        try:
+            self.target.read(content, self.folder)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # that of a panic in Rust, and Slow, are none of Exception
+            if not _is_own(error):
+                problem = _describe(error)
+        finally:
+            self.watch.on = False
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        if self.watch.seen:
+            problem, self.watch.seen = self.watch.seen[0], []
+        if keep and problem and problem not in self.found:
+            self.found.add(problem)
+            name = re.sub(r"\W+", "-", problem)[:120]
+            (self.findings / name).write_bytes(content)
+            print(f"finding: {problem}", file=sys.stderr, flush=True)
+
+
+def _is_own(error: BaseException) -> bool:
+    from t2i_jax.data.images import Unreadable
+    from t2i_jax.errors import UserError
+
+    return isinstance(error, UserError | Unreadable)
+
+
+def _describe(error: BaseException) -> str:
+    """The exception and the last place in the package, or where there is none in a target."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "/t2i_jax/" in frame.filename] or frames
+    return f"{type(error).__name__} at {Path(own[-1].filename).name}:{own[-1].lineno} {own[-1].name}"
+
+
+def mutated(content: bytes, most: int, seed: int) -> bytes:
+    """JSON with some values, names or branches changed; one time in five, and of no JSON, bytes are."""
+    import atheris
+
+    rng = random.Random(seed)
+    try:
+        tree = json.loads(content)
+    except (ValueError, RecursionError):
+        tree = None
+    if not isinstance(tree, dict | list) or rng.random() < 0.2:
+        return atheris.Mutate(content, most)
+    for _ in range(rng.choice([1, 1, 2, 4])):
+        spots = [(tree, key) for key in _keys(tree)]
+        for branch, key in spots:  # grows as it goes
+            spots += [(branch[key], inner) for inner in _keys(branch[key])]
+        if not spots:
+            break
+        branch, key = rng.choice(spots)
+        other, name = rng.choice(spots)
+        kind = rng.randrange(6)
+        if kind < 3:
+            branch[key] = rng.choice(ODD) if kind else json.loads(json.dumps(other[name]))
+        elif kind == 3:
+            del branch[key]
+        elif isinstance(branch, list):
+            branch.insert(key, rng.choice(ODD))
+        elif kind == 4:
+            branch[str(rng.choice(ODD))] = branch.pop(key)
+        elif isinstance(branch[key], str):
+            raw = atheris.Mutate(branch[key].encode("utf-8", "surrogatepass"), 64)
+            branch[key] = raw.decode("utf-8", "replace")
+        elif isinstance(branch[key], int):
+            branch[key] += rng.choice([-1, 1, 2**20])
+    return json.dumps(tree).encode()[:most]
+
+
+def _keys(branch) -> list:
+    return (
+        list(branch) if isinstance(branch, dict) else list(range(len(branch))) if isinstance(branch, list) else []
+    )
+
+
+def fuzz(name: str, seconds: int, corpus: Path) -> None:
+    """Fuzz in this process, until libFuzzer ends it."""
+    import atheris
+
+    target = TARGETS[name]
+    with atheris.instrument_imports(include=["t2i_jax"]):
+        fuzzer = Fuzzer(target, corpus / "findings")
+        seeds = target.seeds()
+        for number, seed in enumerate(seeds):
+            (corpus / "inputs" / f"seed-{number}").write_bytes(seed)
+            fuzzer.call(seed, keep=False)  # imports all that it needs
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MIB * 2**20,) * 2)
+    most = max(4096, 2 * max(map(len, seeds)))
+    options = [f"-max_total_time={seconds}", f"-max_len={most}", f"-timeout={NO_ANSWER}", "-rss_limit_mb=4096"]
+    options += [f"-artifact_prefix={corpus / 'findings'}/", "-print_final_stats=1", str(corpus / "inputs")]
+    mutator = {"custom_mutator": mutated} if target.json else {}
+    atheris.Setup([sys.argv[0], *options], fuzzer.call, **mutator)
+    atheris.Fuzz()
+
+
+def run(name: str, seconds: int, corpus: Path) -> dict:
+    """Fuzz a target in processes of its own, and what came of it."""
+    for part in ("inputs", "findings"):
+        (corpus / part).mkdir(parents=True, exist_ok=True)
+    started, executions, edges, features = time.monotonic(), 0, 0, 0
+    for _ in range(RESTARTS):
+        left = int(seconds - (time.monotonic() - started))
+        if left < 1:
+            break
+        command = [sys.executable, __file__, name, "--seconds", str(left), "--corpus", str(corpus), "--here"]
+        done = subprocess.run(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        said = done.stderr.decode(errors="replace")
+        (corpus / "log.txt").write_text(said)
+        lines = re.findall(r"^#(\d+)\s.*?cov: (\d+) ft: (\d+)", said, re.MULTILINE)
+        executions += int((re.findall(r"^#(\d+)", said, re.MULTILINE) or ["0"])[-1])
+        edges, features = (max([now, *(int(line[i]) for line in lines)]) for i, now in ((1, edges), (2, features)))
+    found = sorted(path.name for path in (corpus / "findings").iterdir())
+    took = round(time.monotonic() - started)
+    return {"reader": name, "executions": executions, "seconds": took, "edges": edges, "features": features} | {
+        "lines": lines_read(name, corpus),
+        "findings": found,
+    }
+
+
+def lines_read(name: str, corpus: Path) -> str:
+    """The share of a module's lines within functions that its corpus reaches, in a process of its own."""
+    command = [sys.executable, __file__, name, "--corpus", str(corpus), "--lines"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    return done.stdout.decode().strip().splitlines()[-1] if done.stdout.strip() else "unknown"
+
+
+def count_lines(name: str, corpus: Path) -> None:
+    import importlib
+
+    target, reached = TARGETS[name], set()
+    module = importlib.import_module(f"t2i_jax.{target.module}")
+    every, codes = set(), [compile(Path(module.__file__).read_text(), module.__file__, "exec")]
+    while codes:
+        code = codes.pop()
+        inner = [constant for constant in code.co_consts if hasattr(constant, "co_lines")]
+        codes += inner
+        if code.co_name not in ("<module>", "__annotations__") and not code.co_name[:1].isupper():
+            every |= {line for *_, line in code.co_lines() if line and line != code.co_firstlineno}
+
+    def trace(frame, event, argument):
+        if frame.f_code.co_filename != module.__file__:
+            return None
+        reached.add(frame.f_lineno)
+        return trace
+
+    fuzzer = Fuzzer(target, Path(tempfile.mkdtemp()))
+    inputs = sorted((corpus / "inputs").iterdir())
+    sys.settrace(trace)
+    for path in inputs:
+        fuzzer.call(path.read_bytes())
+    sys.settrace(None)
+    print(f"{len(reached & every) / len(every):.0%}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("reader", nargs="?", choices=TARGETS)
+    parser.add_argument("--seconds", type=int, default=300)
+    parser.add_argument("--corpus", default="fuzz", help="a folder; each reader has one of its own in it")
+    parser.add_argument("--list", action="store_true", help="print the readers' names")
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--lines", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.list:
+        print("\n".join(TARGETS))
+    elif args.here:
+        fuzz(args.reader, args.seconds, Path(args.corpus))
+    elif args.lines:
+        count_lines(args.reader, Path(args.corpus))
+    else:
+        corpus = Path(args.corpus, args.reader.replace(" ", "-")).resolve()
+        print(json.dumps(run(args.reader, args.seconds, corpus)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
