@@ -7,8 +7,8 @@ def members(tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
     """All members, in their order.
 
     Raises:
-      tarfile.ReadError: one of them says that the next lies no further on: a size below zero, by which tarfile itself
-        would go round for ever.
+      tarfile.ReadError: one of them says that the next lies no further on: a size below zero, by which tarfile
+        itself would go round for ever.
       Exception: whatever else tarfile makes of bytes that are no tar.
     """
     found, reached = [], -1

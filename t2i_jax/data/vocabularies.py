@@ -77,11 +77,8 @@ def read_vocabulary(path: str | Path, size: int) -> Tokenizer:
     """
     path = Path(path)
     try:
-        if path.suffix == ".json":
-            tokenizer = Tokenizer.from_str(path.read_text("utf-8"))
-        else:
-            tokenizer = _of_lines(path)
-        text.settled(tokenizer)
+        read = _of_lines if path.suffix != ".json" else lambda path: Tokenizer.from_str(path.read_text("utf-8"))
+        tokenizer = text.settled(read(path))
     except Exception as error:  # the library raises bare Exception
         raise UserError(f"vocabulary {path} cannot be read ({one_line(error)}); name BERT's vocab.txt") from None
     found = tokenizer.get_vocab_size()
