@@ -184,24 +184,24 @@ def run(name: str, seconds: int, corpus: Path) -> dict:
     """Fuzz a target in processes of its own, and what came of it."""
     for part in ("inputs", "findings"):
         (corpus / part).mkdir(parents=True, exist_ok=True)
-    started, executions, edges, features = time.monotonic(), 0, 0, 0
+    took, executions, edges, features = 0, 0, 0, 0
     for _ in range(RESTARTS):
-        left = int(seconds - (time.monotonic() - started))
-        if left < 1:
+        if took >= seconds:
             break
-        command = [sys.executable, __file__, name, "--seconds", str(left), "--corpus", str(corpus), "--here"]
-        done = subprocess.run(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        command = [sys.executable, __file__, name, "--seconds", str(seconds - took), "--corpus", str(corpus)]
+        started = time.monotonic()
+        done = subprocess.run([*command, "--here"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
         said = done.stderr.decode(errors="replace")
         (corpus / "log.txt").write_text(said)
-        lines = re.findall(r"^#(\d+)\s.*?cov: (\d+) ft: (\d+)", said, re.MULTILINE)
-        executions += int((re.findall(r"^#(\d+)", said, re.MULTILINE) or ["0"])[-1])
-        edges, features = (max([now, *(int(line[i]) for line in lines)]) for i, now in ((1, edges), (2, features)))
+        ended = re.search(r"Done \d+ runs in (\d+) second", said)
+        took += int(ended[1]) if ended else round(time.monotonic() - started)
+        lines = re.findall(r"^#\d+\s.*?cov: (\d+) ft: (\d+)", said, re.MULTILINE)
+        executions += int((re.findall(r"^(?:#|Done )(\d+)", said, re.MULTILINE) or ["0"])[-1])
+        edges, features = (max([now, *(int(line[i]) for line in lines)]) for i, now in enumerate((edges, features)))
     found = sorted(path.name for path in (corpus / "findings").iterdir())
-    took = round(time.monotonic() - started)
-    return {"reader": name, "executions": executions, "seconds": took, "edges": edges, "features": features} | {
-        "lines": lines_read(name, corpus),
-        "findings": found,
-    }
+    used = round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime)
+    numbers = {"executions": executions, "seconds": took, "cpu_seconds": used, "edges": edges, "features": features}
+    return {"reader": name, **numbers, "lines": lines_read(name, corpus), "findings": found}
 
 
 def lines_read(name: str, corpus: Path) -> str:

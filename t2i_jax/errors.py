@@ -21,9 +21,8 @@ def shown(error: Exception, most: int = 4000) -> str:
     It may repeat what a stranger wrote: signs that would move a terminal's cursor stand as Python writes them.
     """
     line = " ".join(str(error).split())
-    line = (
-        line if len(line) <= most else f"{line[: most // 2 - 3]} ... {line[-most // 2 + 2 :]}"
-    )  # either end may tell
+    if len(line) > most:  # the reason may stand at either end
+        line = f"{line[: most // 2 - 3]} ... {line[-(most // 2 - 2) :]}"
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line)
 
 

@@ -69,9 +69,8 @@ def _places(index: Path) -> dict[str, str]:
     for file in places.values():
         beside = isinstance(file, str) and Path(file).name == file and len(file) <= LONGEST_NAME
         if not beside or Path(file).suffix not in (".safetensors", ".bin"):
-            raise UserError(
-                f"{index} names {str(file)[:LONGEST_NAME]!r}, which is no file of weights beside it; fetch it again"
-            )
+            name = str(file)[:LONGEST_NAME]
+            raise UserError(f"{index} names {name!r}, which is no file of weights beside it; fetch it again")
     return places
 
 
