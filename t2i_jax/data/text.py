@@ -167,7 +167,7 @@ def read_tokenizer(path: str | Path) -> Tokenizer:
             f"text tokenizer {error}; delete it, and the run's train.py command writes it anew"
         ) from None
     except Exception as error:  # the library raises bare Exception
-        raise UserError(f"text tokenizer {path} cannot be read ({one_line(error)}); restore it") from None
+        raise UserError(f"text tokenizer {path} cannot be read: {one_line(error)}") from None
 
 
 class CaptionReader(TextTokenizer):
