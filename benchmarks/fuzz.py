@@ -3,6 +3,7 @@
     pip install atheris                       # Python 3.11 or newer on Linux; nothing of the package needs it
     python benchmarks/fuzz.py "webdataset tar" --seconds 300 --corpus fuzz
     python benchmarks/fuzz.py --list
+    python benchmarks/fuzz.py "webdataset tar" --corpus fuzz --lines
 
 A finding is whatever is no return and none of the package's own errors: another exception, a broken assertion about
 what came out, an opened file outside the target's folder, a program started, 10 seconds, 2 GiB. Its input is kept
@@ -10,9 +11,10 @@ in CORPUS/READER/findings, one for each place; fuzzing goes on after it.
 """
 
 import argparse
+import importlib
+import inspect
 import json
 import os
-import random
 import re
 import resource
 import shutil
@@ -27,6 +29,7 @@ from pathlib import Path
 import fuzz_pictures  # noqa: F401, registers its targets
 import fuzz_texts  # noqa: F401, likewise
 import fuzz_weights  # noqa: F401, likewise
+from fuzz_json import mutated
 from fuzz_target import TARGETS, Target
 
 REPO = Path(__file__).resolve().parents[1]
@@ -34,12 +37,8 @@ SECONDS, MIB = 10, 2048  # that a call may take, and what the process may take m
 NO_ANSWER = 600  # seconds after which native code counts as stuck, and the process ends
 MEMORY = "/dev/shm"
 RESTARTS = 20  # after what ends the process: a crash of native code, no answer, no memory
-FORBIDDEN = re.compile(
-    r"os\.(system|exec|spawn|posix_spawn|fork|kill|chmod|link|symlink)|subprocess|ctypes\.dlopen"
-)
-FORBIDDEN_TOO = re.compile(r"socket\.(connect|getaddrinfo|bind)|pickle\.find_class")
-ODD = [None, True, 0, -1, 3, 2**31, 2**64, 10**30, 0.5, -1e308, float("nan"), float("inf"), "", "a", "\0", "\ud800"]
-ODD += ["../a", "/", "\x1b[2J\n", "a" * 300, "9" * 5000, [], {}, [[]], {"a": {}}, "a.b", "<|endoftext|>", "x/../.."]
+PROGRAMS = r"os\.(system|exec|spawn|posix_spawn|fork|kill|chmod|link|symlink)|subprocess|ctypes\.dlopen"
+FORBIDDEN = re.compile(rf"{PROGRAMS}|socket\.(connect|getaddrinfo|bind)|pickle\.find_class")
 
 
 class Watch:
@@ -58,7 +57,7 @@ class Watch:
             path = os.path.realpath(path) if isinstance(path, str) else ""
             if path and not path.startswith(self._known[:1] if flags & os.O_WRONLY else self._known):
                 self.seen.append(f"opened {path[:80]!r}")
-        elif FORBIDDEN.match(event) or FORBIDDEN_TOO.match(event):
+        elif FORBIDDEN.match(event):
             self.seen.append(event)
 
 
@@ -73,9 +72,8 @@ def _stop(*_):
 class Fuzzer:
     """One target: calls it, and keeps an input for each kind of finding."""
 
-    def __init__(self, target: Target, findings: Path):
-        self.target, self.findings, self.found = target, findings, set()
-        self.folder = Path(tempfile.mkdtemp(prefix="t2i-fuzz-", dir=MEMORY if os.path.isdir(MEMORY) else None))
+    def __init__(self, target: Target, folder: Path, findings: Path):
+        self.target, self.folder, self.findings, self.found = target, folder, findings, set()
         self.watch = Watch(self.folder)
         signal.signal(signal.SIGVTALRM, _stop)
 
@@ -88,9 +86,9 @@ class Fuzzer:
         self.watch.on = True
         try:
             self.target.read(content, self.folder)
-        except (KeyboardInterrupt, SystemExit):
-            raise
         except BaseException as error:  # that of a panic in Rust, and Slow, are none of Exception
+            if isinstance(error, KeyboardInterrupt):
+                raise
             if not _is_own(error):
                 problem = _describe(error)
         finally:
@@ -119,55 +117,13 @@ def _describe(error: BaseException) -> str:
     return f"{type(error).__name__} at {Path(own[-1].filename).name}:{own[-1].lineno} {own[-1].name}"
 
 
-def mutated(content: bytes, most: int, seed: int) -> bytes:
-    """JSON with some values, names or branches changed; one time in five, and of no JSON, bytes are."""
-    import atheris
-
-    rng = random.Random(seed)
-    try:
-        tree = json.loads(content)
-    except (ValueError, RecursionError):
-        tree = None
-    if not isinstance(tree, dict | list) or rng.random() < 0.2:
-        return atheris.Mutate(content, most)
-    for _ in range(rng.choice([1, 1, 2, 4])):
-        spots = [(tree, key) for key in _keys(tree)]
-        for branch, key in spots:  # grows as it goes
-            spots += [(branch[key], inner) for inner in _keys(branch[key])]
-        if not spots:
-            break
-        branch, key = rng.choice(spots)
-        other, name = rng.choice(spots)
-        kind = rng.randrange(6)
-        if kind < 3:
-            branch[key] = rng.choice(ODD) if kind else json.loads(json.dumps(other[name]))
-        elif kind == 3:
-            del branch[key]
-        elif isinstance(branch, list):
-            branch.insert(key, rng.choice(ODD))
-        elif kind == 4:
-            branch[str(rng.choice(ODD))] = branch.pop(key)
-        elif isinstance(branch[key], str):
-            raw = atheris.Mutate(branch[key].encode("utf-8", "surrogatepass"), 64)
-            branch[key] = raw.decode("utf-8", "replace")
-        elif isinstance(branch[key], int):
-            branch[key] += rng.choice([-1, 1, 2**20])
-    return json.dumps(tree).encode()[:most]
-
-
-def _keys(branch) -> list:
-    return (
-        list(branch) if isinstance(branch, dict) else list(range(len(branch))) if isinstance(branch, list) else []
-    )
-
-
-def fuzz(name: str, seconds: int, corpus: Path) -> None:
+def fuzz(name: str, seconds: int, corpus: Path, folder: Path) -> None:
     """Fuzz in this process, until libFuzzer ends it."""
     import atheris
 
     target = TARGETS[name]
     with atheris.instrument_imports(include=["t2i_jax"]):
-        fuzzer = Fuzzer(target, corpus / "findings")
+        fuzzer = Fuzzer(target, folder, corpus / "findings")
         seeds = target.seeds()
         for number, seed in enumerate(seeds):
             (corpus / "inputs" / f"seed-{number}").write_bytes(seed)
@@ -182,17 +138,21 @@ def fuzz(name: str, seconds: int, corpus: Path) -> None:
     atheris.Fuzz()
 
 
-def run(name: str, seconds: int, corpus: Path) -> dict:
+def run(args, corpus: Path) -> dict:
     """Fuzz a target in processes of its own, and what came of it."""
     for part in ("inputs", "findings"):
         (corpus / part).mkdir(parents=True, exist_ok=True)
     took, executions, edges, features = 0, 0, 0, 0
     for _ in range(RESTARTS):
-        if took >= seconds:
+        if took >= args.seconds:
             break
-        command = [sys.executable, __file__, name, "--seconds", str(seconds - took), "--corpus", str(corpus)]
+        options = ["--seconds", str(args.seconds - took), "--corpus", args.corpus]
         started = time.monotonic()
-        done = subprocess.run([*command, "--here"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        with tempfile.TemporaryDirectory(
+            prefix="t2i-fuzz-", dir=MEMORY if os.path.isdir(MEMORY) else None
+        ) as folder:
+            command = [sys.executable, __file__, args.reader, *options, "--here", folder]
+            done = subprocess.run(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
         said = done.stderr.decode(errors="replace")
         (corpus / "log.txt").write_text(said)
         ended = re.search(r"Done \d+ runs in (\d+) second", said)
@@ -203,42 +163,33 @@ def run(name: str, seconds: int, corpus: Path) -> dict:
     found = sorted(path.name for path in (corpus / "findings").iterdir())
     used = round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime)
     numbers = {"executions": executions, "seconds": took, "cpu_seconds": used, "edges": edges, "features": features}
-    return {"reader": name, **numbers, "lines": lines_read(name, corpus), "findings": found}
+    return {"reader": args.reader, **numbers, "findings": found}
 
 
-def lines_read(name: str, corpus: Path) -> str:
-    """The share of a module's lines within functions that its corpus reaches, in a process of its own."""
-    command = [sys.executable, __file__, name, "--corpus", str(corpus), "--lines"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    return done.stdout.decode().strip().splitlines()[-1] if done.stdout.strip() else "unknown"
-
-
-def count_lines(name: str, corpus: Path) -> None:
-    import importlib
-
-    target, reached = TARGETS[name], set()
+def lines_reached(name: str, corpus: Path) -> dict:
+    """The share of the lines within functions of a target's module that its corpus reaches."""
+    target, reached, every = TARGETS[name], set(), set()
     module = importlib.import_module(f"t2i_jax.{target.module}")
-    every, codes = set(), [compile(Path(module.__file__).read_text(), module.__file__, "exec")]
+    codes = [compile(Path(module.__file__).read_text(), module.__file__, "exec")]
     while codes:
         code = codes.pop()
-        inner = [constant for constant in code.co_consts if hasattr(constant, "co_lines")]
-        codes += inner
-        if code.co_name not in ("<module>", "__annotations__") and not code.co_name[:1].isupper():
+        codes += [constant for constant in code.co_consts if hasattr(constant, "co_lines")]
+        if code.co_flags & inspect.CO_OPTIMIZED:  # a function's, not that of a module or a class
             every |= {line for *_, line in code.co_lines() if line and line != code.co_firstlineno}
 
-    def trace(frame, event, argument):
+    def trace(frame, *_):
         if frame.f_code.co_filename != module.__file__:
             return None
         reached.add(frame.f_lineno)
         return trace
 
-    fuzzer = Fuzzer(target, Path(tempfile.mkdtemp()))
-    inputs = sorted((corpus / "inputs").iterdir())
-    sys.settrace(trace)
-    for path in inputs:
-        fuzzer.call(path.read_bytes())
-    sys.settrace(None)
-    print(f"{len(reached & every) / len(every):.0%}")
+    with tempfile.TemporaryDirectory() as folder:
+        fuzzer = Fuzzer(target, Path(folder), corpus)
+        sys.settrace(trace)
+        for path in sorted((corpus / "inputs").iterdir()):
+            fuzzer.call(path.read_bytes(), keep=False)
+        sys.settrace(None)
+    return {"reader": name, "module": target.module, "lines": round(len(reached & every) / len(every), 2)}
 
 
 def main() -> None:
@@ -247,18 +198,17 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=300)
     parser.add_argument("--corpus", default="fuzz", help="a folder; each reader has one of its own in it")
     parser.add_argument("--list", action="store_true", help="print the readers' names")
-    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--lines", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--here", help=argparse.SUPPRESS)
+    parser.add_argument("--lines", action="store_true", help="no fuzzing: which lines the corpus reaches")
     args = parser.parse_args()
     if args.list:
         print("\n".join(TARGETS))
-    elif args.here:
-        fuzz(args.reader, args.seconds, Path(args.corpus))
-    elif args.lines:
-        count_lines(args.reader, Path(args.corpus))
+        return
+    corpus = Path(args.corpus, args.reader.replace(" ", "-")).resolve()
+    if args.here:
+        fuzz(args.reader, args.seconds, corpus, Path(args.here))
     else:
-        corpus = Path(args.corpus, args.reader.replace(" ", "-")).resolve()
-        print(json.dumps(run(args.reader, args.seconds, corpus)), flush=True)
+        print(json.dumps(lines_reached(args.reader, corpus) if args.lines else run(args, corpus)), flush=True)
 
 
 if __name__ == "__main__":
