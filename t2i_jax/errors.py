@@ -20,10 +20,11 @@ def shown(error: Exception, most: int = 4000) -> str:
 
     It may repeat what a stranger wrote: signs that would move a terminal's cursor stand as Python writes them.
     """
-    line = " ".join(str(error).split())
-    if len(line) > most:  # the reason may stand at either end
-        line = f"{line[: most // 2 - 3]} ... {line[-(most // 2 - 2) :]}"
-    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line)
+    words = " ".join(str(error).split())
+    line = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in words)
+    if len(line) <= most:
+        return line
+    return f"{line[: most // 2 - 3]} ... {line[-(most // 2 - 2) :]}"  # the reason may stand at either end
 
 
 def one_line(error: Exception) -> str:

@@ -127,24 +127,23 @@ def pax(text):
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    "more",
     [
-        (header(size=-1024), "has a size that leads back"),  # tarfile went round for ever
-        (header(kind=tarfile.GNUTYPE_LONGNAME, size=2**80), "cannot fit 'int'"),
-        (header(kind=tarfile.GNUTYPE_LONGNAME, size=2**62), "MemoryError"),
-        (pax(b"22 GNU.sparse.map=1,x\n"), "invalid literal for int"),
-        (pax(b"99999999999999999999999 a=b\n"), "too large to convert"),
-        ((header("././@LongLink", tarfile.GNUTYPE_LONGNAME, 2) + b"a".ljust(512, b"\0")) * 2000, "recursion depth"),
+        header(size=-1024),  # some versions of tarfile go round for ever
+        header(kind=tarfile.GNUTYPE_LONGNAME, size=2**80),
+        header(kind=tarfile.GNUTYPE_LONGNAME, size=2**62),
+        pax(b"22 GNU.sparse.map=1,x\n"),
+        pax(b"99999999999999999999999 a=b\n"),
+        (header("././@LongLink", tarfile.GNUTYPE_LONGNAME, 2) + b"a".ljust(512, b"\0")) * 2000,
     ],
     ids=["back", "long", "memory", "sparse", "pax", "deep"],
 )
-def test_headers_of_a_tar_that_lie(tar, more, said):
+def test_headers_of_a_tar_that_lie(tar, more):
     path, headers = tar
     content = path.read_bytes()
     path.write_bytes(content[: headers[-1]] + more + content[headers[-1] :])
-    with pytest.raises(UserError, match=r"x.tar is cut short or no tar \([^\n]*\); fetch it again") as error:
+    with pytest.raises(UserError, match=r"x.tar is cut short or no tar \([^\n]*\); fetch it again"):
         read(path)
-    assert said in str(error.value)
 
 
 def captioned(caption):

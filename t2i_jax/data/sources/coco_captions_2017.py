@@ -145,15 +145,15 @@ def _find(dl_manager, manual: Path) -> dict:
 
 def _open_zip(path: Path) -> zipfile.Path:
     try:
-        root = zipfile.Path(path)
-        for member in root.root.infolist():
+        archive, size = zipfile.ZipFile(path), path.stat().st_size
+        for member in archive.infolist():
             known = member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) and not member.flag_bits & 1
-            inside = 0 <= member.header_offset < path.stat().st_size
+            inside = 0 <= member.header_offset < size
             if not (known and inside) or member.file_size > MAX_BYTES:
                 raise zipfile.BadZipFile(f"it holds {member.filename!r} in a form or of a size that COCO has not")
     except Exception as error:  # zipfile raises anything on bytes that are no zip file
         raise UserError(f"{path} is cut short or no zip file ({one_line(error)}); fetch it again") from None
-    return root
+    return zipfile.Path(archive)
 
 
 def _read_annotations(root, part: str, skip: dict[str, list]) -> tuple[dict[int, str], dict[int, list[str]]]:
