@@ -12,13 +12,24 @@ class UserError(Exception):
 
     def _render_traceback_(self) -> list[str]:
         """What IPython shows in place of a traceback."""
-        return [f"{type(self).__name__}: {' '.join(str(self).split())}"]
+        return [f"{type(self).__name__}: {shown(self)}"]
+
+
+def shown(error: Exception, most: int = 4000) -> str:
+    """What an exception says, in one line of at most so many characters, its middle left out where it has more.
+
+    It may repeat what a stranger wrote: signs that would move a terminal's cursor stand as Python writes them.
+    """
+    words = " ".join(str(error).split())
+    line = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in words)
+    if len(line) <= most:
+        return line
+    return f"{line[: most // 2 - 3]} ... {line[-(most // 2 - 2) :]}"  # the reason may stand at either end
 
 
 def one_line(error: Exception) -> str:
     """What an exception says, in one line of at most 300 characters; its type where it says nothing."""
-    line = " ".join(str(error).split()) or type(error).__name__
-    return line if len(line) <= 300 else f"{line[:147]} ... {line[-148:]}"  # the reason may stand at either end
+    return shown(error, 300) or type(error).__name__
 
 
 def near_miss(name: str, known: Iterable[str]) -> str:

@@ -101,11 +101,12 @@ def read_json(path: str | Path) -> dict:
     try:
         content = json.loads(Path(path).read_bytes())
         expected = content.pop("sha256")
+        found = _json_checksum(content)
     except FileNotFoundError:
         raise CorruptError(f"{path} is missing") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptError(f"{path} is corrupt ({type(error).__name__}: {error})") from None
-    if _json_checksum(content) != expected:
+    if found != expected:
         raise CorruptError(f"{path} is corrupt (its checksum does not fit)")
     return content
 

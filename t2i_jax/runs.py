@@ -16,7 +16,7 @@ import hashlib
 import json
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import jax
@@ -28,10 +28,11 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from t2i_jax import files, hosts
-from t2i_jax.errors import UserError
+from t2i_jax.errors import UserError, one_line
 
 CONFIG, WEIGHTS, SCORES = "config.json", "model.safetensors", "scores.json"
 TEXT_TOKENIZER, PARENTS, CHECKPOINTS = "text_tokenizer.json", "parents", "checkpoints"
+DEEPEST = 50  # a weight's name has fewer parts
 FORMAT = 1  # of all but checkpoints; who raises it reads the older ones too
 
 
@@ -137,11 +138,27 @@ def read_config(folder: str | Path) -> FrozenConfigDict:
         raise UserError(f"run {folder} does not exist; train one with train.py --workdir={folder}")
     if not path.exists():
         raise UserError(f"{folder} is no run folder: {path} is missing; name the --workdir of a run")
-    config = FrozenConfigDict(read_written_config(path))
-    missing = [name for name in ("task", "model_name", "model", "data", "steps", "sampling") if name not in config]
-    if missing:
-        raise UserError(f"{path} has no field {missing[0]!r}; it is no config that train.py wrote")
-    return config
+    content = read_written_config(path)
+    _check_fields(content, str(path))
+    try:
+        return FrozenConfigDict(content)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path} is no config that train.py wrote ({one_line(error)}); restore it") from None
+
+
+def _check_fields(config: dict, origin: str) -> None:
+    """Whether what a config and those of its parents are read for is there, and of its kind."""
+    kinds = {"task": str, "model_name": str, "model": dict, "data": dict, "steps": int, "sampling": dict | None}
+    for name, kind in kinds.items():
+        if name not in config:
+            raise UserError(f"{origin} has no field {name!r}; it is no config that train.py wrote")
+        if not isinstance(config[name], kind):
+            raise UserError(f"{origin} has a {type(config[name]).__name__} as {name!r}; train.py did not write it")
+    parents = config.get("parents", {})
+    for name, parent in parents.items() if isinstance(parents, dict) else [("", None)]:
+        whole = isinstance(parent, dict) and isinstance(parent.get("config"), dict) and "run" in parent
+        if not whole or not isinstance(parent["run"], str | None) or name in (".", "..") or "/" in name:
+            raise UserError(f"{origin} has parents of another kind ({name[:80]!r}); train.py did not write it")
 
 
 def read_written_config(path: Path) -> dict:
@@ -253,12 +270,22 @@ def load_weights(path: Path) -> tuple[dict, dict, int, str]:
             metadata = json.loads(file.metadata()["t2i"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
         step, expected = metadata["step"], metadata["sha256"]
-    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise files.CorruptError(f"{path} is corrupt ({error})") from None
+    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise files.CorruptError(f"{path} is corrupt ({one_line(error)})") from None
     if digest_of(tensors, f"step {step}") != expected:
         raise files.CorruptError(f"{path} is corrupt (its checksum does not fit)")
+    if not (_are_paths(tensors) and isinstance(step, int)):
+        raise files.CorruptError(f"{path} is corrupt (its names or its step are none of a run's)")
     tree = unflatten_dict(tensors, sep="/")
     return tree.get("params", {}), tree.get("variables", {}), step, expected
+
+
+def _are_paths(names: Collection[str]) -> bool:
+    """Whether names say a tree of params and variables: no array stands where others have a branch."""
+    if not all(name.startswith(("params/", "variables/")) and name.count("/") < DEEPEST for name in names):
+        return False
+    branches = {name[:place] for name in names for place, sign in enumerate(name) if sign == "/"}
+    return branches.isdisjoint(names)
 
 
 def checkpoint_steps(folder: str | Path) -> list[int]:

@@ -3,6 +3,7 @@
 import json
 import shutil
 import zipfile
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -114,7 +115,7 @@ def test_archives_serve_as_well(manual, tmp_path):
     assert files.read_json(Path(other, NAME, "1.0.0", skipped.FILE))["skipped"] == SKIPPED
     path.write_bytes(path.read_bytes()[:-40])
     shutil.rmtree(other / NAME)
-    with pytest.raises(UserError, match=r"val2017.zip is cut short or no zip file; fetch it again"):
+    with pytest.raises(UserError, match=r"val2017.zip is cut short or no zip file \(.*\); fetch it again"):
         open_split(other)
 
 
@@ -229,3 +230,59 @@ def test_a_row_of_annotations_that_cannot_be_read_is_skipped(manual, tmp_path, c
         f"annotations/captions_train2017.json, row {number}" for number in rows
     ]
     assert named["row of images that cannot be read"] == ["annotations/captions_train2017.json, row 9"]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [{"file_name": name} for name in ("../outside.jpg", "/outside.jpg", "a\0", "a" * 300, ".", "\ud800", "1.jpg/x")]
+    + [{"id": number} for number in (float("inf"), 2**63)],
+)
+def test_rows_that_name_no_picture_of_the_folder_are_skipped(manual, tmp_path, row):
+    (manual / "outside.jpg").write_bytes(jpeg("wide", 7))
+    path = manual / "annotations" / "captions_train2017.json"
+    content = json.loads(path.read_text())
+    content["images"].append({"id": 99, "file_name": "1.jpg", **row})  # captions of 99 are there
+    path.write_text(json.dumps(content))
+    skipped = defaultdict(list)
+    names, _ = coco_captions_2017._read_annotations(manual, "train2017", skipped)
+    assert sorted(names) == list(range(1, 10))
+    assert skipped == {"row of images that cannot be read": ["annotations/captions_train2017.json, row 9"]}
+
+
+def test_annotations_too_deep_and_texts_that_are_none(manual):
+    path = manual / "annotations" / "captions_train2017.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0]["caption"] = "\ud800 a"
+    path.write_text(json.dumps(content))
+    _, captions = coco_captions_2017._read_annotations(manual, "train2017", defaultdict(list))
+    assert "? a" in captions[content["annotations"][0]["image_id"]]
+    for deep in (b"[" * 100_000, b'{"images": ' + b"[" * 100_000):
+        path.write_bytes(deep)
+        with pytest.raises(UserError, match=r"json is cut short or holds no captions \([^\n]*$"):
+            coco_captions_2017._read_annotations(manual, "train2017", {})
+
+
+@pytest.mark.parametrize(
+    ("place", "content"),
+    [
+        (8, b"\1"),
+        (10, b"\x63"),
+        (10, b"\x0c"),
+        (6, b"\x63"),
+        (9, b"\x08"),
+        (42, b"\xff\xff\xff\x7f"),
+        (24, b"\xf0\xff\xff\xff"),
+    ],
+    ids=["encrypted", "method", "bzip2", "version", "name", "offset", "size"],
+)
+def test_zips_that_lie_are_refused(tmp_path, place, content):
+    path = tmp_path / "val2017.zip"
+    with zipfile.ZipFile(path, "w") as opened:
+        opened.writestr("val2017/\xff.jpg".encode("cp437", "replace").decode("cp437"), b"x")
+    raw = bytearray(path.read_bytes())
+    entry = raw.index(b"PK\1\2")
+    raw[entry + place : entry + place + len(content)] = content
+    raw[entry + 46] = 0xFF if place == 9 else raw[entry + 46]
+    path.write_bytes(raw)
+    with pytest.raises(UserError, match=r"val2017.zip is cut short or no zip file \([^\n]*\); fetch it again"):
+        coco_captions_2017._open_zip(path)

@@ -112,3 +112,58 @@ def test_names_with_letters_taken_apart(own):
     (own / apart).write_bytes(PICTURE)
     (own / "captions.jsonl").write_text(json.dumps({"file": "café.png", "caption": "coffee"}))
     assert read(own)[0] == {apart: ["coffee"]}
+
+
+def header(name="3.png", kind=tarfile.REGTYPE, size=0):
+    """A header of a member whose size is any whole number; those below zero are written in base 256."""
+    raw = bytearray(tarfile.TarInfo(name).tobuf(tarfile.GNU_FORMAT))
+    raw[156:157], raw[124:136] = kind, (b"\xff" if size < 0 else b"\x80") + size.to_bytes(11, "big", signed=True)
+    raw[148:156] = b"%06o\0 " % (256 + sum(raw[:148]) + sum(raw[156:]))
+    return bytes(raw)
+
+
+def pax(text):
+    return header("pax", tarfile.XHDTYPE, len(text)) + text.ljust(512, b"\0") + header()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        header(size=-1024),  # some versions of tarfile go round for ever
+        header(kind=tarfile.GNUTYPE_LONGNAME, size=2**80),
+        header(kind=tarfile.GNUTYPE_LONGNAME, size=2**62),
+        pax(b"22 GNU.sparse.map=1,x\n"),
+        pax(b"99999999999999999999999 a=b\n"),
+        (header("././@LongLink", tarfile.GNUTYPE_LONGNAME, 2) + b"a".ljust(512, b"\0")) * 2000,
+    ],
+    ids=["back", "long", "memory", "sparse", "pax", "deep"],
+)
+def test_headers_of_a_tar_that_lie(tar, more):
+    path, headers = tar
+    content = path.read_bytes()
+    path.write_bytes(content[: headers[-1]] + more + content[headers[-1] :])
+    with pytest.raises(UserError, match=r"x.tar is cut short or no tar \([^\n]*\); fetch it again"):
+        read(path)
+
+
+def captioned(caption):
+    return pa.table({"image": [PICTURE], "caption": caption})
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        (
+            captioned(pa.StringArray.from_buffers(1, pa.py_buffer(b"\0\0\0\0\2\0\0\0"), pa.py_buffer(b"\xffa"))),
+            "utf-8",
+        ),
+        (captioned(pa.StructArray.from_arrays([pa.array(["a"])] * 2, ["x", "x"])), "duplicate field names"),
+        (captioned(pa.array([0], pa.timestamp("s", "No/Where"))), "No/Where"),
+    ],
+    ids=["text", "twice", "zone"],
+)
+def test_values_of_parquet_that_python_does_not_take(own, table, said):
+    pq.write_table(table, own / "b.parquet")
+    with pytest.raises(UserError, match=r"b.parquet cannot be read as parquet \([^\n]*\); fetch it again") as error:
+        read(own)
+    assert said in str(error.value)

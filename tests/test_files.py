@@ -11,13 +11,12 @@ from pathlib import Path
 import pytest
 
 from t2i_jax import files
-from t2i_jax.errors import UserError, one_line
+from t2i_jax.errors import UserError, one_line, shown
 
 REPO = Path(__file__).parents[1]
 HOLD = """
 import sys, time
 from t2i_jax import files
-from t2i_jax.errors import one_line
 with files.lock(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)
@@ -225,3 +224,15 @@ def test_what_an_exception_says_keeps_both_ends_in_one_line():
     assert len(line) == 300
     assert line.startswith("writing path/")
     assert line.endswith("path/: no space left")
+    said = one_line(ValueError("a\x1b[2J\ud800 é"))
+    assert said == "a\\x1b[2J\\ud800 é"  # a stranger's name moves no cursor
+    assert len(shown(ValueError("a" * 10**6))) == 4000
+
+
+def test_json_that_is_too_deep_to_be_summed_is_corrupt(tmp_path):
+    """Of some depths json reads what it cannot write."""
+    path = tmp_path / "file.json"
+    for depth in range(300, 3000, 50):
+        path.write_text('{"sha256": 1, "a": ' + "[" * depth + "]" * depth + "}")
+        with pytest.raises(files.CorruptError, match=r"file\.json is corrupt"):
+            files.read_json(path)

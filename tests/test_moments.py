@@ -1,7 +1,9 @@
 """Mean and covariance in a stream, and the Frechet distance of two of them."""
 
+import io
 import itertools
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -124,3 +126,47 @@ def test_too_few_pictures_are_named():
     ):
         moments.check_rank(256, 256, "pictures")
     moments.check_rank(257, 256, "pictures")
+
+
+def npy(array=None, *, header="") -> bytes:
+    content = io.BytesIO()
+    if array is not None:
+        np.save(content, array)
+        return content.getvalue()
+    return b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header.encode()
+
+
+SHAPE = "{'descr': '<f8', 'fortran_order': False, 'shape': (%s,)}\n"
+
+
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        ({"mu": b"x", "sigma": b"y"}, "a member is no array"),
+        ({"mu.npy": npy(header="(" * 99), "sigma.npy": npy(np.eye(2))}, "EOF in multi-line"),
+        ({"mu.npy": npy(header=SHAPE % 10**20), "sigma.npy": npy(np.eye(2))}, "too large to convert"),
+        ({"mu.npy": npy(np.zeros(0)), "sigma.npy": npy(np.zeros((0, 0)))}, r"shapes \(0,\)"),
+        (npy(np.zeros(2)), "no statistics that can be read"),
+    ],
+)
+def test_archives_that_lie_are_one_line(tmp_path, members, said):
+    path = tmp_path / "file.npz"
+    if isinstance(members, bytes):
+        path.write_bytes(members)
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in members.items():
+                archive.writestr(name, content)
+    with pytest.raises(UserError, match=said):
+        moments.load(path)
+
+
+@pytest.mark.parametrize(("place", "byte"), [(8, 1), (10, 99)], ids=["encrypted", "method"])
+def test_members_that_zipfile_does_not_read_are_one_line(tmp_path, place, byte):
+    path = tmp_path / "file.npz"
+    np.savez(path, mu=np.zeros(2), sigma=np.eye(2))
+    raw = bytearray(path.read_bytes())
+    raw[raw.index(b"PK\1\2") + place] = raw[place - 2] = byte
+    path.write_bytes(raw)
+    with pytest.raises(UserError, match="no statistics that can be read"):
+        moments.load(path)

@@ -1,11 +1,13 @@
 """Run folders: weights that vouch for themselves, and every kind of damage said in one line."""
 
+import json
 import struct
 
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from t2i_jax import files, runs
 from t2i_jax.errors import UserError
@@ -250,3 +252,34 @@ def test_another_batch_size_says_what_becomes_of_the_place_in_the_data(run, caps
     for changes, said in (({"batch_size": 4}, True), ({"steps": 9}, False)):
         continuing.check_config_change(run, make_config(**changes), accept=True)
         assert ("the place in the data is counted in batches" in capsys.readouterr().err) == said
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["params"], ["params/a", "params/a/b"], ["other/a"], ["params/" + "a/" * 100], ["params/a", "variables"]],
+)
+def test_weights_whose_names_are_no_tree_are_refused(tmp_path, names):
+    """Their digest fits, as a stranger's can: one array hid another, or a KeyError came of it."""
+    tensors = {name: np.ones(2, np.float32) for name in names}
+    note = json.dumps({"step": 3, "sha256": runs.digest_of(tensors, "step 3")})
+    (tmp_path / runs.WEIGHTS).write_bytes(safetensors.numpy.save(tensors, {"t2i": note}))
+    assert "its names or its step are none of a run's" in refusal(runs.read_weights, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": 3},
+        {"data": []},
+        {"steps": "3"},
+        {"sampling": 1},
+        {"parents": 3},
+        {"parents": {"a": {}}},
+        {"parents": {"a": {"config": 3, "run": None}}},
+        {"parents": {"../a": {"config": {}, "run": ""}}},
+        {"a.b": 1},
+    ],
+)
+def test_a_config_of_other_kinds_is_refused(run, changes):
+    files.write_json(run / runs.CONFIG, {**json.loads(make_config().to_json()), **changes})
+    assert "train.py" in refusal(runs.read_config, run)

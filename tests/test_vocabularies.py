@@ -6,13 +6,15 @@ import os
 import random
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from t2i_jax import files
 from t2i_jax.data import scenes
-from t2i_jax.data.text import CaptionReader, describe_losses
+from t2i_jax.data.text import CaptionReader, describe_losses, read_tokenizer
 from t2i_jax.data.vocabularies import (
     SPECIAL,
     build_word_pieces,
@@ -245,3 +247,29 @@ def test_a_damaged_one_is_one_line(tmp_path, content):
     (tmp_path / "tokenizer_config.json").write_text(content, "latin-1")
     with pytest.raises(UserError, match=r"^vocabulary [^\n]*vocab\.txt cannot be read [^\n]*$"):
         read_vocabulary(tmp_path / "vocab.txt", len(PIECES))
+
+
+def test_ids_without_a_row_are_refused(tmp_path):
+    """A piece that stands twice leaves a gap: the last ids lie behind the embedding, and jax reads its last row."""
+    (tmp_path / "vocab.txt").write_text("\n".join([*PIECES[:-1], PIECES[5], PIECES[-1]]))
+    with pytest.raises(UserError, match=rf"has ids up to {len(PIECES)} for its {len(PIECES)} word pieces"):
+        read_vocabulary(tmp_path / "vocab.txt", len(PIECES))
+
+
+def test_a_tokenizer_that_cannot_read_every_word_is_refused(tmp_path):
+    content = json.loads(build_word_pieces(["a red seven"], 9).to_str())
+    content["model"]["unk_token"] = "[NONE]"
+    for name, read in (
+        ("tokenizer.json", partial(read_vocabulary, size=7)),
+        ("text_tokenizer.json", read_tokenizer),
+    ):
+        files.write_json(tmp_path / name, content)
+        with pytest.raises(UserError, match=r"json cannot be read[^\n]*$"):
+            read(tmp_path / name)
+
+
+def test_padding_in_a_runs_tokenizer_is_passed_over(tmp_path):
+    tokenizer = build_word_pieces(["a red seven"], 9)
+    tokenizer.enable_padding(length=2**20)
+    write_word_pieces(tmp_path / "text_tokenizer.json", tokenizer)
+    assert len(read_tokenizer(tmp_path / "text_tokenizer.json").encode("a seven").ids) == 4

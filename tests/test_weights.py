@@ -8,7 +8,7 @@ import pytest
 import safetensors.numpy
 from released import BERT, BERT_JSON, bert_tensors, write
 
-from t2i_jax.convert import bert, hub, tables, weights
+from t2i_jax.convert import bert, hub, tables, vqgan, weights
 from t2i_jax.errors import UserError
 
 TENSORS = {f"layer.{i}.weight": np.arange(6, dtype=np.float32).reshape(2, 3) + 10 * i for i in range(4)}
@@ -70,7 +70,17 @@ def test_a_part_that_is_missing_is_named(tmp_path):
     [b"", b"[]", b"{}", b'{"weight_map": {}}', b'{"weight_map": []}', b"[" * 100_000, b'{"weight_map": {"a": 1}}']
     + [
         json.dumps({"weight_map": {"a": name}}).encode()
-        for name in ("../a.safetensors", "/etc/passwd", "a/b.bin", "..", "", "a.pkl", "a\\b", "\0.bin")
+        for name in (
+            "../a.safetensors",
+            "/etc/passwd",
+            "a/b.bin",
+            "..",
+            "",
+            "a.pkl",
+            "a\\b",
+            "\0.bin",
+            "a" * 300 + ".bin",
+        )
     ],
 )
 def test_an_index_that_lies_is_refused(tmp_path, content):
@@ -157,3 +167,19 @@ def test_safetensors_that_are_cut_or_have_another_header_are_refused_or_as_large
                 assert len(some) == len(whole)
 
     check()
+
+
+def test_what_a_config_or_a_name_claims_takes_no_memory():
+    """A table has rows for each layer, and shapes of a width were once made to be compared."""
+    sizes = {"n_layer": "layers", "n_embd": "width"}
+    names = {ours: theirs for theirs, ours in sizes.items()}
+    for field, value in (("n_layer", 10**9), ("n_embd", 2**40)):
+        with pytest.raises(UserError, match=rf"^it has {field} {value}, above \d+; fetch it again$"):
+            tables.read_sizes({"n_layer": 2, "n_embd": 8, field: value}, names, {}, "it")
+    rows = {"x": tables.Row((2**31 - 1, 2**31 - 1, 3), "a T")}
+    with pytest.raises(UserError, match=r"a has shape \(2,\), not \(3, 2147483647, 2147483647\)"):
+        tables.fill({"a": np.zeros(2)}, rows, origin="file")
+    assert tables.layers_in([f"h.{'9' * 5000}.x", "h.1.x"], "h") == 2
+    assert vqgan._count([f"h.{'9' * 5000}.x", "h.0.x"], r"h\.([0-9]{1,6})\.x") == 1
+    with pytest.raises(UserError, match="holds no VQGAN"):
+        vqgan.sizes_of({f"encoder.down.{'9' * 5000}.block.0.conv1.weight": np.zeros(2)}, "it")

@@ -25,7 +25,7 @@ from t2i_jax.cli import (
     sweep,
     train,
 )
-from t2i_jax.errors import UserError, near_miss
+from t2i_jax.errors import UserError, near_miss, shown
 
 COMMANDS = (train, sample, serve, evaluate, sweep, list_runs, plot, data, doctor, convert, export)
 OVERRIDES = ("--config.", "--noconfig.")  # of fields of a config
@@ -118,7 +118,7 @@ def main(argv=None, *, program="t2i"):
                 memory.keep()
                 args.function(args)
     except (UserError, OSError) as error:
-        print(f"{program}:", " ".join(str(error).split()), file=sys.stderr)
+        print(f"{program}: {shown(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
         print("; ".join([f"{program}: interrupted", *map(str, interrupt.args)]), file=sys.stderr)

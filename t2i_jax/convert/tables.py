@@ -14,7 +14,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from t2i_jax.errors import UserError
 from t2i_jax.nn.stack import unstack
+from t2i_jax.ranges import MOST_WHOLE
 
+MOST_LAYERS = 1000  # that a config may claim: a table has rows for each
 SHOWN = 4  # differences that an error lists
 STACKED = re.compile(r"(.*\blayers)_(\d+)/(.*)")
 
@@ -150,7 +152,7 @@ def fill(
             continue
         expected = (*shape[:-1], shape[-1] * source.parts) if shape else shape
         if source.transposed:
-            expected = transpose_back(np.empty(expected, bool)).shape
+            expected = (*expected[:-3:-1], *expected[:-2])
         tensor = tensors[source.name]
         if tensor.shape != expected:
             differences.append(f"{source.name} has shape {tensor.shape}, not {expected}")
@@ -181,7 +183,7 @@ def spread(params: Mapping, table: Table) -> dict[str, np.ndarray]:
 
 def layers_in(tensors: Iterable[str], inside: str) -> int:
     """How many layers tensors name."""
-    found = (re.match(rf"{re.escape(inside)}\.(\d+)\.", name) for name in tensors)
+    found = (re.match(rf"{re.escape(inside)}\.([0-9]{{1,6}})\.", name) for name in tensors)
     return 1 + max((int(match[1]) for match in found if match), default=-1)
 
 
@@ -229,4 +231,8 @@ def read_sizes(config: Mapping, names: Mapping[str, str], fixed: Mapping, origin
             raise UserError(
                 f"{origin} has {theirs} {config[theirs]!r}, which is no whole number above 0; fetch it again"
             )
+    for ours, theirs in names.items():
+        most = MOST_LAYERS if ours == "layers" else MOST_WHOLE
+        if config[theirs] > most:
+            raise UserError(f"{origin} has {theirs} {config[theirs]}, above {most}; fetch it again")
     return {ours: config[theirs] for ours, theirs in names.items()}

@@ -36,7 +36,7 @@ def sizes_of(tensors: dict[str, np.ndarray], origin: str) -> dict:
       UserError: the tensors they are read off are missing or of another kind.
     """
     kind = next((kind for kind, name in CODEBOOKS.items() if name in tensors), "")
-    levels = _count(tensors, r"encoder\.down\.(\d+)\.block\.0\.conv1\.weight")
+    levels = _count(tensors, r"encoder\.down\.([0-9]{1,6})\.block\.0\.conv1\.weight")
     try:
         width, channels = tensors["encoder.conv_in.weight"].shape[:2]
         codebook_size, _ = tensors[CODEBOOKS[kind]].shape
@@ -51,7 +51,7 @@ def sizes_of(tensors: dict[str, np.ndarray], origin: str) -> dict:
         "channels": channels,
         "width": width,
         "multipliers": tuple(own // width for own in widths),
-        "blocks": _count(tensors, r"encoder\.down\.0\.block\.(\d+)\.conv1\.weight"),
+        "blocks": _count(tensors, r"encoder\.down\.0\.block\.([0-9]{1,6})\.conv1\.weight"),
         "attention": tuple(i for i in range(levels) if f"encoder.down.{i}.attn.0.q.weight" in tensors),
         "latent_width": latent_width,
         "code_width": code_width,

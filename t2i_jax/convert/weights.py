@@ -20,6 +20,7 @@ FILES = (
 )  # looked for in this order
 WRAPPERS = ("module.", "_orig_mod.")  # what DistributedDataParallel and torch.compile put before every name
 LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}  # Flax -> torch
+LONGEST_NAME = 200  # letters; a system may refuse to look for a longer one
 ARRAY = 1  # the msgpack extension that Flax writes arrays as
 
 
@@ -66,9 +67,10 @@ def _places(index: Path) -> dict[str, str]:
     if not isinstance(places, dict) or not places:
         raise UserError(f"{index} is damaged (it has no weight_map); fetch it again")
     for file in places.values():
-        beside = isinstance(file, str) and Path(file).name == file
+        beside = isinstance(file, str) and Path(file).name == file and len(file) <= LONGEST_NAME
         if not beside or Path(file).suffix not in (".safetensors", ".bin"):
-            raise UserError(f"{index} names {file!r}, which is no file of weights beside it; fetch it again")
+            name = str(file)[:LONGEST_NAME]
+            raise UserError(f"{index} names {name!r}, which is no file of weights beside it; fetch it again")
     return places
 
 

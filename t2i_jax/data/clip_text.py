@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from t2i_jax.data.text import TextTokenizer
+from t2i_jax.data.text import TextTokenizer, settled
 from t2i_jax.errors import UserError, one_line
 
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -26,11 +26,10 @@ class TextReader(TextTokenizer):
           UserError: the file cannot be read, is no such file, or belongs to another model.
         """
         try:
-            tokenizer = Tokenizer.from_str(Path(path).read_text("utf-8"))
+            tokenizer = settled(Tokenizer.from_str(Path(path).read_text("utf-8")))
         except Exception as error:  # the library raises bare Exception
             raise UserError(f"vocabulary {path} cannot be read ({one_line(error)}); fetch it again") from None
         start, end = map(tokenizer.token_to_id, (START, END))
-        tokenizer.no_padding()
         if None in (start, end) or tokenizer.encode("").ids != [start, end]:
             raise UserError(f"vocabulary {path} puts no {START} and {END} around a text; name that of a CLIP")
         expected = vocab_size - 1 if end_id is None else end_id
@@ -40,5 +39,4 @@ class TextReader(TextTokenizer):
                 f"vocabulary {path} has ids up to {largest} and ends a text with {end}; the model reads ids up to"
                 f" {vocab_size - 1}, ended by {expected}: name the vocabulary that belongs to the weights"
             )
-        tokenizer.no_truncation()
         super().__init__(tokenizer, positions, pad=end)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from t2i_jax.data import tars
 from t2i_jax.errors import UserError, one_line
 
 LIMIT = 2**28  # bytes of an unzipped file; CIFAR10's archives have 185 million
@@ -77,7 +78,7 @@ def read_tar(path: Path, names: Collection[str]) -> dict[str, bytes]:
     content, found = read(path), {}
     try:
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
-            for member in archive:
+            for member in tars.members(archive):
                 if member.name in names and member.isreg() and not member.issparse():  # holes take memory
                     found[member.name] = archive.extractfile(member).read()
     except Exception as error:  # whatever tarfile makes of other bytes

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
+from t2i_jax.data import tars
 from t2i_jax.data.entry import (
     CAPTION_KEYS,
     MAX_BYTES,
@@ -50,16 +51,16 @@ def tar_entries(file: Path, name: str, skipped: Names) -> Iterator[Entry]:
                     yield Entry(place, captions, lambda member=members[others[0]]: _read(tar, member))
                 else:
                     add(skipped, UNCAPTIONED if others else TEXT_ALONE, place)
-    except tarfile.TarError as error:
+    except Exception as error:  # tarfile raises anything on bytes that are no tar
         raise UserError(f"{file} is cut short or no tar ({one_line(error)}); fetch it again") from None
 
 
 def _examples(tar: tarfile.TarFile) -> dict[str, dict[str, tarfile.TarInfo]]:
     """Stem -> suffix -> member; a stem ends at the first dot of the name, as in webdataset."""
     examples: dict[str, dict[str, tarfile.TarInfo]] = {}
-    members = [member for member in tar.getmembers() if member.isreg() and not member.issparse()]
+    members = [member for member in tars.members(tar) if member.isreg() and not member.issparse()]
     tar.fileobj.seek(tar.offset)
-    if tar.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:  # `getmembers` stops at any header
+    if tar.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:  # it stops at any header
         raise tarfile.ReadError(f"no end after {len(members)} members")
     for member in members:
         path = PurePosixPath(member.name)
@@ -120,7 +121,9 @@ def parquet_entries(file: Path, name: str, skipped: Names) -> Iterator[Entry]:
                 else:
                     reason = UNCAPTIONED if isinstance(content, bytes) else "without bytes of a picture"
                     add(skipped, reason, place)
-    except (pyarrow.ArrowException, OSError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # arrow's own, and what Python makes of its values, such as texts of no UTF-8
         raise UserError(f"{file} cannot be read as parquet ({one_line(error)}); fetch it again") from None
 
 

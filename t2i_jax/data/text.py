@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int
 from tokenizers import Tokenizer
 
 from t2i_jax import files
-from t2i_jax.errors import UserError
+from t2i_jax.errors import UserError, one_line
 
 LOOKED_AT = 10_000  # captions: half a second
 
@@ -141,6 +141,19 @@ def share(part: int, whole: int) -> str:
     return f"{min(max(part / whole, 0.001), 0.999):.1%}"
 
 
+def settled(tokenizer: Tokenizer) -> Tokenizer:
+    """The same, without padding and truncation.
+
+    Raises:
+      Exception: it cannot read every text.
+    """
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    for text in ("", "a seven", "\ue000 9"):  # signs that no vocabulary has, too
+        tokenizer.encode(text)
+    return tokenizer
+
+
 def read_tokenizer(path: str | Path) -> Tokenizer:
     """What `vocabularies.write_word_pieces` wrote.
 
@@ -148,13 +161,13 @@ def read_tokenizer(path: str | Path) -> Tokenizer:
       UserError: the file is missing, corrupt, or no such file.
     """
     try:
-        return Tokenizer.from_str(json.dumps(files.read_json(path)))
+        return settled(Tokenizer.from_str(json.dumps(files.read_json(path))))
     except files.CorruptError as error:
         raise UserError(
             f"text tokenizer {error}; delete it, and the run's train.py command writes it anew"
         ) from None
     except Exception as error:  # the library raises bare Exception
-        raise UserError(f"text tokenizer {path} cannot be read: {error}") from None
+        raise UserError(f"text tokenizer {path} cannot be read: {one_line(error)}") from None
 
 
 class CaptionReader(TextTokenizer):

@@ -9,6 +9,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from t2i_jax import files
+from t2i_jax.data import text
 from t2i_jax.errors import UserError, one_line
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
@@ -39,8 +40,8 @@ def build_word_pieces(captions: Iterable[str], size: int) -> Tokenizer:
     return _word_pieces({piece: i for i, piece in enumerate((*SPECIAL, *sorted(pieces)))}, OF_CAPTIONS)
 
 
-def _words_of(text: str) -> list[str]:
-    return [word for word, _ in WORDS.pre_tokenize_str(OF_CAPTIONS.normalize_str(text))]
+def _words_of(caption: str) -> list[str]:
+    return [word for word, _ in WORDS.pre_tokenize_str(OF_CAPTIONS.normalize_str(caption))]
 
 
 def _train_pieces(words: Counter[str], size: int) -> set[str]:
@@ -76,12 +77,8 @@ def read_vocabulary(path: str | Path, size: int) -> Tokenizer:
     """
     path = Path(path)
     try:
-        if path.suffix == ".json":
-            tokenizer = Tokenizer.from_str(path.read_text("utf-8"))
-            tokenizer.no_padding()
-            tokenizer.no_truncation()
-        else:
-            tokenizer = _of_lines(path)
+        read = _of_lines if path.suffix != ".json" else lambda path: Tokenizer.from_str(path.read_text("utf-8"))
+        tokenizer = text.settled(read(path))
     except Exception as error:  # the library raises bare Exception
         raise UserError(f"vocabulary {path} cannot be read ({one_line(error)}); name BERT's vocab.txt") from None
     found = tokenizer.get_vocab_size()
@@ -89,6 +86,11 @@ def read_vocabulary(path: str | Path, size: int) -> Tokenizer:
         raise UserError(
             f"vocabulary {path} holds {found} word pieces; the model reads {size} (config.model.text_vocab_size):"
             " name the vocabulary that belongs to the weights, or change the field"
+        )
+    if (largest := max(tokenizer.get_vocab().values(), default=0)) >= size:
+        raise UserError(
+            f"vocabulary {path} has ids up to {largest} for its {size} word pieces, so one has no row or a piece"
+            " stands twice; fetch it again"
         )
     if len(tokenizer.encode("").ids) != 2:
         raise UserError(f"vocabulary {path} puts no [CLS] and [SEP] around a text; name that of a BERT")
@@ -149,9 +151,9 @@ def grow(old: Tokenizer, captions: Iterable[str], size: int) -> tuple[Tokenizer,
     return Tokenizer.from_str(json.dumps(content)), max(0, len(new) - (size - count))
 
 
-def _words_by(tokenizer: Tokenizer, text: str) -> list[str]:
+def _words_by(tokenizer: Tokenizer, caption: str) -> list[str]:
     normalizer = tokenizer.normalizer
-    words = tokenizer.pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(text) if normalizer else text)
+    words = tokenizer.pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(caption) if normalizer else caption)
     return [word for word, _ in words]
 
 

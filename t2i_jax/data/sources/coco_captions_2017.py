@@ -14,6 +14,7 @@ file lacks because it is cut short.
 import dataclasses
 import json
 import re
+import struct
 import urllib.request
 import zipfile
 import zlib
@@ -28,6 +29,7 @@ import tensorflow_datasets as tfds
 
 from t2i_jax import progress
 from t2i_jax.data import images, prepared, skipped
+from t2i_jax.data.entry import MAX_BYTES
 from t2i_jax.errors import UserError, one_line
 
 SHARD_SIZE = 1024  # pictures a shard, 200 MB before compression
@@ -39,6 +41,10 @@ ARCHIVES = {
 }
 """Folder -> the archive that it comes in."""
 
+ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, struct.error)  # of members that are damaged
+LONGEST_NAME = 255  # bytes
+
+OUTSIDE = re.compile(r"[/\\\0]")  # of a name that is more than that of a file beside others
 BETWEEN = re.compile(r"[\s,:]*")  # two values of a JSON file
 
 
@@ -106,7 +112,7 @@ def _load(path, size: int) -> np.ndarray | str:
         content = path.read_bytes()
     except FileNotFoundError:
         return "missing"
-    except (zipfile.BadZipFile, zlib.error):
+    except ZIP_ERRORS:
         return "corrupt"
     try:
         return images.crop(images.decode(content), size)
@@ -139,9 +145,15 @@ def _find(dl_manager, manual: Path) -> dict:
 
 def _open_zip(path: Path) -> zipfile.Path:
     try:
-        return zipfile.Path(path)
-    except zipfile.BadZipFile:
-        raise UserError(f"{path} is cut short or no zip file; fetch it again") from None
+        archive, size = zipfile.ZipFile(path), path.stat().st_size
+        for member in archive.infolist():
+            known = member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) and not member.flag_bits & 1
+            inside = 0 <= member.header_offset < size
+            if not (known and inside) or member.file_size > MAX_BYTES:
+                raise zipfile.BadZipFile(f"it holds {member.filename!r} in a form or of a size that COCO has not")
+    except Exception as error:  # zipfile raises anything on bytes that are no zip file
+        raise UserError(f"{path} is cut short or no zip file ({one_line(error)}); fetch it again") from None
+    return zipfile.Path(archive)
 
 
 def _read_annotations(root, part: str, skip: dict[str, list]) -> tuple[dict[int, str], dict[int, list[str]]]:
@@ -155,12 +167,12 @@ def _read_annotations(root, part: str, skip: dict[str, list]) -> tuple[dict[int,
         raw = path.read_bytes()
         try:
             content, complete = json.loads(raw), True
-        except ValueError:
+        except (ValueError, RecursionError):
             content, complete = _complete_records(raw), False
         rows = {kind: list(content[kind]) for kind in ("images", "annotations")}
     except FileNotFoundError:
         raise UserError(f"{path} is missing; fetch {SITE}/{ARCHIVES['annotations']} again") from None
-    except (ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    except (KeyError, TypeError, *ZIP_ERRORS) as error:
         raise _useless(path, f"{type(error).__name__}: {error}") from None
     if not complete:
         skip["file of annotations cut short"].append(
@@ -172,20 +184,39 @@ def _read_annotations(root, part: str, skip: dict[str, list]) -> tuple[dict[int,
         for number, row in enumerate(rows[kind]):
             try:
                 found.append(read(row))
-            except (KeyError, TypeError, ValueError, AttributeError):
+            except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
                 skip[f"row of {kind} that cannot be read"].append(f"annotations/{path.name}, row {number}")
         return found
 
-    names = dict(read_rows("images", lambda row: (int(row["id"]), str(row["file_name"]))))
+    names = dict(read_rows("images", lambda row: (_number(row["id"]), _file_name(row["file_name"]))))
     captions = defaultdict(list)
     texts = read_rows(
-        "annotations", lambda row: (int(row["id"]), int(row["image_id"]), " ".join(row["caption"].split()))
+        "annotations", lambda row: (_number(row["id"]), _number(row["image_id"]), _words(row["caption"]))
     )
     for _, image, words in sorted(texts, key=lambda text: text[0]):
         captions[image] += filter(None, [words])
     if not any(captions[image] for image in names.keys() & captions.keys()):
         raise _useless(path, "no picture in it has a caption")
     return names, captions
+
+
+def _number(value) -> int:
+    number = int(value)
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(f"{number} is no number of a picture")
+    return number
+
+
+def _file_name(value) -> str:
+    """The name of a file beside others; one that leads elsewhere is none of COCO's."""
+    name = str(value)
+    if name in ("", ".", "..") or OUTSIDE.search(name) or len(name.encode()) > LONGEST_NAME:
+        raise ValueError(f"{name!r} is no name of a file")
+    return name
+
+
+def _words(caption: str) -> str:
+    return " ".join(caption.encode("utf-8", "replace").decode().split())
 
 
 def _useless(path, reason: str) -> UserError:
@@ -219,7 +250,7 @@ def _complete_records(raw: bytes) -> dict:
                     place = after(place)
                 place += 1
             place = after(place)
-    except (ValueError, IndexError):  # here it is broken
+    except (ValueError, IndexError, RecursionError):  # here it is broken
         return content
 
 
