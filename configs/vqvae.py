@@ -10,8 +10,8 @@ mnist, cifar10, coco: not measured.
 emoji (2026-11-28, other work beside it): 21.7 dB, usage 100%, perplexity 801 of 1,024, on 216 pictures; 4 min 38 s.
 
 Fashion-MNIST (2 CPU cores, AMD EPYC, 2026-11-27, much other work beside it), on 5,000 pictures kept from training:
-fashion_fine: 26.7 dB, usage 100%, perplexity 159 of 512; 4.5 minutes (docs/fashion.md).
-fashion: 23.3 dB, usage 100%, perplexity 303 of 512; 11 minutes.
+fashion_fine: 26.7 dB, usage 100%, perplexity 159 of 512 (docs/fashion.md).
+fashion: 23.3 dB, usage 100%, perplexity 308 of 512.
 fashion_resnet: not measured.
 """
 
