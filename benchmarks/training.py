@@ -1,14 +1,16 @@
 """A training step of BERT-base and GPT-2 (230 million parameters) beside torch's: a JSON line a case.
 
     python benchmarks/training.py
+    python benchmarks/training.py --tokens 256 --batch 1 2 4 8
 
-Both sides have float32 weights, two examples, dropout 0.1 on branches, none on attention weights, and AdamW. Torch
-runs eagerly, with its fused AdamW. Each side has a process of its own that keeps freed memory, as `t2i train` does;
+Both sides have float32 weights, dropout 0.1 on branches, none on attention weights, and AdamW. Torch runs
+eagerly, with its fused AdamW. Each side has a process of its own that keeps freed memory, as `t2i train` does;
 they take turns, so that other work on the machine falls on both alike. (In one process, as this was done before
 2026-11-28, our step takes up to 1.6 times as long.) `ratio` is torch's seconds over ours.
 """
 
 import argparse
+import itertools
 import statistics
 import subprocess
 import sys
@@ -63,9 +65,9 @@ def peers(config) -> Callable:
 SIDES = {"ours": ours, "torch": peers}
 
 
-def work(tokens: int, side: str) -> None:
+def work(tokens: int, batch: int, side: str) -> None:
     """Take a step for each line that is read, and print its seconds; at last the peak memory in gigabytes."""
-    step = SIDES[side](common.pair_config(tokens))
+    step = SIDES[side](common.pair_config(tokens, batch))
     for _ in sys.stdin:
         start = time.perf_counter()
         step()
@@ -77,8 +79,9 @@ def work(tokens: int, side: str) -> None:
 class Worker:
     """A process that takes a step when it is called, and gives its seconds."""
 
-    def __init__(self, tokens: int, side: str):
-        command = [sys.executable, __file__, "--tokens", str(tokens), "--side", side]
+    def __init__(self, tokens: int, batch: int, side: str):
+        sizes = "--tokens", str(tokens), "--batch", str(batch)
+        command = [sys.executable, __file__, *sizes, "--side", side]
         self._process = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def __call__(self) -> float:
@@ -95,15 +98,16 @@ class Worker:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tokens", nargs="+", type=int, default=[256, 1024])
+    parser.add_argument("--batch", nargs="+", type=int, default=[2], help="examples a step; 2 where left out")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--side", choices=SIDES, help="a process of one side; the program starts them itself")
     arguments = parser.parse_args()
     if arguments.side:
         memory.keep()
-        work(*arguments.tokens, arguments.side)
+        work(*arguments.tokens, *arguments.batch, arguments.side)
         return
-    for tokens in arguments.tokens:
-        workers = {side: Worker(tokens, side) for side in SIDES}
+    for tokens, batch in itertools.product(arguments.tokens, arguments.batch):
+        workers = {side: Worker(tokens, batch, side) for side in SIDES}
         first = {side: worker() for side, worker in workers.items()}
         turns = [{side: worker() for side, worker in workers.items()} for _ in range(arguments.repeat)]
         ours, theirs = (statistics.median(turn[side] for turn in turns) for side in ("ours", "torch"))
@@ -112,7 +116,7 @@ def main():
             "training",
             ratio=theirs / ours,
             tokens=tokens,
-            batch=2,
+            batch=batch,
             ours=ours,
             peer=theirs,
             first_step=first["ours"],

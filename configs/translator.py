@@ -14,9 +14,9 @@ photos (24,000 crops, 1,200 steps): the nearest photograph is the right one in 9
 25%, all others 100%), with evaluation seed 1000 in 90.6%; 1.08 nats a token, bigram baseline 3.07. 19 min 44 s,
 data and tokenizer included, while other work ran on the machine. With 6,000 crops and 600 steps it was 88.0%.
 
-digits (the quick start), on an EPYC, 2026-11-27, with the data as they are since then: overall 0.939, held-out
-combinations 0.943, weakest category 0.845 (two objects), reconstructions 0.956; 1.67 nats a token, bigram baseline
-3.95. Training seeds 0 to 4 on one H200: 0.947 to 0.960 / 0.937 to 0.952.
+digits (the quick start), on an EPYC, 2026-11-28, with the data as they are since then: overall 0.933, held-out
+combinations 0.925, weakest category 0.830 (two objects), reconstructions 0.947. Training seeds 0 to 4: 0.933 to
+0.953 / 0.925 to 0.951.
 
 transformer (Vaswani et al. 2017, on the same tokens as digits): not measured.
 
@@ -30,9 +30,8 @@ grid: not measured over its 2,000 steps; docs/decoder-only.md compares 386 steps
 coco (BERT-base, GPT-2, OpenAI's dVAE), coco_report (the recipe of the report, the student report of the README):
 not measured; neither the weights nor the captions could be had. On one H200 coco trains 333 examples/s on made-up
 data (MFU 0.25), and its step compiles in 26 s (2026-11-27, benchmarks/results.md); before the rebuild an H100 had
-not compiled it after three minutes. Compiled for CPU in float32 a step of coco needs 16.0 GB beside 2.8 GB of state
-(2026-11-27, after the rebuild; 35.4 GB with scores and logits as a whole); with 48 layers in each half it needs
-28.5 GB beside 10.0 (was 47.8).
+not compiled it after three minutes. Compiled for CPU in float32 a step of coco needs 15.6 GB beside 2.8 GB of state
+(2026-11-28; 35.4 GB with scores and logits as a whole).
 
 How each choice was made is in docs/recipe-digits.md. The smoke variant only shows that everything runs.
 """

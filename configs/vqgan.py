@@ -6,8 +6,8 @@ f16, f8: the sizes and the loss of CompVis/taming-transformers, for 256 x 256 im
 convert vqgan` makes a run of their released weights. LPIPS needs weights of its own (`t2i convert lpips`), so the
 command switches it on.
 
-emoji: 64 x 64 pixels, by squared error alone; commands with LPIPS and the discriminator: docs/image-models.md.
-Not measured over its steps: 60 of them with the discriminator took 3 minutes on two busy cores.
+emoji: 64 x 64 pixels, by squared error alone: 19.1 dB after 500 of its 1,000 steps (2026-11-28). With LPIPS and the
+discriminator: docs/image-models.md.
 """
 
 from configs import base

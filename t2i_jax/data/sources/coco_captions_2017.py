@@ -29,7 +29,6 @@ import tensorflow_datasets as tfds
 
 from t2i_jax import progress
 from t2i_jax.data import images, prepared, skipped
-from t2i_jax.data.entry import MAX_BYTES
 from t2i_jax.errors import UserError, one_line
 
 SHARD_SIZE = 1024  # pictures a shard, 200 MB before compression
@@ -42,6 +41,7 @@ ARCHIVES = {
 """Folder -> the archive that it comes in."""
 
 ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, struct.error)  # of members that are damaged
+LARGEST = 2**30  # bytes of a member; the largest of COCO's own, instances_train2017.json, has about half as many
 LONGEST_NAME = 255  # bytes
 
 OUTSIDE = re.compile(r"[/\\\0]")  # of a name that is more than that of a file beside others
@@ -149,7 +149,7 @@ def _open_zip(path: Path) -> zipfile.Path:
         for member in archive.infolist():
             known = member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) and not member.flag_bits & 1
             inside = 0 <= member.header_offset < size
-            if not (known and inside) or member.file_size > MAX_BYTES:
+            if not (known and inside) or member.file_size > LARGEST:
                 raise zipfile.BadZipFile(f"it holds {member.filename!r} in a form or of a size that COCO has not")
     except Exception as error:  # zipfile raises anything on bytes that are no zip file
         raise UserError(f"{path} is cut short or no zip file ({one_line(error)}); fetch it again") from None
