@@ -131,7 +131,13 @@ def fuzz(name: str, seconds: int, corpus: Path, folder: Path) -> None:
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MIB * 2**20,) * 2)
     most = max(4096, 2 * max(map(len, seeds)))
-    options = [f"-max_total_time={seconds}", f"-max_len={most}", f"-timeout={NO_ANSWER}", "-rss_limit_mb=4096"]
+    options = [
+        f"-max_total_time={seconds}",
+        f"-max_len={most}",
+        f"-timeout={NO_ANSWER}",
+        f"-report_slow_units={NO_ANSWER}",
+        "-rss_limit_mb=4096",
+    ]
     options += [f"-artifact_prefix={corpus / 'findings'}/", "-print_final_stats=1", str(corpus / "inputs")]
     mutator = {"custom_mutator": mutated} if target.json else {}
     atheris.Setup([sys.argv[0], *options], fuzzer.call, **mutator)

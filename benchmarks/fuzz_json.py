@@ -1,5 +1,6 @@
 """How `fuzz.py` changes JSON: values, names and branches, not only bytes."""
 
+import copy
 import json
 import random
 
@@ -12,6 +13,10 @@ def mutated(content: bytes, most: int, seed: int) -> bytes:
     import atheris
 
     rng = random.Random(seed)
+
+    def odd():  # a copy, as lists and dicts among them are changed, too
+        return copy.deepcopy(rng.choice(ODD))
+
     try:
         tree = json.loads(content)
     except (ValueError, RecursionError):
@@ -28,13 +33,13 @@ def mutated(content: bytes, most: int, seed: int) -> bytes:
         other, name = rng.choice(spots)
         kind = rng.randrange(6)
         if kind < 3:
-            branch[key] = rng.choice(ODD) if kind else json.loads(json.dumps(other[name]))
+            branch[key] = odd() if kind else json.loads(json.dumps(other[name]))
         elif kind == 3:
             del branch[key]
         elif isinstance(branch, list):
-            branch.insert(key, rng.choice(ODD))
+            branch.insert(key, odd())
         elif kind == 4:
-            branch[str(rng.choice(ODD))] = branch.pop(key)
+            branch[str(odd())] = branch.pop(key)
         elif isinstance(branch[key], str):
             raw = atheris.Mutate(branch[key].encode("utf-8", "surrogatepass"), 64)
             branch[key] = raw.decode("utf-8", "replace")

@@ -173,3 +173,21 @@ def check_config(config, path: str = "config") -> None:
             check_config(value, field)
         elif isinstance(value, Real) and not isinstance(value, bool):
             check(field, value, FIELDS.get(name, Range(-MOST)))
+
+
+KINDS = {"task": str, "model_name": str, "model": dict, "data": dict, "steps": int, "sampling": dict | None}
+
+
+def wrong_kind(config: dict) -> str:
+    """Which field of a run's config, as JSON has it, is missing or of another kind; "" where none is."""
+    for name, kind in KINDS.items():
+        if name not in config:
+            return f"has no field {name!r}"
+        if not isinstance(config[name], kind):
+            return f"has a {type(config[name]).__name__} as {name!r}"
+    parents = config.get("parents", {})
+    for name, parent in parents.items() if isinstance(parents, dict) else [("", None)]:
+        whole = isinstance(parent, dict) and isinstance(parent.get("config"), dict) and "/" not in name
+        if not whole or not isinstance(parent.get("run", 0), str | None):
+            return f"has parents of another kind ({name[:80]!r})"
+    return ""

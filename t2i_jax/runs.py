@@ -27,7 +27,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from t2i_jax import files, hosts
+from t2i_jax import files, hosts, ranges
 from t2i_jax.errors import UserError, one_line
 
 CONFIG, WEIGHTS, SCORES = "config.json", "model.safetensors", "scores.json"
@@ -139,26 +139,12 @@ def read_config(folder: str | Path) -> FrozenConfigDict:
     if not path.exists():
         raise UserError(f"{folder} is no run folder: {path} is missing; name the --workdir of a run")
     content = read_written_config(path)
-    _check_fields(content, str(path))
+    if wrong := ranges.wrong_kind(content):
+        raise UserError(f"{path} {wrong}; it is no config that train.py wrote")
     try:
         return FrozenConfigDict(content)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is no config that train.py wrote ({one_line(error)}); restore it") from None
-
-
-def _check_fields(config: dict, origin: str) -> None:
-    """Whether what a config and those of its parents are read for is there, and of its kind."""
-    kinds = {"task": str, "model_name": str, "model": dict, "data": dict, "steps": int, "sampling": dict | None}
-    for name, kind in kinds.items():
-        if name not in config:
-            raise UserError(f"{origin} has no field {name!r}; it is no config that train.py wrote")
-        if not isinstance(config[name], kind):
-            raise UserError(f"{origin} has a {type(config[name]).__name__} as {name!r}; train.py did not write it")
-    parents = config.get("parents", {})
-    for name, parent in parents.items() if isinstance(parents, dict) else [("", None)]:
-        whole = isinstance(parent, dict) and isinstance(parent.get("config"), dict) and "run" in parent
-        if not whole or not isinstance(parent["run"], str | None) or name in (".", "..") or "/" in name:
-            raise UserError(f"{origin} has parents of another kind ({name[:80]!r}); train.py did not write it")
 
 
 def read_written_config(path: Path) -> dict:

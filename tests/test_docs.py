@@ -31,7 +31,7 @@ LANGUAGES = {"sh", "python", "text", "", "json"}  # "" and "text" show what is n
 NOT_RUN = {
     "download": 39,
     "training": 38,
-    "benchmark": 7,
+    "benchmark": 8,
     "program": 8,
     "make": 2,
     "server": 3,

@@ -129,7 +129,7 @@ def pax(text):
 @pytest.mark.parametrize(
     "more",
     [
-        header(size=-1024),  # some versions of tarfile go round for ever
+        header(size=-512),  # some versions of tarfile read it for ever
         header(kind=tarfile.GNUTYPE_LONGNAME, size=2**80),
         header(kind=tarfile.GNUTYPE_LONGNAME, size=2**62),
         pax(b"22 GNU.sparse.map=1,x\n"),

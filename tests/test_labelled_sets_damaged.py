@@ -184,10 +184,10 @@ def test_an_archive_that_is_cut(tmp_path):
 
 
 def test_an_archive_whose_members_lead_back_ends(tmp_path):
-    """A size below zero: some versions of tarfile find the same two members for ever."""
+    """A size below zero: some versions of tarfile find the same member for ever."""
     header = bytearray(tarfile.TarInfo("x").tobuf(tarfile.GNU_FORMAT))
     header[124:136] = b"\xff" + (-512).to_bytes(11, "big", signed=True)
     header[148:156] = b"%06o\0 " % tarfile.calc_chksums(bytes(header))[0]
-    (tmp_path / "a.tar").write_bytes(bytes(header) + tar({"a": b"b"}))
-    with pytest.raises(UserError, match=r"a.tar is damaged or no tar archive \("):
-        originals.read_tar(tmp_path / "a.tar", ["a"])
+    (tmp_path / "a.tar").write_bytes(tar({"a": b"b"})[:1024] + bytes(header) + bytes(1024))
+    with pytest.raises(UserError, match=r"a.tar (is damaged or no tar archive|lacks b)"):
+        originals.read_tar(tmp_path / "a.tar", ["b"])

@@ -256,6 +256,14 @@ def test_ids_without_a_row_are_refused(tmp_path):
         read_vocabulary(tmp_path / "vocab.txt", len(PIECES))
 
 
+def test_ends_of_a_text_without_a_row_are_refused(tmp_path):
+    content = json.loads(build_word_pieces(["a red seven"], 9).to_str())
+    content["post_processor"] |= {"sep": ["[SEP]", 7], "cls": ["[CLS]", 7]}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="has ids up to 7 for its 7 word pieces"):
+        read_vocabulary(tmp_path / "tokenizer.json", 7)
+
+
 def test_a_tokenizer_that_cannot_read_every_word_is_refused(tmp_path):
     content = json.loads(build_word_pieces(["a red seven"], 9).to_str())
     content["model"]["unk_token"] = "[NONE]"

@@ -87,12 +87,13 @@ def read_vocabulary(path: str | Path, size: int) -> Tokenizer:
             f"vocabulary {path} holds {found} word pieces; the model reads {size} (config.model.text_vocab_size):"
             " name the vocabulary that belongs to the weights, or change the field"
         )
-    if (largest := max(tokenizer.get_vocab().values(), default=0)) >= size:
+    ends = tokenizer.encode("").ids  # which the file numbers apart from its pieces
+    if (largest := max([*tokenizer.get_vocab().values(), *ends], default=0)) >= size:
         raise UserError(
             f"vocabulary {path} has ids up to {largest} for its {size} word pieces, so one has no row or a piece"
             " stands twice; fetch it again"
         )
-    if len(tokenizer.encode("").ids) != 2:
+    if len(ends) != 2:
         raise UserError(f"vocabulary {path} puts no [CLS] and [SEP] around a text; name that of a BERT")
     return tokenizer
 
