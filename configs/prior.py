@@ -15,7 +15,8 @@ ids 0.000: an id of another codebook stands for black, but ids that are uniform 
 digits often not: docs/prior-digits.png. Positions are off the data's (total variation 0.25; the limit is 0.15).
 With unguided_tokens 0 the scores are 0.426 and 0.446, but positions (0.49) and orders (0.28) are further off.
 
-mnist, cifar10: not measured. fashion: a classifier agrees with the caption of 95% of 300 pictures (docs/fashion.md).
+mnist, cifar10: not measured. fashion: a classifier agrees with the caption of 95% of 300 pictures
+(docs/fashion.md).
 """
 
 from configs import base, patch_vqvae, vqvae
