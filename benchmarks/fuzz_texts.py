@@ -229,9 +229,13 @@ def _(content, folder):
 def _(content, folder):
     from fakes import FakeTranslator
 
+    from t2i_jax.errors import UserError
     from t2i_jax.page import answers, gate
 
-    if gate._is_plain(content):
-        said = json.loads(content).get("data", [])
+    said = json.loads(content).get("data") if gate._is_plain(content) else None
+    if isinstance(said, list):  # gradio refuses others
         page = answers.Answers({"a": FakeTranslator()}, max_images=8, time_limit=60.0)
-        answers._bytes(said[0] if said else None) if len(said) == 1 else page._checked("a", *[*said, 0, 0, 0][:10])
+        with suppress(UserError):
+            answers._bytes(said[0] if said else None)
+        prompt, seed, number, *values = [*said, 0, 0, 0]
+        page._checked("a", prompt, seed, number, values[:-3])
