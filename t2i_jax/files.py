@@ -177,7 +177,7 @@ def verify_manifest(
         raise CorruptError(f"{folder / MANIFEST} is corrupt (it lists no files)")
     for name, expected in filter(lambda item: only(item[0]), manifest["files"].items()):
         path = folder / name
-        if not path.is_file():
+        if not os.path.isfile(path):  # nor is what no system could have as a name
             raise CorruptError(f"{path} is missing")
         if (sha256_once if once else sha256_of)(path) != expected:
             raise CorruptError(f"{path} is corrupt (its checksum does not fit)")

@@ -256,8 +256,10 @@ def test_annotations_too_deep_and_texts_that_are_none(manual):
     path.write_text(json.dumps(content))
     _, captions = coco_captions_2017._read_annotations(manual, "train2017", defaultdict(list))
     assert "? a" in captions[content["annotations"][0]["image_id"]]
-    for deep in (b"[" * 100_000, b'{"images": ' + b"[" * 100_000):
-        path.write_bytes(deep)
+    # Nested too deep, twice; and found by fuzzing, a name that stands twice, and no name at all.
+    deep = b"[" * 100_000
+    for broken in (deep, b'{"images": ' + deep, b'{"images": 0, "images": [1, ', b'{["images"]: 0, '):
+        path.write_bytes(broken)
         with pytest.raises(UserError, match=r"json is cut short or holds no captions \([^\n]*$"):
             coco_captions_2017._read_annotations(manual, "train2017", {})
 

@@ -170,6 +170,13 @@ def test_a_manifest_that_lists_no_files_is_corrupt(tmp_path):
             files.verify_manifest(tmp_path)
 
 
+def test_a_manifest_that_lists_a_name_of_no_file_is_corrupt(tmp_path):
+    """Found by fuzzing: the system refuses to look for a name so long."""
+    files.write_json(tmp_path / files.MANIFEST, {"files": {"a" * 300: ""}})
+    with pytest.raises(files.CorruptError, match="is missing"):
+        files.verify_manifest(tmp_path)
+
+
 def test_a_file_is_read_once_a_process_while_it_stays_the_same(tmp_path, monkeypatch):
     (tmp_path / "records").write_text("some")
     files.write_manifest(tmp_path)

@@ -276,6 +276,19 @@ def test_a_tokenizer_that_cannot_read_every_word_is_refused(tmp_path):
             read(tmp_path / name)
 
 
+def test_a_tokenizer_whose_rust_panics_is_refused(tmp_path):
+    """Found by fuzzing: a prefix that is longer than the piece it stands before; the panic is no Exception."""
+    model = {
+        "type": "BPE",
+        "continuing_subword_prefix": "longer",
+        "vocab": {"a": 0, "b": 1},
+        "merges": [["a", "b"]],
+    }
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"version": "1.0", "added_tokens": [], "model": model}))
+    with pytest.raises(UserError, match=r"json cannot be read \([^\n]*\); name BERT's vocab.txt$"):
+        read_vocabulary(tmp_path / "tokenizer.json", 2)
+
+
 def test_padding_in_a_runs_tokenizer_is_passed_over(tmp_path):
     tokenizer = build_word_pieces(["a red seven"], 9)
     tokenizer.enable_padding(length=2**20)

@@ -26,8 +26,8 @@ class TextReader(TextTokenizer):
           UserError: the file cannot be read, is no such file, or belongs to another model.
         """
         try:
-            tokenizer = settled(Tokenizer.from_str(Path(path).read_text("utf-8")))
-        except Exception as error:  # the library raises bare Exception
+            tokenizer = settled(Tokenizer.from_str, Path(path).read_text("utf-8"))
+        except (OSError, ValueError) as error:
             raise UserError(f"vocabulary {path} cannot be read ({one_line(error)}); fetch it again") from None
         start, end = map(tokenizer.token_to_id, (START, END))
         if None in (start, end) or tokenizer.encode("").ids != [start, end]:

@@ -3,7 +3,7 @@
 import json
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -141,16 +141,22 @@ def share(part: int, whole: int) -> str:
     return f"{min(max(part / whole, 0.001), 0.999):.1%}"
 
 
-def settled(tokenizer: Tokenizer) -> Tokenizer:
-    """The same, without padding and truncation.
+def settled(make: Callable[..., Tokenizer], origin) -> Tokenizer:
+    """`make(origin)`, without padding and truncation.
 
     Raises:
-      Exception: it cannot read every text.
+      ValueError: it cannot be made, or cannot read every text.
     """
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    for text in ("", "a seven", "\ue000 9"):  # signs that no vocabulary has, too
-        tokenizer.encode(text)
+    try:
+        tokenizer = make(origin)
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        for text in ("", "a seven", "\ue000 9"):  # signs that no vocabulary has, too
+            tokenizer.encode(text)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the library raises bare Exception, and its Rust panics by what is none
+        raise ValueError(one_line(error)) from None
     return tokenizer
 
 
@@ -161,12 +167,12 @@ def read_tokenizer(path: str | Path) -> Tokenizer:
       UserError: the file is missing, corrupt, or no such file.
     """
     try:
-        return settled(Tokenizer.from_str(json.dumps(files.read_json(path))))
+        return settled(Tokenizer.from_str, json.dumps(files.read_json(path)))
     except files.CorruptError as error:
         raise UserError(
             f"text tokenizer {error}; delete it, and the run's train.py command writes it anew"
         ) from None
-    except Exception as error:  # the library raises bare Exception
+    except (OSError, ValueError) as error:
         raise UserError(f"text tokenizer {path} cannot be read: {one_line(error)}") from None
 
 

@@ -77,9 +77,11 @@ def read_vocabulary(path: str | Path, size: int) -> Tokenizer:
     """
     path = Path(path)
     try:
-        read = _of_lines if path.suffix != ".json" else lambda path: Tokenizer.from_str(path.read_text("utf-8"))
-        tokenizer = text.settled(read(path))
-    except Exception as error:  # the library raises bare Exception
+        if path.suffix == ".json":
+            tokenizer = text.settled(Tokenizer.from_str, path.read_text("utf-8"))
+        else:
+            tokenizer = text.settled(_of_lines, path)
+    except (OSError, ValueError) as error:
         raise UserError(f"vocabulary {path} cannot be read ({one_line(error)}); name BERT's vocab.txt") from None
     found = tokenizer.get_vocab_size()
     if found != size:

@@ -239,11 +239,14 @@ def _complete_records(raw: bytes) -> dict:
         place = after(text.index("{") + 1)
         while True:
             key, place = read(text, place)
+            if not isinstance(key, str):
+                return content
             place = after(place)
             if text[place] != "[":
                 content[key], place = read(text, place)
             else:
-                rows, place = content.setdefault(key, []), after(place + 1)
+                rows = content[key] = []
+                place = after(place + 1)
                 while text[place] != "]":
                     row, place = read(text, place)
                     rows.append(row)
