@@ -32,7 +32,7 @@ NOT_RUN = {
     "download": 39,
     "training": 38,
     "benchmark": 8,
-    "program": 8,
+    "program": 9,
     "make": 2,
     "server": 3,
     "several machines": 1,
