@@ -15,7 +15,7 @@ class UserError(Exception):
         return [f"{type(self).__name__}: {shown(self)}"]
 
 
-def shown(error: Exception, most: int = 4000) -> str:
+def shown(error: BaseException, most: int = 4000) -> str:
     """What an exception says, in one line of at most so many characters, its middle left out where it has more.
 
     It may repeat what a stranger wrote: signs that would move a terminal's cursor stand as Python writes them.
@@ -27,7 +27,7 @@ def shown(error: Exception, most: int = 4000) -> str:
     return f"{line[: most // 2 - 3]} ... {line[-(most // 2 - 2) :]}"  # the reason may stand at either end
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """What an exception says, in one line of at most 300 characters; its type where it says nothing."""
     return shown(error, 300) or type(error).__name__
 
