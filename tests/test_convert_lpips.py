@@ -104,3 +104,10 @@ def test_a_file_of_another_model_or_with_more_than_belongs(tmp_path):
     file = lpips_files.dump(tmp_path / "file", tree)
     with pytest.raises(UserError, match=r"Conv_5\.bias has no place"):
         convert.convert(convert.read(file), str(file))
+
+
+def test_a_head_without_any_number_is_refused():
+    """Found by fuzzing."""
+    tensors = {"VGG16_0.Conv_0.kernel": (3, 3, 3, 64), "NetLinLayer_0.Conv_0.kernel": (1, 0, 64, 1)}
+    with pytest.raises(UserError, match="a file does not fit this model"):
+        convert.convert({name: np.zeros(shape, "f4") for name, shape in tensors.items()}, "a file")

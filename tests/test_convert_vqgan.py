@@ -253,3 +253,9 @@ def test_a_translator_may_name_it(write, data_dir, tmp_path):
     folder.mkdir()
     data = tasks.make(config).prepare(folder, {"tokenizer": t2i_jax.load(run)})
     assert data.splits["train"][0]["ids"].shape == (64,)
+
+
+def test_without_any_codebook_its_tensor_is_missing():
+    """Found by fuzzing."""
+    with pytest.raises(UserError, match=r"quantize\.embedding\.weight is missing"):
+        vqgan.convert({}, {"code/codes": (8, 4)}, "last.ckpt")

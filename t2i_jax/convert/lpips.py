@@ -50,7 +50,8 @@ def convert(tensors: dict[str, np.ndarray], origin: str) -> dict:
     if network is None:
         raise tables.holds_no("LPIPS", tensors, origin)
     # A head is a 1 x 1 convolution to one channel.
-    heads = {name: x[0, 0, :, 0] for name, x in tensors.items() if x.ndim == 4 and name.startswith("NetLinLayer_")}
+    named = {name: x for name, x in tensors.items() if name.startswith("NetLinLayer_")}
+    heads = {name: x[0, 0, :, 0] for name, x in named.items() if (*x.shape[:2], *x.shape[3:]) == (1, 1, 1)}
     rows = {name: tables.Row(shape, _source(name)) for name, shape in lpips.shapes(network).items()}
     return tables.fill({**tensors, **heads}, rows, origin=origin)
 

@@ -91,7 +91,7 @@ def variables_of(model) -> dict:
 def source_of(name: str, tensors: dict[str, np.ndarray]) -> str:
     """Which tensor makes a parameter; see `tables.Row`."""
     if name == "code/codes":
-        return next(own for own in CODEBOOKS.values() if own in tensors)
+        return next((own for own in CODEBOOKS.values() if own in tensors), CODEBOOKS["gradient"])
     *layers, leaf = name.split("/")
     dotted = ".".join(layers).replace("code.logits", "quantize.proj")
     dotted = re.sub(r"(down|up)sample_(\d+)", r"\1.\2.\1sample.conv", dotted)

@@ -41,6 +41,7 @@ ARCHIVES = {
 """Folder -> the archive that it comes in."""
 
 ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, struct.error)  # of members that are damaged
+UNKNOWN = 0x61  # flags of members: encrypted, patched data, encrypted strongly
 LARGEST = 2**30  # bytes of a member; the largest of COCO's own, instances_train2017.json, has about half as many
 LONGEST_NAME = 255  # bytes
 
@@ -147,7 +148,10 @@ def _open_zip(path: Path) -> zipfile.Path:
     try:
         archive, size = zipfile.ZipFile(path), path.stat().st_size
         for member in archive.infolist():
-            known = member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) and not member.flag_bits & 1
+            known = (
+                member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+                and not member.flag_bits & UNKNOWN
+            )
             inside = 0 <= member.header_offset < size
             if not (known and inside) or member.file_size > LARGEST:
                 raise zipfile.BadZipFile(f"it holds {member.filename!r} in a form or of a size that COCO has not")
