@@ -140,7 +140,7 @@ def read_config(folder: str | Path) -> FrozenConfigDict:
         raise UserError(f"{folder} is no run folder: {path} is missing; name the --workdir of a run")
     content = read_written_config(path)
     if wrong := ranges.wrong_kind(content):
-        raise UserError(f"{path} {wrong}; it is no config that train.py wrote")
+        raise UserError(f"{path} {wrong}; it is no config that train.py wrote, restore it")
     try:
         return FrozenConfigDict(content)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

@@ -141,14 +141,14 @@ def share(part: int, whole: int) -> str:
     return f"{min(max(part / whole, 0.001), 0.999):.1%}"
 
 
-def settled(make: Callable[..., Tokenizer], origin) -> Tokenizer:
-    """`make(origin)`, without padding and truncation.
+def settled(make: Callable[..., Tokenizer], source: str | Path) -> Tokenizer:
+    """`make(source)`, without padding and truncation; `source` is a JSON or the path of a file, as `make` reads it.
 
     Raises:
       ValueError: it cannot be made, or cannot read every text.
     """
     try:
-        tokenizer = make(origin)
+        tokenizer = make(source)
         tokenizer.no_padding()
         tokenizer.no_truncation()
         for text in ("", "a seven", "\ue000 9"):  # signs that no vocabulary has, too
