@@ -214,8 +214,8 @@ def read_sizes(config: Mapping, names: Mapping[str, str], fixed: Mapping, origin
       origin: what errors call it.
 
     Raises:
-      UserError: a size is missing or no whole number above 0, or a field has a value that the module does not
-        compute with.
+      UserError: a size is missing, no whole number above 0 or too large, or a field has a value that the module
+        does not compute with.
     """
     for field, known in fixed.items():
         if config.get(field, known[0]) not in known:
@@ -226,13 +226,12 @@ def read_sizes(config: Mapping, names: Mapping[str, str], fixed: Mapping, origin
     missing = [theirs for theirs in names.values() if theirs not in config]
     if missing:
         raise UserError(f"{origin} has no field {missing[0]!r}; fetch it again, or name other weights")
-    for theirs in names.values():
+    for ours, theirs in names.items():
+        most = MOST_LAYERS if ours == "layers" else MOST_WHOLE
         if type(config[theirs]) is not int or config[theirs] < 1:
             raise UserError(
                 f"{origin} has {theirs} {config[theirs]!r}, which is no whole number above 0; fetch it again"
             )
-    for ours, theirs in names.items():
-        most = MOST_LAYERS if ours == "layers" else MOST_WHOLE
         if config[theirs] > most:
             raise UserError(f"{origin} has {theirs} {config[theirs]}, above {most}; fetch it again")
     return {ours: config[theirs] for ours, theirs in names.items()}
