@@ -71,10 +71,15 @@ def random_params(model, text: int):
     return jax.jit(model.init)(jax.random.key(0), text_ids, text_ids == 0, ids)["params"]
 
 
-def pair_config(tokens: int, batch: int = 2):
-    """BERT-base and GPT-2 of `translator:coco` in float32, `batch` examples a step, nothing recomputed."""
+def pair_config(tokens: int, batch: int = 2, matmul: str = "float32"):
+    """BERT-base and GPT-2 of `translator:coco` in float32, `batch` examples a step, nothing recomputed.
+
+    Args:
+      matmul: what factors of products are rounded to, "float32" or "bfloat16".
+    """
     fields = (
-        f"batch_size={batch} accumulate=1 model.dtype=float32 model.encoder.remat=none model.decoder.remat=none"
+        f"batch_size={batch} accumulate=1 matmul={matmul} model.dtype=float32"
+        " model.encoder.remat=none model.decoder.remat=none"
     )
     config = load_config("translator:coco", [f"--config.{field}" for field in fields.split()])
     config.model.num_tokens = tokens

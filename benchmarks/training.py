@@ -1,12 +1,15 @@
-"""A training step of BERT-base and GPT-2 (230 million parameters) beside torch's: a JSON line a case.
+"""A training step of BERT-base and GPT-2 (230 million parameters) beside torch's: a JSON line or two a case.
 
     python benchmarks/training.py
     python benchmarks/training.py --tokens 256 --batch 1 2 4 8
+    python benchmarks/training.py --sides ours_bfloat16 torch torch_bfloat16
 
 Both sides have float32 weights, dropout 0.1 on branches, none on attention weights, and AdamW. Torch runs
 eagerly, with its fused AdamW. Each side has a process of its own that keeps freed memory, as `t2i train` does;
 they take turns, so that other work on the machine falls on both alike. (In one process, as this was done before
-2026-11-28, our step takes up to 1.6 times as long.) `ratio` is torch's seconds over ours.
+2026-11-28, our step takes up to 1.6 times as long.) `ratio` is torch's seconds over ours. A side with bfloat16 in its
+name has `config.matmul` "bfloat16", or torch's autocast: ours gets a line of its own, with torch in float32 as its
+peer, and as `autocast` the seconds of torch's autocast over its own.
 """
 
 import argparse
@@ -29,6 +32,7 @@ from t2i_jax.loop.setup import Setup
 
 
 def ours(config) -> Callable:
+    """By `config.matmul`."""
     built = Setup(tasks.make(config))
     shapes = built.task.batch_spec(config.batch_size)
     state, batch = built.init(), common.made_up(shapes)
@@ -42,6 +46,7 @@ def ours(config) -> Callable:
 
 
 def peers(config) -> Callable:
+    """In float32, or where `config.matmul` is "bfloat16" under autocast."""
     import torch
 
     model = common.torch_pair(config).train()
@@ -52,8 +57,9 @@ def peers(config) -> Callable:
 
     def step():
         optimizer.zero_grad()
-        answer = model(batch["text_ids"], attention_mask=batch["text_mask"], decoder_input_ids=inputs)
-        loss = torch.nn.functional.cross_entropy(answer.logits.flatten(0, 1), batch["ids"].flatten())
+        with torch.autocast("cpu", torch.bfloat16, enabled=config.matmul == "bfloat16"):
+            answer = model(batch["text_ids"], attention_mask=batch["text_mask"], decoder_input_ids=inputs)
+        loss = torch.nn.functional.cross_entropy(answer.logits.float().flatten(0, 1), batch["ids"].flatten())
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -62,12 +68,18 @@ def peers(config) -> Callable:
     return step
 
 
-SIDES = {"ours": ours, "torch": peers}
+SIDES = {
+    "ours": (ours, "float32"),
+    "torch": (peers, "float32"),
+    "ours_bfloat16": (ours, "bfloat16"),
+    "torch_bfloat16": (peers, "bfloat16"),
+}
 
 
 def work(tokens: int, batch: int, side: str) -> None:
     """Take a step for each line that is read, and print its seconds; at last the peak memory in gigabytes."""
-    step = SIDES[side](common.pair_config(tokens, batch))
+    make, matmul = SIDES[side]
+    step = make(common.pair_config(tokens, batch, matmul))
     for _ in sys.stdin:
         start = time.perf_counter()
         step()
@@ -100,6 +112,7 @@ def main():
     parser.add_argument("--tokens", nargs="+", type=int, default=[256, 1024])
     parser.add_argument("--batch", nargs="+", type=int, default=[2], help="examples a step; 2 where left out")
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=["ours", "torch"], help="torch among them")
     parser.add_argument("--side", choices=SIDES, help="a process of one side; the program starts them itself")
     arguments = parser.parse_args()
     if arguments.side:
@@ -107,22 +120,28 @@ def main():
         work(*arguments.tokens, *arguments.batch, arguments.side)
         return
     for tokens, batch in itertools.product(arguments.tokens, arguments.batch):
-        workers = {side: Worker(tokens, batch, side) for side in SIDES}
+        workers = {side: Worker(tokens, batch, side) for side in arguments.sides}
         first = {side: worker() for side, worker in workers.items()}
         turns = [{side: worker() for side, worker in workers.items()} for _ in range(arguments.repeat)]
-        ours, theirs = (statistics.median(turn[side] for turn in turns) for side in ("ours", "torch"))
+        medians = {side: statistics.median(turn[side] for turn in turns) for side in workers}
         peaks = {side: worker.peak() for side, worker in workers.items()}
-        common.line(
-            "training",
-            ratio=theirs / ours,
-            tokens=tokens,
-            batch=batch,
-            ours=ours,
-            peer=theirs,
-            first_step=first["ours"],
-            ours_gigabytes=peaks["ours"],
-            peer_gigabytes=peaks["torch"],
-        )
+        for side in [side for side in workers if side.startswith("ours")]:
+            kind = side.removeprefix("ours")
+            autocast = {}
+            if kind and "torch" + kind in workers:
+                autocast = {"autocast": medians["torch" + kind] / medians[side]}
+            common.line(
+                "training" + kind,
+                ratio=medians["torch"] / medians[side],
+                **autocast,
+                tokens=tokens,
+                batch=batch,
+                ours=medians[side],
+                peer=medians["torch"],
+                first_step=first[side],
+                ours_gigabytes=peaks[side],
+                peer_gigabytes=peaks["torch"],
+            )
 
 
 if __name__ == "__main__":

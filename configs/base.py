@@ -17,6 +17,9 @@ def base() -> ml_collections.ConfigDict:
     config.parallel = "jit"  # "jit" over a mesh of all devices, or "pmap"
     # Devices along each mesh axis; -1 takes what is left. `fsdp` splits parameters too, `tensor` as rules say.
     config.mesh = {"data": -1, "fsdp": 1, "tensor": 1}
+    # What factors of a transformer's products are rounded to in training: "float32", "bfloat16", or "auto", which
+    # takes bfloat16 where it makes products faster by half. Sums, and all else, are float32 (see docs/devices.md).
+    config.matmul = "float32"
     config.sharding_rules = ()  # (regular expression of a parameter's path, mesh axes of its last axes)
 
     # A run of the same kind to start from, in its sizes and with its words (docs/fine-tuning.md); "" starts anew.

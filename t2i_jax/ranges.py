@@ -20,6 +20,7 @@ class Range(NamedTuple):
       below: `most` itself is out of range.
       way_out: what errors tell people to give; "" says the range.
       note: behind that, as in "0 is no clip".
+      choices: all that there are, where the range has gaps.
     """
 
     least: Real = 0
@@ -29,6 +30,7 @@ class Range(NamedTuple):
     below: bool = False
     way_out: str = ""
     note: str = ""
+    choices: tuple[Real, ...] = ()
 
 
 def check(name: str, value, range_: Range) -> int | float:
@@ -58,6 +60,8 @@ def check(name: str, value, range_: Range) -> int | float:
         problem = f"{_said(value)} is not below {_said(most)}"
     elif range_.whole and not isinstance(value, Integral):
         problem = f"{value} is no whole number"
+    elif range_.choices and value not in range_.choices:
+        problem = f"{_said(value)} is none of {', '.join(map(_said, range_.choices))}"
     else:
         # An int where a float belongs would be another trace of a jitted sampler.
         return int(value) if range_.whole else float(value)

@@ -17,7 +17,8 @@ from t2i_jax.config import load_config
 from t2i_jax.models import clip
 from t2i_jax.nn import attention
 from t2i_jax.nn.attention import KeyValue, attend, causal_mask
-from t2i_jax.nn.dense import MLP, Head, float32_product
+from t2i_jax.nn.dense import MLP, Head
+from t2i_jax.nn.products import float32_product
 from t2i_jax.nn.stack import FEW, Stack, unstack
 
 B, N, S, D = 3, 9, 5, 16

@@ -24,6 +24,7 @@ def config(**changes) -> ConfigDict:
         "sharding_rules": (),
         "ema": 0.0,
         "skip_nonfinite": 0,
+        "matmul": "float32",
         "init_from": "",
         "wandb": "",
         "parents": {},

@@ -9,6 +9,7 @@ import optax
 from einops import rearrange
 
 from t2i_jax.loop.state import State, merge, split
+from t2i_jax.nn.products import factors_type
 from t2i_jax.random import stream
 from t2i_jax.tasks import Phase
 
@@ -29,7 +30,7 @@ def train_step(
       batch: arrays [B, ...], or a device's part of them under pmap.
       phases: of the task.
       optimizers: of `state.opt_state`, by phase.
-      config: `seed`, `accumulate`, `ema`, `skip_nonfinite`.
+      config: `seed`, `accumulate`, `ema`, `skip_nonfinite`, `matmul`.
       axis_name: the pmapped axis to average over; None under jit, where the batch is whole.
 
     Returns:
@@ -43,9 +44,10 @@ def train_step(
         keys = {name: stream(config.seed, name, state.step) for name in ("dropout", "noise")}
         if number:
             keys = {name: jax.random.fold_in(key, number) for name, key in keys.items()}
-        variables, grads, values = _gradients(
-            phase, trained, others, variables, batch, state.step, keys, config.accumulate, axis_name
-        )
+        with factors_type("bfloat16" if config.matmul == "bfloat16" else "float32"):  # "auto", where nothing is run
+            variables, grads, values = _gradients(
+                phase, trained, others, variables, batch, state.step, keys, config.accumulate, axis_name
+            )
         values["gradient_norm"] = optax.tree.norm(grads)
         updates, opt_state[phase.name] = optimizers[phase.name].update(grads, opt_state[phase.name], trained)
         params = merge(optax.apply_updates(trained, updates), others)

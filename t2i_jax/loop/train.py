@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from t2i_jax import files, hosts, progress, ranges, runs, tasks
 from t2i_jax.data import pipeline
-from t2i_jax.loop import continuing, parallel, setup, sharding, weights_and_biases
+from t2i_jax.loop import continuing, matmul, parallel, setup, sharding, weights_and_biases
 from t2i_jax.loop.checkpoint import Checkpoints
 from t2i_jax.loop.metrics import Metrics, check_finite
 from t2i_jax.loop.optimizer import make_optimizer
@@ -43,6 +43,7 @@ def train(
     for config, folder in plan:
         check_config(config)
         init_from.stamp(config, folder)
+        matmul.settle(config, folder)
         task = tasks.make(config)
         task.check(folder)
         init_from.check(task, folder)

@@ -11,9 +11,10 @@ from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from t2i_jax.models.parts import embedding, stack
 from t2i_jax.models.translator import shift_right
-from t2i_jax.nn.dense import float32_product, normal_init
+from t2i_jax.nn.dense import normal_init
 from t2i_jax.nn.norms import layer_norm
 from t2i_jax.nn.positions import check_length
+from t2i_jax.nn.products import float32_product
 from t2i_jax.nn.stack import FEW, Cache
 
 EPSILON = 1e-5

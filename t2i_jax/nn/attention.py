@@ -16,7 +16,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Key, ScalarLike
 
 from t2i_jax.nn.blocks import in_blocks
-from t2i_jax.nn.dense import normal_init
+from t2i_jax.nn.dense import Dense, normal_init
+from t2i_jax.nn.products import einsum
 
 
 class KeyValue(NamedTuple):
@@ -57,7 +58,7 @@ def weigh(
     heads: int,
 ) -> Float[Array, "B heads Q N"]:
     """How much each query looks at each key, float32; over the keys these sum to 1. See `attend`."""
-    scores = jnp.einsum("rqd,rkd->rqk", query, key, preferred_element_type=jnp.float32)
+    scores = einsum("rqd,rkd->rqk", query, key, preferred_element_type=jnp.float32)
     scores = rearrange(scores, "(B heads) Q N -> B heads Q N", heads=heads) * query.shape[-1] ** -0.5
     return jax.nn.softmax(jnp.where(mask[:, None], scores, jnp.finfo(jnp.float32).min))
 
@@ -102,7 +103,7 @@ def attend(
     def read(query, mask, key):
         weights = weigh(query, memory.key, mask, heads)
         weights = (weights if key is None else dropout(weights, rng=key)).astype(memory.value.dtype)
-        out = jnp.einsum("rqk,rkd->rqd", rearrange(weights, "B heads Q N -> (B heads) Q N"), memory.value)
+        out = einsum("rqk,rkd->rqd", rearrange(weights, "B heads Q N -> (B heads) Q N"), memory.value)
         return rearrange(out, "(B heads) Q d -> B Q (heads d)", heads=heads)
 
     rows, keys, _ = memory.key.shape
@@ -136,7 +137,7 @@ class Attention(nn.Module):
             raise ValueError(f"width {self.width} is not divisible by {self.heads} heads; change either")
 
         def dense(scale=1.0):
-            return nn.Dense(self.width, dtype=self.dtype, kernel_init=normal_init(self.width, scale))
+            return Dense(self.width, normal_init(self.width, scale), self.dtype)
 
         # Three kernels and not one: Muon makes each orthogonal by itself.
         self.query, self.key, self.value, self.out = dense(), dense(), dense(), dense(self.out_scale)

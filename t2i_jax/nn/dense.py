@@ -1,12 +1,12 @@
 """Dense parts of a transformer: how kernels start, the MLP, the head whose logits are float32."""
 
 from collections.abc import Callable
-from functools import partial
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from t2i_jax.nn.products import Int8Kernel, factors_type, float32_product, int8_product
 
 ACTIVATIONS: dict[str, Callable] = {
     "relu": nn.relu,
@@ -25,29 +25,35 @@ def normal_init(width: int, scale: float = 1.0) -> Callable:
     return nn.initializers.normal(scale * 0.02 * (768 / width) ** 0.5)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def float32_product(x: Float[Array, "*B D"], kernel: Float[Array, "D K"], dtype: str) -> Float[Array, "*B K"]:
-    """`x @ kernel`, both rounded to `dtype` and their products summed in float32, which is also the result's type.
+class Dense(nn.Module):
+    """A dense layer with a bias.
 
-    A product that is rounded to bfloat16 has about 8 bits: of 8,192 logits most would be equal to another. The
-    gradient that comes back is rounded to `dtype` too, for its own two products: one of a float32 and a bfloat16
-    factor is computed as one of two float32, which is slow.
+    The factors of its product may have fewer bits than its `dtype`: by `products.factors_type`, or where its kernel
+    was given to it as bfloat16 or as an `Int8Kernel`.
+
+    Attributes:
+      features: K.
+      kernel_init: how its kernel starts.
+      dtype: of the computation and of the outputs.
     """
-    return jnp.matmul(x.astype(dtype), kernel.astype(dtype), preferred_element_type=jnp.float32)
 
+    features: int
+    kernel_init: Callable
+    dtype: str = "float32"
 
-def _float32_product_forward(x, kernel, dtype):
-    return float32_product(x, kernel, dtype), (x, kernel)
+    @nn.compact
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B K"]:
+        y = self.product(x.astype(self.dtype)).astype(self.dtype)
+        return y + self.param("bias", nn.initializers.zeros_init(), (self.features,)).astype(self.dtype)
 
-
-def _float32_product_backward(dtype, factors, gradient):
-    x, kernel = factors
-    of_x = float32_product(gradient, kernel.T, dtype)
-    of_kernel = float32_product(x.reshape(-1, x.shape[-1]).T, gradient.reshape(-1, gradient.shape[-1]), dtype)
-    return of_x.astype(x.dtype), of_kernel.astype(kernel.dtype)
-
-
-float32_product.defvjp(_float32_product_forward, _float32_product_backward)
+    @nn.nowrap
+    def product(self, x):
+        if isinstance(kernel := self.variables.get("params", {}).get("kernel"), Int8Kernel):
+            return int8_product(x, kernel)
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
+        if self.dtype == "float32" and "bfloat16" in (factors_type.value, kernel.dtype):
+            return float32_product(x, kernel, "bfloat16")
+        return jax.lax.dot_general(x, kernel.astype(self.dtype), (((x.ndim - 1,), (0,)), ((), ())))
 
 
 class Head(nn.Module):
@@ -56,7 +62,7 @@ class Head(nn.Module):
     Attributes:
       features: K.
       use_bias: add a bias.
-      dtype: of the factors; see `float32_product`.
+      dtype: of the factors; see `products.float32_einsum`.
     """
 
     features: int
@@ -88,7 +94,7 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         width = x.shape[-1]
-        x = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=normal_init(width), name="up")(x)
+        x = Dense(self.hidden, normal_init(width), self.dtype, name="up")(x)
         # For the backward pass its input alone is kept; a GELU would keep five arrays of this width.
         x = jax.checkpoint(ACTIVATIONS[self.activation], prevent_cse=False)(x)
-        return nn.Dense(width, dtype=self.dtype, kernel_init=normal_init(width, self.out_scale), name="down")(x)
+        return Dense(width, normal_init(width, self.out_scale), self.dtype, name="down")(x)

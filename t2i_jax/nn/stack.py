@@ -4,6 +4,7 @@ BERT, GPT-2, the original Transformer, DALL·E and CLIP's towers are embeddings,
 batch, Q positions handed in, N positions of the sequence, S positions of the memory, D width, L layers.
 """
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -15,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, ScalarLike
 from t2i_jax.nn.attention import Attention, KeyValue, causal_mask, write
 from t2i_jax.nn.dense import MLP
 from t2i_jax.nn.norms import layer_norm
+from t2i_jax.nn.products import to_int8
 
 REMAT = {  # what the forward pass keeps for the backward one; the rest is computed again
     "none": None,
@@ -22,6 +24,7 @@ REMAT = {  # what the forward pass keeps for the backward one; the rest is compu
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # products with parameters; no scores
 }
 LAYERS = "layers"  # name of the stacked parameters
+DECODER = "decoder"  # name of the stack that draws tokens, in every model that has one
 FEW = 4  # layers up to which a stack is written out: as fast or faster there, and soon compiled
 
 
@@ -256,3 +259,21 @@ def unstack(params: dict) -> dict:
         at = path.index(LAYERS)
         flat |= {(*path[:at], f"{LAYERS}_{i}", *path[at + 1 :]): x[i] for i in range(len(x))}
     return unflatten_dict(flat)
+
+
+def has_decoder(params: dict) -> bool:
+    """Whether a model draws tokens by a `Stack`."""
+    return any(_of_decoder(path) for path in flatten_dict(params))
+
+
+def with_bits(params: dict, bits: int) -> dict:
+    """Params of `unstack` in which kernels of the decoder's layers have 32, 16 (bfloat16) or 8 bits (`to_int8`)."""
+    kinds = {32: lambda kernel: kernel, 16: lambda kernel: kernel.astype(jnp.bfloat16), 8: to_int8}
+    flat = flatten_dict(params)
+    kernels = {path: kinds[bits](x) for path, x in flat.items() if _of_decoder(path) and path[-1] == "kernel"}
+    return unflatten_dict(flat | kernels)
+
+
+def _of_decoder(path: tuple[str, ...]) -> bool:
+    """Whether a parameter lies in a layer of the decoder, stacked or not."""
+    return any(outer == DECODER and inner.split("_")[0] == LAYERS for outer, inner in pairwise(path))

@@ -51,6 +51,13 @@ class Autoregressive(Settings):
         whole=True,
         above_zero=True,
     )
+    weight_bits: Real = setting(
+        32,
+        "bits of a weight of the transformer's layers while tokens are drawn: 16 is bfloat16, 8 is int8",
+        "give 32 (as trained), 16 or 8",
+        whole=True,
+        choices=(8, 16, 32),
+    )
 
     def check_fits(self, num_tokens: int) -> None:
         """See `Settings.check_fits`."""
@@ -60,7 +67,7 @@ class Autoregressive(Settings):
             )
 
     def draw(self, model, params, condition: tuple, keys, valid=None, rows=None):
-        """Sample the tokens of B images: one compiled function a window, whatever the other settings.
+        """Sample the tokens of B images: one compiled function a window and weight bits, whatever else is set.
 
         Args:
           model: with `encode`, `init_cache`, `decode_step`, `num_tokens`, `codebook_size` and `dtype`. Every leaf
@@ -76,18 +83,24 @@ class Autoregressive(Settings):
           int32 ids [B, N] in [0, K).
 
         Raises:
-          UserError: `window` is above N.
+          UserError: `window` is above N, or `weight_bits` below 32 where there are no transformer layers.
         """
         return next(self.draw_in_parts(model, params, condition, keys, valid, rows, parts=1))[0]
 
     def draw_in_parts(self, model, params, condition: tuple, keys, valid=None, rows=None, *, parts: int):
         """See `Settings.draw_in_parts`; with a window above 1 a part has a few tokens more than its share."""
-        from t2i_jax.sampling import decoding  # jax takes seconds to import; `t2i --help` must not pay for it
+        # jax takes seconds to import; `t2i --help` must not pay for it.
+        from t2i_jax.nn.stack import has_decoder
+        from t2i_jax.sampling import decoding
 
         length = model.num_tokens
         self.check_fits(length)
+        if self.weight_bits < 32 and not has_decoder(params):
+            raise UserError(
+                f"weight_bits {self.weight_bits} is of transformer layers, and this model has none; leave it out"
+            )
         settings = dict(vars(self))
-        static = {"guided": self.guided, "window": settings.pop("window")}
+        static = {"guided": self.guided, **{name: settings.pop(name) for name in ("window", "weight_bits")}}
         first, *others = [-(-length * part // parts) for part in range(1, parts + 1)]
         drawing = decoding.decode(model, params, condition, keys, settings, valid, rows, first, **static)
         yield drawing.ids, drawing.done

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, ScalarLike
 
-from t2i_jax.nn.stack import unstack
+from t2i_jax.nn.stack import unstack, with_bits
 from t2i_jax.sampling.logits import apply_guidance, apply_temperature, keep_min_p, keep_top
 
 
@@ -148,7 +148,7 @@ def sample_tokens(
     return Drawing(tokens[:, 1:], passes, done, cache)
 
 
-@partial(jax.jit, static_argnames=("model", "guided", "window"))
+@partial(jax.jit, static_argnames=("model", "guided", "window", "weight_bits"))
 def decode(
     model,
     params,
@@ -161,12 +161,14 @@ def decode(
     *,
     guided: bool,
     window: int = 1,
+    weight_bits: int = 32,
 ) -> Drawing:
     """`Autoregressive.draw`, compiled; the settings are traced, and so is `until` (see `sample_tokens`).
 
     Args:
-      settings: those of `Autoregressive` but `window`.
+      settings: those of `Autoregressive` but `window` and `weight_bits`.
       guided: False leaves out the rows of the null caption; for guidance scale 1.
+      weight_bits: of layers while tokens are drawn; the memory is read, and projected, by weights as they are.
     """
     bound = _bind(model, params)
 
@@ -181,28 +183,41 @@ def decode(
         text_ids, text_mask, _ = condition
         null = read(*(jnp.zeros((1, *x.shape[1:]), x.dtype) for x in (text_ids, text_mask)), jnp.ones(1, bool))
         cache = jax.tree.map(partial(_pair, count=len(keys)), cache, null)
-    return _sample(model, bound, cache, keys, settings, valid, guided, window=window, until=until)
+    drawing = _bind(model, params, weight_bits)
+    return _sample(model, drawing, cache, keys, settings, valid, guided, window=window, until=until)
 
 
-@partial(jax.jit, static_argnames=("model", "guided", "window"), donate_argnames="cache")
+@partial(jax.jit, static_argnames=("model", "guided", "window", "weight_bits"), donate_argnames="cache")
 def go_on(
-    model, params, cache, ids, done, keys, settings: dict, valid=None, until=None, *, guided: bool, window: int = 1
+    model,
+    params,
+    cache,
+    ids,
+    done,
+    keys,
+    settings: dict,
+    valid=None,
+    until=None,
+    *,
+    guided: bool,
+    window: int = 1,
+    weight_bits: int = 32,
 ) -> Drawing:
     """`decode` from where it was left to `until`, another number of ids: one program for all stretches.
 
     Args:
       cache, ids, done: of the `Drawing`; the cache is donated.
-      keys, settings, valid, guided, window: as they were.
+      keys, settings, valid, guided, window, weight_bits: as they were.
     """
-    bound = _bind(model, params)
+    bound = _bind(model, params, weight_bits)
     stretch = {"window": window, "ids": ids, "done": done, "until": until}
     return _sample(model, bound, cache, keys, settings, valid, guided, **stretch)
 
 
-def _bind(model, params) -> Callable:
+def _bind(model, params, weight_bits: int = 32) -> Callable:
     """The model's methods, with its parameters as a loop reads them best."""
     params = jax.tree.map_with_path(partial(_round, dtype=model.dtype), unstack(params))
-    return partial(model.apply, {"params": params})
+    return partial(model.apply, {"params": with_bits(params, weight_bits)})
 
 
 def _sample(model, bound, cache, keys, settings, valid, guided, **options) -> Drawing:

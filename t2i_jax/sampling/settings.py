@@ -15,6 +15,7 @@ def setting(
     most: Real | None = None,
     above_zero: bool = False,
     whole: bool = False,
+    choices: tuple[Real, ...] = (),
 ) -> dataclasses.Field:
     """A field of a sampler, a number >= 0.
 
@@ -25,8 +26,9 @@ def setting(
       most: the greatest value; None is as far as 32 bits go.
       above_zero: 0 is out of range.
       whole: int instead of float.
+      choices: all values that there are, where these are few.
     """
-    range_ = ranges.Range(0, most, whole=whole, above=above_zero, way_out=way_out)
+    range_ = ranges.Range(0, most, whole=whole, above=above_zero, way_out=way_out, choices=choices)
     return dataclasses.field(default=default, metadata={"help": help, "range": range_})
 
 
