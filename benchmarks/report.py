@@ -34,16 +34,23 @@ def draw(lines: list[dict], path: Path) -> None:
         cases = [line for line in lines if line["name"] == "training"]
         usual = statistics.mode(line[fixed] for line in cases)
         cases = sorted((line for line in cases if line[fixed] == usual), key=lambda line: line[varied])
-        for side, field in (("t2i_jax", "ours"), ("torch", "peer")):
-            axes.plot([line[varied] for line in cases], [line[field] for line in cases], "o-", label=side)
+        rounded = [line for line in lines if line["name"] == "training_bfloat16" and line[fixed] == usual]
+        rounded.sort(key=lambda line: line[varied])
+        series = ("t2i_jax", cases, "ours"), ("t2i_jax, bfloat16", rounded, "ours"), ("torch", cases, "peer")
+        for side, rows, field in series:
+            axes.plot([line[varied] for line in rows], [line[field] for line in rows], "o-", label=side)
         axes.set(xlabel=f"{varied} ({fixed} {usual})", ylabel="seconds a training step", xlim=0, ylim=0)
     cases = sorted((line for line in lines if line["name"] == "sampling"), key=lambda line: line["images"])
-    images, tokens = ([line[name] for line in cases] for name in ("images", "tokens"))
-    drawn = [count * length for count, length in zip(images, tokens, strict=True)]
-    for side, seconds in (("t2i_jax", "ours"), ("torch", "peer"), ("products with the weights alone", "limit")):
-        took = [line["ours"] * line["products"] if seconds == "limit" else line[seconds] for line in cases]
-        rates = [count / took for count, took in zip(drawn, took, strict=True)]
-        sampling.plot(images, rates, "--" if seconds == "limit" else "o-", label=side)
+    for side, bits, seconds in (
+        ("t2i_jax", 32, "ours"),
+        ("t2i_jax, int8", 8, "ours"),
+        ("torch", 32, "peer"),
+        ("products with float32 weights alone", 32, "limit"),
+    ):
+        rows = [line for line in cases if line["weight_bits"] == bits]
+        took = [line["ours"] * line["products"] if seconds == "limit" else line[seconds] for line in rows]
+        rates = [line["images"] * line["tokens"] / seconds for line, seconds in zip(rows, took, strict=True)]
+        sampling.plot([line["images"] for line in rows], rates, "--" if seconds == "limit" else "o-", label=side)
     sampling.set(xlabel="images at once", ylabel="tokens a second", ylim=0)
     sampling.set_xscale("log", base=2)
     for axes in (by_tokens, by_batch, sampling):

@@ -57,6 +57,7 @@ def main():
     parser.add_argument("configs", nargs="+", metavar="NAME:VARIANT", help="files of configs/")
     parser.add_argument("--batch-size", type=int, help="the config's own where left out")
     parser.add_argument("--dtype", help="the config's own where left out")
+    parser.add_argument("--matmul", default="float32", help="of `config.matmul`")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--sample", type=int, help="draw so many pictures at once as well")
     arguments = parser.parse_args()
@@ -68,6 +69,7 @@ def main():
         config = load_config(f"{file}:{variant}")
         config.batch_size = arguments.batch_size or config.batch_size
         config.model.dtype = arguments.dtype or config.model.get("dtype", "float32")
+        config.matmul = arguments.matmul
         rate, resident, scratch, state = train(config, arguments.steps)
         batch = f"{config.batch_size} in {config.accumulate}" if config.accumulate > 1 else config.batch_size
         numbers = (f"{number:,.0f}" for number in (rate, resident, scratch))

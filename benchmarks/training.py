@@ -5,15 +5,16 @@
     python benchmarks/training.py --sides ours_bfloat16 torch torch_bfloat16
 
 Both sides have float32 weights, dropout 0.1 on branches, none on attention weights, and AdamW. Torch runs
-eagerly, with its fused AdamW. Each side has a process of its own that keeps freed memory, as `t2i train` does;
+eagerly, with its fused AdamW. Each side has a process of its own, with huge pages as `t2i train` has them;
 they take turns, so that other work on the machine falls on both alike. (In one process, as this was done before
-2026-11-28, our step takes up to 1.6 times as long.) `ratio` is torch's seconds over ours. A side with bfloat16 in its
-name has `config.matmul` "bfloat16", or torch's autocast: ours gets a line of its own, with torch in float32 as its
-peer, and as `autocast` the seconds of torch's autocast over its own.
+2026-11-28, our step takes up to 1.6 times as long.) `ratio` is torch's seconds over ours. A side with bfloat16 in
+its name has `config.matmul` "bfloat16", or torch's autocast: ours gets a line of its own, with torch in float32 as
+its peer, and as `autocast` the seconds of torch's autocast over its own.
 """
 
 import argparse
 import itertools
+import os
 import statistics
 import subprocess
 import sys
@@ -94,7 +95,8 @@ class Worker:
     def __init__(self, tokens: int, batch: int, side: str):
         sizes = "--tokens", str(tokens), "--batch", str(batch)
         command = [sys.executable, __file__, *sizes, "--side", side]
-        self._process = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self._process = subprocess.Popen(command, env=os.environ | {memory.TUNABLES: memory.HUGE}, **pipes)
 
     def __call__(self) -> float:
         print(file=self._process.stdin, flush=True)
@@ -116,7 +118,6 @@ def main():
     parser.add_argument("--side", choices=SIDES, help="a process of one side; the program starts them itself")
     arguments = parser.parse_args()
     if arguments.side:
-        memory.keep()
         work(*arguments.tokens, *arguments.batch, arguments.side)
         return
     for tokens, batch in itertools.product(arguments.tokens, arguments.batch):

@@ -81,7 +81,7 @@ def measure(case: str, model, params, sampler, valid, text_ids, text_mask) -> No
     keys = jax.vmap(partial(jax.random.fold_in, stream(0, "sample")))(jnp.arange(count))
     for scale in SCALES:
         settings = dict(vars(sampler.replace(guidance_scale=scale)))
-        del settings["window"]
+        del settings["window"], settings["weight_bits"]
         draw = partial(decode, model, params, settings=settings, valid=valid, guided=scale != 1)
         drawn = {window: [] for window in WINDOWS}
         for number in range(-1, count):  # the first compiles

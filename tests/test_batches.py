@@ -112,7 +112,7 @@ def work(translator: str, tokenizer: str) -> dict:
     scores = evaluate(params)
     rows = *alone._reader.encode_prompts(PROMPTS * 2)[:2], np.zeros(6, bool), np.zeros((6, 2), np.uint32)
     *condition, key_data = batches.split_rows(rows, params)
-    settings = {name: value for name, value in vars(pipe.sampling).items() if name != "window"}
+    settings = {name: value for name, value in vars(pipe.sampling).items() if name not in ("window", "weight_bits")}
     inputs = pipe._model, params, tuple(condition), jax.random.wrap_key_data(key_data), settings
     program = decode.lower(*inputs, guided=True).compile().as_text()
     found = {"images": images.tolist(), "ids": ids.tolist(), "ratios": ratios.tolist(), "scores": scores}

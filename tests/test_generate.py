@@ -153,7 +153,7 @@ def test_guidance_1_is_no_guidance(pipe, draw):
     keys = jax.vmap(partial(jax.random.fold_in, stream(0, "sample")))(np.zeros(8, int))
     condition, valid = (ids, mask, np.zeros(8, bool)), pipe.tokenizer.valid_ids
     settings = asdict(Autoregressive())
-    del settings["window"]
+    del settings["window"], settings["weight_bits"]
     sample = partial(decode, pipe._model, pipe._params, condition, keys, settings, valid)
     unguided = sample(guided=False).ids
     np.testing.assert_array_equal(sample(guided=True).ids, unguided)

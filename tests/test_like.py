@@ -14,7 +14,7 @@ from t2i_jax.pictures import NOTE as CHUNK
 
 NOTE = {"prompt": "a red seven", "index": 1, "digest": "c0ffee", "seed": 5, "candidates": None, "rerank": None}
 NOTE |= {"clip": None, "temperature": 0.5, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "unguided_tokens": 0}
-NOTE |= {"guidance_scale": 1.5, "window": 1}
+NOTE |= {"guidance_scale": 1.5, "window": 1, "weight_bits": 32}
 
 
 def png(note, mode="RGB") -> bytes:

@@ -203,7 +203,7 @@ def draw(count=5, null=False, guided=None, seed=0, **settings):
     keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(0)))(jnp.arange(count))
     sampler, condition = Autoregressive(**settings), (*texts(count), jnp.full(count, null))
     guided = sampler.guided if guided is None else guided
-    settings = {name: value for name, value in vars(sampler).items() if name != "window"}
+    settings = {name: value for name, value in vars(sampler).items() if name not in ("window", "weight_bits")}
     return np.asarray(decode(model, params, condition, keys, settings, guided=guided, window=sampler.window)[0])
 
 

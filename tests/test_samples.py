@@ -67,7 +67,7 @@ def test_pictures_and_what_made_them(pipe, argv, tmp_path, capsys):
     assert [json.loads(line)["prompt"] for line in lines] == ["a red seven", "un été bleu", "à"]
     ways = {"digest": "c0ffee", "seed": 0, "candidates": None, "rerank": None, "clip": None}
     ways |= {"temperature": 0.5, "top_k": 3, "top_p": 1.0, "min_p": 0.05, "unguided_tokens": 0}
-    ways |= {"guidance_scale": 1.5, "window": 1}
+    ways |= {"guidance_scale": 1.5, "window": 1, "weight_bits": 32}
     run = {"run": argv[2], "n": 2}
     assert json.loads(lines[1]) == {"number": 1, "prompt": "un été bleu", "files": names[2:4]} | run | ways
     expected = FakeTranslator()(["un été bleu"], 2)[0, 1]

@@ -14,7 +14,7 @@ from t2i_jax.sampling.autoregressive import Autoregressive
 
 def test_settings_default_to_plain_sampling():
     plain = {"temperature": 1, "top_k": 0, "top_p": 1, "min_p": 0, "unguided_tokens": 0, "guidance_scale": 1}
-    assert dataclasses.asdict(Autoregressive()) == plain | {"window": 1}
+    assert dataclasses.asdict(Autoregressive()) == plain | {"window": 1, "weight_bits": 32}
     assert isinstance(Autoregressive(temperature=1).temperature, float)
     assert isinstance(Autoregressive(min_p=0).min_p, float)
     assert isinstance(Autoregressive(top_k=3).top_k, int)
@@ -37,6 +37,8 @@ def test_settings_default_to_plain_sampling():
         ("min_p", True, "min_p True is no number; give a value from 0 (off) to 1"),
         ("unguided_tokens", -1, "unguided_tokens -1 is below 0; give a whole number from 0 (none) up"),
         ("unguided_tokens", 2.0, "unguided_tokens 2.0 is no whole number; give a whole number from 0 (none) up"),
+        ("weight_bits", 12, "weight_bits 12 is none of 8, 16, 32; give 32 (as trained), 16 or 8"),
+        ("weight_bits", 64, "weight_bits 64 is none of 8, 16, 32; give 32 (as trained), 16 or 8"),
         ("window", 0, "window 0 is not above 0; give a whole number from 1 (off) to the number of tokens"),
         ("window", -4, "window -4 is below 0; give a whole number from 1 (off) to the number of tokens"),
         ("window", 2.0, "window 2.0 is no whole number; give a whole number from 1 (off) to the number of"),

@@ -113,9 +113,10 @@ def main(argv=None, *, program="t2i"):
     try:
         with results.to_stdout():
             args = parse(argv)
+            if argv is None:
+                memory.use_huge_pages()
             with results.quiet() if args.quiet else nullcontext():
                 compiled.keep()
-                memory.keep()
                 args.function(args)
     except (UserError, OSError) as error:
         print(f"{program}: {shown(error)}", file=sys.stderr)
