@@ -5,11 +5,12 @@
     python benchmarks/training.py --sides ours_bfloat16 torch torch_bfloat16
 
 Both sides have float32 weights, dropout 0.1 on branches, none on attention weights, and AdamW. Torch runs
-eagerly, with its fused AdamW. Each side has a process of its own, with huge pages as `t2i train` has them;
-they take turns, so that other work on the machine falls on both alike. (In one process, as this was done before
-2026-11-28, our step takes up to 1.6 times as long.) `ratio` is torch's seconds over ours. A side with bfloat16 in
-its name has `config.matmul` "bfloat16", or torch's autocast: ours gets a line of its own, with torch in float32 as
-its peer, and as `autocast` the seconds of torch's autocast over its own.
+eagerly, with its fused AdamW. Each side has a process of its own, with huge pages as `t2i train` has them; they
+take turns, so that other work on the machine falls on both alike. A turn is three steps, the first of which is
+not counted: a virtual machine has to get back from its host what it has not used for seconds. (In one process, as
+this was done before 2026-11-28, our step takes up to 1.6 times as long.) `ratio` is torch's seconds over ours. A
+side with bfloat16 in its name has `config.matmul` "bfloat16", or torch's autocast: ours gets a line of its own,
+with torch in float32 as its peer, and as `autocast` the seconds of torch's autocast over its own.
 """
 
 import argparse
@@ -78,19 +79,21 @@ SIDES = {
 
 
 def work(tokens: int, batch: int, side: str) -> None:
-    """Take a step for each line that is read, and print its seconds; at last the peak memory in gigabytes."""
+    """Take three steps for each line that is read: seconds of the first, and of others; last, peak gigabytes."""
     make, matmul = SIDES[side]
     step = make(common.pair_config(tokens, batch, matmul))
     for _ in sys.stdin:
-        start = time.perf_counter()
-        step()
-        print(time.perf_counter() - start, flush=True)
+        times = [time.perf_counter()]
+        for _ in range(3):
+            step()
+            times.append(time.perf_counter())
+        print(times[1] - times[0], (times[3] - times[1]) / 2, flush=True)
     status = Path("/proc/self/status").read_text()
     print(int(status.partition("VmHWM:")[2].split()[0]) / 1e6)
 
 
 class Worker:
-    """A process that takes a step when it is called, and gives its seconds."""
+    """A process that takes three steps when it is called: seconds of the first, and the mean of the others."""
 
     def __init__(self, tokens: int, batch: int, side: str):
         sizes = "--tokens", str(tokens), "--batch", str(batch)
@@ -98,11 +101,12 @@ class Worker:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self._process = subprocess.Popen(command, env=os.environ | {memory.TUNABLES: memory.HUGE}, **pipes)
 
-    def __call__(self) -> float:
+    def __call__(self) -> tuple[float, float]:
         print(file=self._process.stdin, flush=True)
         if not (line := self._process.stdout.readline()):
             sys.exit("a side has ended; its error stands above")
-        return float(line)
+        first, others = map(float, line.split())
+        return first, others
 
     def peak(self) -> float:
         """Gigabytes; the process ends."""
@@ -122,8 +126,8 @@ def main():
         return
     for tokens, batch in itertools.product(arguments.tokens, arguments.batch):
         workers = {side: Worker(tokens, batch, side) for side in arguments.sides}
-        first = {side: worker() for side, worker in workers.items()}
-        turns = [{side: worker() for side, worker in workers.items()} for _ in range(arguments.repeat)]
+        first = {side: worker()[0] for side, worker in workers.items()}
+        turns = [{side: worker()[1] for side, worker in workers.items()} for _ in range(arguments.repeat)]
         medians = {side: statistics.median(turn[side] for turn in turns) for side in workers}
         peaks = {side: worker.peak() for side, worker in workers.items()}
         for side in [side for side in workers if side.startswith("ours")]:

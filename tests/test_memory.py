@@ -1,39 +1,79 @@
-"""Freed memory stays with the process: page faults of strings that come and go."""
+"""Huge pages: a program starts anew with them where they are to be had on request, and nowhere else."""
 
 import os
+import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-PAGES = 32 * 2**20 // 4096  # of one string
-SCRIPT = """
-import resource, sys, threading
+from t2i_jax import cli
 from t2i_jax.cli import memory
 
-if sys.argv[1] == "keep":
-    memory.keep()
+SCRIPT = """
+import os, pathlib, sys
+from t2i_jax.cli import memory
 
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for size in 10 * [2**25]:
-        b"x" * size
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-
-thread = threading.Thread(target=faults)
-thread.start()
-thread.join()
+memory.KERNEL = pathlib.Path(sys.argv[1])
+os.confstr = lambda name: sys.argv[2]
+print("started", flush=True)
+memory.use_huge_pages()
+print(os.getpid(), os.environ.get(memory.TUNABLES), *sys.argv[3:])
 """
+WAITS, GIVES, NEVER = "always [madvise] never\n", "[always] madvise never\n", "always madvise [never]\n"
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mallopt is glibc's")
-def test_a_string_takes_the_memory_that_the_last_one_left():
-    own = {name: value for name, value in os.environ.items() if name not in ("MALLOC_ARENA_MAX", "GLIBC_TUNABLES")}
+@pytest.fixture
+def start(tmp_path):
+    """`start(what the kernel says, libc, **environment)`: how often it started, in one process, and the setting."""
 
-    def faults(*argument, **env):
-        command = [sys.executable, "-c", SCRIPT, *argument]
-        return int(subprocess.run(command, env=own | env, capture_output=True, text=True, check=True).stdout)
+    def call(kernel=WAITS, libc="glibc 2.36", **environment):
+        said = tmp_path / "enabled"
+        said.unlink(missing_ok=True)
+        if kernel:
+            said.write_text(kernel)
+        own = {name: value for name, value in os.environ.items() if name != memory.TUNABLES}
+        command = [sys.executable, "-c", SCRIPT, str(said), libc, "a word", "two  blanks"]
+        process = subprocess.Popen(command, env=own | environment, stdout=subprocess.PIPE, text=True)
+        *starts, last = process.communicate()[0].splitlines()
+        pid, setting, words = last.split(" ", 2)
+        assert (process.returncode, int(pid), words) == (0, process.pid, "a word two  blanks")
+        assert set(starts) == {"started"}
+        return len(starts), setting
 
-    assert faults("leave") > 9 * PAGES
-    assert faults("keep") < 2 * PAGES
-    assert faults("keep", MALLOC_ARENA_MAX="8") > 9 * PAGES  # chosen by whoever started it
+    return call
+
+
+def test_it_starts_once_more_as_the_same_process_with_the_same_words(start):
+    assert start() == (2, memory.HUGE)
+
+
+@pytest.mark.parametrize("kernel", [GIVES, NEVER, ""], ids=["given anyway", "never given", "not known"])
+def test_not_where_the_kernel_does_not_wait_for_it(start, kernel):
+    assert start(kernel) == (1, "None")
+
+
+@pytest.mark.parametrize("libc", ["glibc 2.34", "musl 1.2", "", "glibc x"])
+def test_not_where_malloc_knows_no_such_setting(start, libc):
+    assert start(libc=libc) == (1, "None")
+
+
+def test_not_where_somebody_has_chosen(start):
+    assert start(GLIBC_TUNABLES="glibc.malloc.arena_max=1") == (1, "glibc.malloc.arena_max=1")
+
+
+def test_a_program_calls_it_and_a_caller_of_main_is_left_alone(monkeypatch, capsys):
+    calls = []
+    monkeypatch.setattr(memory, "use_huge_pages", lambda: calls.append(sys.argv[0]))
+    assert cli.main(["runs", "no/such/folder"]) == 2
+    assert calls == []
+    monkeypatch.setattr(sys, "argv", ["t2i", "runs", "no/such/folder"])
+    assert cli.main() == 2
+    program = str(Path(__file__).parents[1] / "train.py")
+    monkeypatch.setattr(sys, "argv", [program, "--config=no_such_config"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(program, run_name="__main__")
+    assert end.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("train.py: --config")
+    assert calls == ["t2i", program]
