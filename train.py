@@ -10,5 +10,5 @@ import sys
 from t2i_jax import cli
 
 if __name__ == "__main__":
-    sys.argv.insert(1, "train")
-    sys.exit(cli.main(program="train.py"))
+    cli.memory.use_huge_pages()
+    sys.exit(cli.main(["train", *sys.argv[1:]], program="train.py"))

@@ -31,7 +31,7 @@ built = Setup(tasks.make(common.pair_config(256)))
 _, metrics = built.step(built.init(), common.made_up(built.task.batch_spec(2)))
 float(metrics["loss"])
 """
-T2I = ["-c", "import sys; from t2i_jax import cli; sys.exit(cli.main())"]
+T2I = ["-c", "import sys; from t2i_jax import cli; sys.exit(cli.program())"]
 
 
 def start(arguments: list[str], cache: Path) -> tuple[float, float]:

@@ -57,7 +57,7 @@ def main():
     parser.add_argument("configs", nargs="+", metavar="NAME:VARIANT", help="files of configs/")
     parser.add_argument("--batch-size", type=int, help="the config's own where left out")
     parser.add_argument("--dtype", help="the config's own where left out")
-    parser.add_argument("--matmul", default="float32", help="of `config.matmul`")
+    parser.add_argument("--matmul", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--sample", type=int, help="draw so many pictures at once as well")
     arguments = parser.parse_args()

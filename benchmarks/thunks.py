@@ -45,13 +45,12 @@ def profile(config, steps: int) -> Counter:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("config", metavar="NAME:VARIANT")
-    parser.add_argument("--matmul", help="of `config.matmul`")
+    parser.add_argument("--matmul", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--kinds", type=int, default=12, help="that are shown; the others are a row")
     arguments = parser.parse_args()
     config = load_config(arguments.config)
-    if arguments.matmul:
-        config.matmul = arguments.matmul
+    config.matmul = arguments.matmul
     kinds = profile(config, arguments.steps)
     shown = kinds.most_common(arguments.kinds)
     rows = [*shown, ("others", kinds.total() - sum(took for _, took in shown)), ("all", kinds.total())]

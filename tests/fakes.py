@@ -87,7 +87,7 @@ class FakeTranslator:
 
     def sampler(self, **settings):
         sampler = self.sampling.replace(**settings)
-        sampler.check_fits(self.tokenizer.num_tokens)
+        sampler.check_fits(self.tokenizer)
         return sampler
 
     def check(self, prompts):

@@ -113,7 +113,7 @@ def test_pictures_of_no_prompt(sample, tmp_path, monkeypatch):
         ({"index": 10**6}, "-n 1000001 is out of range"),
         ({"temperature": float("nan")}, "its temperature cannot be right"),
         ({"temperature": -1}, "temperature -1 is below 0"),
-        ({"temperature": ...}, "was drawn by another temperature (None)"),
+        ({"temperature": ...}, "was drawn by another temperature (1.0)"),
         ({"prompt": ["a"]}, "its prompt cannot be right"),
         ({"prompt": ""}, "its prompt cannot be right"),
         ({"prompt": " "}, "--prompt number 1 is empty"),

@@ -33,7 +33,7 @@ def start(tmp_path):
         said.unlink(missing_ok=True)
         if kernel:
             said.write_text(kernel)
-        own = {name: value for name, value in os.environ.items() if name != memory.TUNABLES}
+        own = {name: value for name, value in os.environ.items() if name not in (memory.TUNABLES, memory.ASKED)}
         command = [sys.executable, "-c", SCRIPT, str(said), libc, "a word", "two  blanks"]
         process = subprocess.Popen(command, env=own | environment, stdout=subprocess.PIPE, text=True)
         *starts, last = process.communicate()[0].splitlines()
@@ -63,13 +63,50 @@ def test_not_where_somebody_has_chosen(start):
     assert start(GLIBC_TUNABLES="glibc.malloc.arena_max=1") == (1, "glibc.malloc.arena_max=1")
 
 
+def test_not_twice_where_glibc_takes_the_setting_away(start):
+    assert start(**{memory.ASKED: "1"}) == (1, "None")
+
+
+def test_not_in_a_program_that_is_more_than_this_one(monkeypatch):
+    """A notebook that runs train.py, a script on stdin, a debugger."""
+    monkeypatch.setattr(sys, "argv", ["train.py", "--config=x"])
+    monkeypatch.setattr(sys, "orig_argv", ["python", "train.py", "--config=x"])
+    traced = sys.gettrace()
+    sys.settrace(None)
+    assert memory._is_all_there_is()
+    sys.settrace(lambda *event: None)
+    assert not memory._is_all_there_is()
+    sys.settrace(traced)
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "ipykernel", "-f", "connection.json"])
+    assert not memory._is_all_there_is()
+    monkeypatch.setattr(sys, "argv", ["-"])
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-"])
+    assert not memory._is_all_there_is()
+
+
+@pytest.mark.skipif(not memory._libc_can(), reason="glibc's malloc alone")
+@pytest.mark.skipif(not memory._kernel_waits(), reason="the kernel has no huge pages for those who ask")
+def test_arrays_then_lie_in_huge_pages():
+    code = (
+        "x = bytearray(2**27); print(open('/proc/self/smaps_rollup').read().split('AnonHugePages:')[1].split()[0])"
+    )
+    own = {name: value for name, value in os.environ.items() if name != memory.TUNABLES}
+
+    def kilobytes(**environment):
+        command = [sys.executable, "-c", code]
+        return int(subprocess.run(command, env=own | environment, capture_output=True, text=True).stdout)
+
+    assert kilobytes() < 2**14
+    assert kilobytes(**{memory.TUNABLES: memory.HUGE}) > 2**16
+
+
 def test_a_program_calls_it_and_a_caller_of_main_is_left_alone(monkeypatch, capsys):
     calls = []
     monkeypatch.setattr(memory, "use_huge_pages", lambda: calls.append(sys.argv[0]))
-    assert cli.main(["runs", "no/such/folder"]) == 2
-    assert calls == []
     monkeypatch.setattr(sys, "argv", ["t2i", "runs", "no/such/folder"])
     assert cli.main() == 2
+    assert calls == []
+    assert cli.program() == 2
     program = str(Path(__file__).parents[1] / "train.py")
     monkeypatch.setattr(sys, "argv", [program, "--config=no_such_config"])
     with pytest.raises(SystemExit) as end:

@@ -9,7 +9,11 @@ import test_pixelcnn
 import test_sampling
 import test_transformer
 
+from t2i_jax import tasks
+from t2i_jax.config import load_config
 from t2i_jax.errors import UserError
+from t2i_jax.nn.products import to_int8
+from t2i_jax.sampling import decoding
 from t2i_jax.sampling.autoregressive import Autoregressive
 from t2i_jax.sampling.decoding import decode
 
@@ -63,6 +67,21 @@ def test_the_loop_reads_int8_and_the_text_is_read_in_float32():
     assert "xi8>" not in lowered(32)
 
 
+def test_a_model_of_bfloat16_draws_by_int8_of_the_weights_as_they_are():
+    model, params, *texts = next(models())
+    model = model.clone(dtype="bfloat16")
+    ids = draw(model, params, *texts, weight_bits=8, temperature=2.0)
+    np.testing.assert_array_equal(
+        draw(model, params, *texts, first=2, count=1, weight_bits=8, temperature=2.0)[0], ids[2]
+    )
+    bound = decoding._bind(model, params, 8).args[0]["params"]
+    kernel = params["gpt2"]["decoder"]["layers"]["mlp"]["up"]["kernel"][0]
+    found = bound["gpt2"]["decoder"]["layers_0"]["mlp"]["up"]["kernel"]
+    for part, exact in zip(found, to_int8(kernel), strict=True):
+        np.testing.assert_array_equal(part, exact)
+    assert bound["head"]["kernel"].dtype == jnp.bfloat16
+
+
 @BITS
 def test_parts_of_a_draw_end_as_the_whole(bits):
     case = next(models())
@@ -74,10 +93,12 @@ def test_parts_of_a_draw_end_as_the_whole(bits):
 
 
 @BITS
-def test_a_model_without_such_layers_says_so(bits):
+def test_a_model_without_such_layers_says_so(bits, tmp_path):
     model, params = test_pixelcnn.small()[:2]
     text_ids, text_mask = test_pixelcnn.texts(2)
     said = f"^weight_bits {bits} is of transformer layers, and this model has none; leave it out$"
+    with pytest.raises(UserError, match=said):
+        tasks.make(load_config("prior:smoke", [f"--config.sampling.weight_bits={bits}"])).check(tmp_path)
     with pytest.raises(UserError, match=said):
         Autoregressive(weight_bits=bits).draw(
             model, params, (text_ids, text_mask, jnp.zeros(2, bool)), jax.random.split(jax.random.key(0), 2)

@@ -104,6 +104,12 @@ def parse(argv):
     return args
 
 
+def program() -> int:
+    """`t2i` as a program of its own: `main`, with huge pages."""
+    memory.use_huge_pages()
+    return main()
+
+
 def main(argv=None, *, program="t2i"):
     """Run `t2i` with `argv` (default: the command line); returns the exit code, 0, 2 or 130.
 
@@ -113,8 +119,6 @@ def main(argv=None, *, program="t2i"):
     try:
         with results.to_stdout():
             args = parse(argv)
-            if argv is None:
-                memory.use_huge_pages()
             with results.quiet() if args.quiet else nullcontext():
                 compiled.keep()
                 args.function(args)

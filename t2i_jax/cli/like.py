@@ -65,9 +65,12 @@ def check(args, note: dict, settings: dict) -> None:
     Raises:
       UserError: it would draw another picture.
     """
+    fields = sampling.settings()
     for name, value in settings.items():
-        if note.get(name) != value:
-            what = "weights of another run" if name == "digest" else f"another {name} ({note.get(name)})"
+        # A setting that there was not yet when the picture was drawn: it was off, as by default.
+        found = note.get(name, fields[name].default if name in fields else None)
+        if found != value:
+            what = "weights of another run" if name == "digest" else f"another {name} ({found})"
             raise UserError(f"--like {args.like} was drawn by {what}; --run {args.run} cannot draw it again")
 
 

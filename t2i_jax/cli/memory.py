@@ -7,20 +7,29 @@ from pathlib import Path
 
 TUNABLES = "GLIBC_TUNABLES"
 HUGE = "glibc.malloc.hugetlb=1"  # since 2.35: malloc asks the kernel for huge pages
+ASKED = "T2I_HUGE_PAGES"  # set where a program has started anew; glibc takes its own variable from some
 KERNEL = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def use_huge_pages() -> None:
     """Start this program again in its own process, with huge pages on request; where that has no use, do nothing.
 
-    XLA's CPU programs allocate their scratch at each call, and the kernel clears and maps it anew: a fifth of a
-    step's time, where that is done in pages of 4 KiB. Malloc reads the setting when a process starts. Whoever sets
-    GLIBC_TUNABLES has chosen, and nothing is changed.
+    For programs that have done nothing yet. XLA's CPU programs allocate their scratch at each call, and the kernel
+    clears and maps it anew: a fifth of a step's time, where that is done in pages of 4 KiB. Malloc reads the
+    setting when a process starts. Whoever sets GLIBC_TUNABLES has chosen, and nothing is changed.
     """
-    if TUNABLES not in os.environ and _libc_can() and _kernel_waits():
-        os.environ[TUNABLES] = HUGE
+    chosen = TUNABLES in os.environ or ASKED in os.environ
+    if not chosen and _is_all_there_is() and _libc_can() and _kernel_waits():
+        os.environ |= {TUNABLES: HUGE, ASKED: "1"}
         with suppress(OSError):
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _is_all_there_is() -> bool:
+    """Whether Python was started to run this program: not a notebook, a script on stdin, or a debugger's."""
+    words = sys.argv[1:]
+    own = sys.orig_argv[len(sys.orig_argv) - len(words) :] == words and sys.argv[0] not in ("", "-")
+    return own and bool(sys.executable) and sys.gettrace() is None
 
 
 def _libc_can() -> bool:

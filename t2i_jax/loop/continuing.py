@@ -13,6 +13,9 @@ from t2i_jax import files, runs
 from t2i_jax.errors import UserError
 from t2i_jax.loop.optimizer import make_schedule
 
+# Fields that came after runs were first kept: what those without them did.
+LATER = {"matmul": "float32", "weight_bits": 32}
+
 
 def check_config_change(folder: Path, config: ConfigDict, *, accept: bool = False) -> None:
     """Compare the config a run is to be trained with to the one it was started with, if it was.
@@ -105,8 +108,9 @@ def warn_of_newer_weights(folder: Path, step: int) -> None:
 
 
 def differences(old: dict, new: dict) -> list[str]:
-    """`field: old -> new` for every field in which two configs differ."""
+    """`field: old -> new` for every field in which two configs differ; an older one may lack `LATER`."""
     old, new = (flatten_dict(config, sep=".") for config in (old, new))
+    old |= {name: LATER[end] for name in new.keys() - old.keys() if (end := name.rsplit(".")[-1]) in LATER}
     return [
         f"{name}: {old.get(name, 'absent')} -> {new.get(name, 'absent')}"
         for name in sorted(old.keys() | new.keys())

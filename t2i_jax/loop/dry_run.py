@@ -3,7 +3,7 @@
 import jax
 
 from t2i_jax import tasks
-from t2i_jax.loop import parallel, setup
+from t2i_jax.loop import matmul, parallel, setup
 from t2i_jax.loop.flops import flops_of
 
 GIGA = 1e9
@@ -21,10 +21,11 @@ def measure(config) -> dict:
       products and convolutions of a step, all micro-batches, on each device) and `devices`.
 
     Raises:
-      UserError: an unknown `config.parallel`, fields of the model that do not fit each other, or a batch that these
-        devices cannot share.
+      UserError: an unknown `config.parallel` or `config.matmul`, fields of the model that do not fit each other, or
+        a batch that these devices cannot share.
     """
     parallel.kind(config)
+    matmul.settle(config)
     built = setup.Setup(tasks.make(config))
     traced = built.trace(config.batch_size)
     flops = flops_of(traced.jaxpr) / jax.device_count()

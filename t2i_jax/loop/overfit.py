@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from t2i_jax import progress, runs, tasks
 from t2i_jax.errors import UserError
-from t2i_jax.loop import setup
+from t2i_jax.loop import matmul, setup
 from t2i_jax.random import stream
 
 STEPS = 600  # at most
@@ -45,6 +45,7 @@ def measure(config, count: int) -> tuple[dict, tasks.Overfit]:
                 f"the {name} {run} is not trained; train it first, or name another with"
                 f" --config.parents.{name}.run=RUN"
             )
+    matmul.settle(config)
     task = tasks.make(_unregularised(config, count))
     goal = task.overfit
     if goal is None:

@@ -30,7 +30,7 @@ def train_step(
       batch: arrays [B, ...], or a device's part of them under pmap.
       phases: of the task.
       optimizers: of `state.opt_state`, by phase.
-      config: `seed`, `accumulate`, `ema`, `skip_nonfinite`, `matmul`.
+      config: `seed`, `accumulate`, `ema`, `skip_nonfinite`, `matmul` (settled).
       axis_name: the pmapped axis to average over; None under jit, where the batch is whole.
 
     Returns:
@@ -44,7 +44,7 @@ def train_step(
         keys = {name: stream(config.seed, name, state.step) for name in ("dropout", "noise")}
         if number:
             keys = {name: jax.random.fold_in(key, number) for name, key in keys.items()}
-        with factors_type("bfloat16" if config.matmul == "bfloat16" else "float32"):  # "auto", where nothing is run
+        with factors_type(config.matmul):
             variables, grads, values = _gradients(
                 phase, trained, others, variables, batch, state.step, keys, config.accumulate, axis_name
             )

@@ -121,6 +121,7 @@ class Model(nn.Module):
     remat: str = "none"
     unroll: int = FEW
 
+    has_stack = True
     text_tables = (("token_embed/embedding", 0), ("head", 1))
     image_tables = ("token_embed/embedding", "row_embed/embedding", "column_embed/embedding", "head")
 

@@ -52,6 +52,7 @@ class Model(nn.Module):
     remat: str = "none"
     unroll: int = FEW
 
+    has_stack = True
     text_tables = (("text_embed/embedding", 0),)
     image_tables = ("token_embed/embedding",)
 

@@ -12,7 +12,7 @@ from ml_collections import FrozenConfigDict
 from t2i_jax.models.bert import Bert
 from t2i_jax.models.gpt2 import GPT2
 from t2i_jax.nn.attention import read_null
-from t2i_jax.nn.dense import Head, normal_init
+from t2i_jax.nn.dense import Dense, Head, normal_init
 from t2i_jax.nn.stack import Cache
 
 
@@ -58,6 +58,7 @@ class Model(nn.Module):
     decoder: Mapping | FrozenConfigDict = FrozenDict()
     dtype: str = "float32"
 
+    has_stack = True
     text_tables = (("bert/word_embed/embedding", 0),)  # by path: the axis whose first V places are word pieces
     image_tables = ("gpt2/token_embed/embedding", "gpt2/position_embed/embedding", "head/kernel")
 
@@ -66,7 +67,7 @@ class Model(nn.Module):
         self.gpt2 = GPT2(vocab_size=self.codebook_size + 1, dtype=self.dtype, **self.decoder)
         width = self.gpt2.width
         if self.bert.width != width:
-            self.enc_to_dec_proj = nn.Dense(width, dtype=self.dtype, kernel_init=normal_init(width))
+            self.enc_to_dec_proj = Dense(width, normal_init(width), self.dtype)
         self.null_caption = self.param("null_caption", normal_init(width), (1, width))
         self.head = Head(self.codebook_size, dtype=self.dtype)
 

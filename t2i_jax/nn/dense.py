@@ -47,7 +47,8 @@ class Dense(nn.Module):
         return y + self.param("bias", nn.initializers.zeros_init(), (self.features,)).astype(self.dtype)
 
     @nn.nowrap
-    def product(self, x):
+    def product(self, x: Float[Array, "*B D"]) -> Float[Array, "*B K"]:
+        """What the kernel makes of `x`, in float32 or `dtype`."""
         if isinstance(kernel := self.variables.get("params", {}).get("kernel"), Int8Kernel):
             return int8_product(x, kernel)
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))

@@ -81,7 +81,8 @@ def int8_product(x: Float[Array, "*B D"], kernel: Int8Kernel) -> Float[Array, "*
 
 
 def _rounded(x: Float[Array, "n D"]) -> tuple[Int8[Array, "n D"], Float[Array, " n"]]:
-    """Rows in 8 bits, and what to multiply each with; of one of zeros, anything."""
+    """Rows in 8 bits, and what to multiply each with; one of zeros stays so."""
     x = x.astype(jnp.float32)
-    scale = jnp.maximum(jnp.abs(x).max(-1), jnp.finfo(jnp.float32).tiny) / 127
+    largest = jnp.abs(x).max(-1)
+    scale = jnp.where(largest > 0, largest, 1) / 127
     return jnp.round(x / scale[:, None]).astype(jnp.int8), scale

@@ -261,11 +261,6 @@ def unstack(params: dict) -> dict:
     return unflatten_dict(flat)
 
 
-def has_decoder(params: dict) -> bool:
-    """Whether a model draws tokens by a `Stack`."""
-    return any(_of_decoder(path) for path in flatten_dict(params))
-
-
 def with_bits(params: dict, bits: int) -> dict:
     """Params of `unstack` in which kernels of the decoder's layers have 32, 16 (bfloat16) or 8 bits (`to_int8`)."""
     kinds = {32: lambda kernel: kernel, 16: lambda kernel: kernel.astype(jnp.bfloat16), 8: to_int8}

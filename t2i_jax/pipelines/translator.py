@@ -222,7 +222,7 @@ class Translator:
         """
         sampler = self.sampling.replace(**settings)
         sampling.check_guidance(sampler, self._caption_dropout)
-        sampler.check_fits(self.tokenizer.num_tokens)
+        sampler.check_fits(self._model)
         return sampler
 
     def draw_ids(self, prompts: Sequence[str], indices: np.ndarray, seed: int, sampler: Settings) -> np.ndarray:

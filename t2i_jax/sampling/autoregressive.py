@@ -59,11 +59,14 @@ class Autoregressive(Settings):
         choices=(8, 16, 32),
     )
 
-    def check_fits(self, num_tokens: int) -> None:
+    def check_fits(self, model) -> None:
         """See `Settings.check_fits`."""
-        if self.window > num_tokens:
+        most = model.num_tokens
+        if self.window > most:
+            raise UserError(f"window {self.window} is above the {most} tokens of a picture; give 1 (off) to {most}")
+        if self.weight_bits < 32 and not getattr(model, "has_stack", False):
             raise UserError(
-                f"window {self.window} is above the {num_tokens} tokens of a picture; give 1 (off) to {num_tokens}"
+                f"weight_bits {self.weight_bits} is of transformer layers, and this model has none; leave it out"
             )
 
     def draw(self, model, params, condition: tuple, keys, valid=None, rows=None):
@@ -89,16 +92,10 @@ class Autoregressive(Settings):
 
     def draw_in_parts(self, model, params, condition: tuple, keys, valid=None, rows=None, *, parts: int):
         """See `Settings.draw_in_parts`; with a window above 1 a part has a few tokens more than its share."""
-        # jax takes seconds to import; `t2i --help` must not pay for it.
-        from t2i_jax.nn.stack import has_decoder
-        from t2i_jax.sampling import decoding
+        from t2i_jax.sampling import decoding  # jax takes seconds to import; `t2i --help` must not pay for it
 
         length = model.num_tokens
-        self.check_fits(length)
-        if self.weight_bits < 32 and not has_decoder(params):
-            raise UserError(
-                f"weight_bits {self.weight_bits} is of transformer layers, and this model has none; leave it out"
-            )
+        self.check_fits(model)
         settings = dict(vars(self))
         static = {"guided": self.guided, **{name: settings.pop(name) for name in ("window", "weight_bits")}}
         first, *others = [-(-length * part // parts) for part in range(1, parts + 1)]

@@ -216,8 +216,10 @@ def go_on(
 
 def _bind(model, params, weight_bits: int = 32) -> Callable:
     """The model's methods, with its parameters as a loop reads them best."""
-    params = jax.tree.map_with_path(partial(_round, dtype=model.dtype), unstack(params))
-    return partial(model.apply, {"params": with_bits(params, weight_bits)})
+    params = with_bits(unstack(params), weight_bits)
+    if model.dtype != "float32":
+        params = jax.tree.map_with_path(partial(_round, dtype=model.dtype), params)
+    return partial(model.apply, {"params": params})
 
 
 def _sample(model, bound, cache, keys, settings, valid, guided, **options) -> Drawing:
@@ -229,7 +231,7 @@ def _sample(model, bound, cache, keys, settings, valid, guided, **options) -> Dr
 
 def _round(path, x: Array, dtype: str) -> Array:
     """A kernel as its layer would round it at every step: in bfloat16 half as much to read."""
-    return x.astype(dtype) if path[-1].key == "kernel" else x
+    return x.astype(dtype) if path[-1] == jax.tree_util.DictKey("kernel") else x
 
 
 def _take(x: Array, rows: Int[Array, " B"], count: int) -> Array:

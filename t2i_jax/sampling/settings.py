@@ -62,8 +62,11 @@ class Settings:
         check_names(type(self), changes)
         return dataclasses.replace(self, **changes)
 
-    def check_fits(self, num_tokens: int) -> None:
-        """Whether pictures of so many tokens can be drawn by these settings.
+    def check_fits(self, model) -> None:
+        """Whether a model's pictures can be drawn by these settings.
+
+        Args:
+          model: with `num_tokens`, and `has_stack` where a `Stack` called `decoder` draws its tokens.
 
         Raises:
           UserError: they cannot.

@@ -78,7 +78,7 @@ class TokenTask(tasks.Task):
         """See `Task.check`; the sampler's settings are in their ranges and fit, a judge asked for is there."""
         sampler = sampling.make(self.config.sampling)
         sampling.check_guidance(sampler, self.config.data.caption_dropout)
-        sampler.check_fits(self.model.num_tokens)
+        sampler.check_fits(self.model)
         if self.config.judge_every:
             from t2i_jax.evals import report
 
