@@ -87,9 +87,7 @@ def test_not_in_a_program_that_is_more_than_this_one(monkeypatch):
 @pytest.mark.skipif(not memory._libc_can(), reason="glibc's malloc alone")
 @pytest.mark.skipif(not memory._kernel_waits(), reason="the kernel has no huge pages for those who ask")
 def test_arrays_then_lie_in_huge_pages():
-    code = (
-        "x = bytearray(2**27); print(open('/proc/self/smaps_rollup').read().split('AnonHugePages:')[1].split()[0])"
-    )
+    code = "x = b'x' * 2**27; print(open('/proc/self/smaps_rollup').read().split('AnonHugePages:')[1].split()[0])"
     own = {name: value for name, value in os.environ.items() if name != memory.TUNABLES}
 
     def kilobytes(**environment):
