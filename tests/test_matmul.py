@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import pytest
 import toys
 from fakes import fake_batch
+from ml_collections import ConfigDict
 
 from t2i_jax import runs, tasks
 from t2i_jax.config import load_config
@@ -133,7 +134,7 @@ def test_a_run_from_before_there_was_such_a_field_did_float32(tmp_path):
     ]
     config = toys.config(matmul="auto")
     (tmp_path / runs.WEIGHTS).touch()
-    (tmp_path / runs.CONFIG).write_text(json.dumps(old))
+    runs.write_config(tmp_path, ConfigDict(old))
     matmul.settle(config, tmp_path)
     assert config.matmul == "float32"
 

@@ -110,5 +110,5 @@ def test_a_program_calls_it_and_a_caller_of_main_is_left_alone(monkeypatch, caps
     with pytest.raises(SystemExit) as end:
         runpy.run_path(program, run_name="__main__")
     assert end.value.code == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith("train.py: --config")
+    assert capsys.readouterr().err.splitlines()[-1].startswith("train.py: there is no config")
     assert calls == ["t2i", program]

@@ -8,7 +8,7 @@ import test_stack
 from test_stack import STACK
 
 from t2i_jax.nn import products
-from t2i_jax.nn.dense import Dense
+from t2i_jax.nn.dense import Dense, normal_init
 from t2i_jax.nn.products import factors_type, to_int8
 from t2i_jax.nn.stack import unstack, with_bits
 
@@ -92,7 +92,7 @@ def decoder():
 
 def test_kernels_of_16_bits_are_multiplied_with_rounded_factors():
     x, kernel, bias = normal(2, 3, 5), normal(5, 7, seed=1), normal(7, seed=2)
-    layer = Dense(7, None)
+    layer = Dense(7, normal_init(5))
     few = {"kernel": jnp.asarray(kernel, jnp.bfloat16), "bias": jnp.asarray(bias)}
     found = layer.apply({"params": few}, jnp.asarray(x))
     assert found.dtype == jnp.float32
