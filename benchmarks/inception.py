@@ -94,6 +94,8 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         if arguments.side:
+            if arguments.side == "ours":
+                memory.keep()  # as t2i evaluate does
             print(json.dumps(measured(arguments.side, Path(arguments.folder), Path(scratch))))
             return
         write_pictures(Path(scratch), arguments.pictures)

@@ -84,6 +84,39 @@ def test_not_in_a_program_that_is_more_than_this_one(monkeypatch):
     assert not memory._is_all_there_is()
 
 
+PAGES = 32 * 2**20 // 4096  # of one string
+FREED = """
+import resource, sys, threading
+from t2i_jax.cli import memory
+
+if sys.argv[1] == "keep":
+    memory.keep()
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for size in 10 * [2**25]:
+        b"x" * size
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+thread = threading.Thread(target=faults)
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mallopt is glibc's")
+def test_a_string_takes_the_memory_that_the_last_one_left():
+    own = {name: value for name, value in os.environ.items() if name not in ("MALLOC_ARENA_MAX", memory.TUNABLES)}
+
+    def faults(*argument, **env):
+        command = [sys.executable, "-c", FREED, *argument]
+        return int(subprocess.run(command, env=own | env, capture_output=True, text=True, check=True).stdout)
+
+    assert faults("leave") > 9 * PAGES
+    assert faults("keep") < 2 * PAGES
+    assert faults("keep", MALLOC_ARENA_MAX="8") > 9 * PAGES  # chosen by whoever started it
+
+
 @pytest.mark.skipif(not memory._libc_can(), reason="glibc's malloc alone")
 @pytest.mark.skipif(not memory._kernel_waits(), reason="the kernel has no huge pages for those who ask")
 def test_arrays_then_lie_in_huge_pages():

@@ -4,7 +4,7 @@ from datetime import date
 from pathlib import Path
 
 import t2i_jax
-from t2i_jax.cli import results
+from t2i_jax.cli import memory, results
 from t2i_jax.cli.checks import check_file, check_run, image_size, load_translator, results_folder
 from t2i_jax.cli.sample import MAX_NUM, read_prompts
 from t2i_jax.errors import UserError
@@ -105,6 +105,7 @@ def _compare(args, parts):
     for flag, value, least in (("-n", args.num, 2), *(("--size", side, 8) for side in scaled)):
         if value is not None and value < least:
             raise UserError(f"{flag} {value} is below {least}; give more")
+    memory.keep()
     from t2i_jax.evals.metrics import features, measure, protocol, sets
 
     statistics = args.reference is not None and args.reference.endswith(protocol.STATISTICS)

@@ -1,5 +1,6 @@
-"""Huge pages for a program's arrays, under glibc on Linux."""
+"""Memory of a program under glibc: huge pages for its arrays, and what one call frees kept for the next."""
 
+import ctypes
 import os
 import sys
 from contextlib import suppress
@@ -8,6 +9,11 @@ from pathlib import Path
 TUNABLES = "GLIBC_TUNABLES"
 HUGE = "glibc.malloc.hugetlb=1"  # since 2.35: malloc asks the kernel for huge pages
 ASKED = "T2I_HUGE_PAGES"  # set where a program has started anew; glibc takes its own variable from some
+KEPT = {  # parameters of mallopt (glibc's malloc.h), and their values here
+    "M_ARENA_MAX": (-8, 1),  # all threads share the heap that can grow to any size
+    "M_MMAP_MAX": (-4, 0),  # large arrays lie in it too, and not in a mapping of their own
+    "M_TRIM_THRESHOLD": (-1, -1),  # its end is never given back
+}
 KERNEL = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
@@ -23,6 +29,18 @@ def use_huge_pages() -> None:
         os.environ |= {TUNABLES: HUGE, ASKED: "1"}
         with suppress(OSError):
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def keep() -> None:
+    """Have malloc keep freed memory, beside huge pages; to be called before there are threads.
+
+    For a network that is run over and over on pictures, a fifth faster so. Not for training: a large block does not
+    fit where a small one came to lie, and of 230 million parameters a process grew from 7 to 17 GB.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt and "MALLOC_ARENA_MAX" not in os.environ and os.environ.get(TUNABLES, HUGE) == HUGE:
+        for parameter, value in KEPT.values():
+            mallopt(parameter, value)
 
 
 def _is_all_there_is() -> bool:
