@@ -45,7 +45,7 @@ def draw(lines: list[dict], path: Path) -> None:
         ("t2i_jax", 32, "ours"),
         ("t2i_jax, int8", 8, "ours"),
         ("torch", 32, "peer"),
-        ("products with float32 weights alone", 32, "limit"),
+        ("float32 products alone", 32, "limit"),
     ):
         rows = [line for line in cases if line["weight_bits"] == bits]
         took = [line["ours"] * line["products"] if seconds == "limit" else line[seconds] for line in rows]
