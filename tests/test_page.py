@@ -15,7 +15,7 @@ from t2i_jax.page.answers import MAX_UPLOAD, Answers
 from t2i_jax.page.figures import heat, over, over_picture
 from t2i_jax.pictures import read_note
 
-VALUES = [None] * 7
+VALUES = [None] * 8
 
 
 @pytest.fixture
