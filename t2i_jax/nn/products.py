@@ -47,8 +47,9 @@ float32_einsum.defvjp(_forward, _backward)
 
 def float32_product(x: Float[Array, "*B D"], kernel: Float[Array, "D K"], dtype: str) -> Float[Array, "*B K"]:
     """`x @ kernel` by `float32_einsum`, of `dtype` or, where that is less, of `factors_type`."""
-    rows = "abcefgh"[: x.ndim - 1]
-    return float32_einsum(f"{rows}d,dk->{rows}k", x, kernel, factors_type.value if dtype == "float32" else dtype)
+    dtype = factors_type.value if dtype == "float32" else dtype
+    y = float32_einsum("nd,dk->nk", x.reshape(-1, x.shape[-1]), kernel, dtype)
+    return y.reshape(*x.shape[:-1], -1)
 
 
 class Int8Kernel(NamedTuple):
