@@ -31,7 +31,7 @@ built = Setup(tasks.make(common.pair_config(256)))
 _, metrics = built.step(built.init(), common.made_up(built.task.batch_spec(2)))
 float(metrics["loss"])
 """
-T2I = ["-c", "import sys; from t2i_jax import cli; sys.exit(cli.program())"]
+T2I = [str(Path(sys.executable).with_name("t2i"))]
 
 
 def start(arguments: list[str], cache: Path) -> tuple[float, float]:

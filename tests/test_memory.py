@@ -29,12 +29,14 @@ def start(tmp_path):
     """`start(what the kernel says, libc, **environment)`: how often it started, in one process, and the setting."""
 
     def call(kernel=WAITS, libc="glibc 2.36", **environment):
-        said = tmp_path / "enabled"
+        said, program = tmp_path / "enabled", tmp_path / "program.py"
         said.unlink(missing_ok=True)
         if kernel:
             said.write_text(kernel)
         own = {name: value for name, value in os.environ.items() if name not in (memory.TUNABLES, memory.ASKED)}
-        command = [sys.executable, "-c", SCRIPT, str(said), libc, "a word", "two  blanks"]
+        own["PYTHONPATH"] = str(Path(__file__).parents[1])
+        program.write_text(SCRIPT)
+        command = [sys.executable, str(program), str(said), libc, "a word", "two  blanks"]
         process = subprocess.Popen(command, env=own | environment, stdout=subprocess.PIPE, text=True)
         *starts, last = process.communicate()[0].splitlines()
         pid, setting, words = last.split(" ", 2)
@@ -78,7 +80,9 @@ def test_not_in_a_program_that_is_more_than_this_one(monkeypatch):
     assert not memory._is_all_there_is()
     sys.settrace(traced)
     monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "ipykernel", "-f", "connection.json"])
-    assert not memory._is_all_there_is()
+    for words in (["train.py", "--config=x"], ["train.py"]):
+        monkeypatch.setattr(sys, "argv", words)
+        assert not memory._is_all_there_is()
     monkeypatch.setattr(sys, "argv", ["-"])
     monkeypatch.setattr(sys, "orig_argv", ["python", "-"])
     assert not memory._is_all_there_is()

@@ -13,6 +13,7 @@ from t2i_jax import tasks
 from t2i_jax.config import load_config
 from t2i_jax.errors import UserError
 from t2i_jax.nn.products import to_int8
+from t2i_jax.nn.stack import unstack, with_bits
 from t2i_jax.sampling import decoding
 from t2i_jax.sampling.autoregressive import Autoregressive
 from t2i_jax.sampling.decoding import decode
@@ -74,7 +75,7 @@ def test_a_model_of_bfloat16_draws_by_int8_of_the_weights_as_they_are():
     np.testing.assert_array_equal(
         draw(model, params, *texts, first=2, count=1, weight_bits=8, temperature=2.0)[0], ids[2]
     )
-    bound = decoding._bind(model, params, 8).args[0]["params"]
+    bound = decoding._bind(model, with_bits(unstack(params), 8)).args[0]["params"]
     kernel = params["gpt2"]["decoder"]["layers"]["mlp"]["up"]["kernel"][0]
     found = bound["gpt2"]["decoder"]["layers_0"]["mlp"]["up"]["kernel"]
     for part, exact in zip(found, to_int8(kernel), strict=True):

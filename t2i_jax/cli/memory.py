@@ -45,8 +45,7 @@ def keep() -> None:
 
 def _is_all_there_is() -> bool:
     """Whether Python was started to run this program: not a notebook, a script on stdin, or a debugger's."""
-    words = sys.argv[1:]
-    own = sys.orig_argv[len(sys.orig_argv) - len(words) :] == words and sys.argv[0] not in ("", "-")
+    own = sys.orig_argv[-len(sys.argv) :] == sys.argv and sys.argv[0] != "-"
     return own and bool(sys.executable) and sys.gettrace() is None
 
 

@@ -170,10 +170,11 @@ def decode(
       guided: False leaves out the rows of the null caption; for guidance scale 1.
       weight_bits: of layers while tokens are drawn; the memory is read, and projected, by weights as they are.
     """
-    bound = _bind(model, params)
+    params = unstack(params)
+    encoder = _bind(model, params)
 
     def read(*condition):
-        return bound(*bound(*condition, method="encode"), method="init_cache")
+        return encoder(*encoder(*condition, method="encode"), method="init_cache")
 
     cache = read(*condition)
     if rows is not None:
@@ -183,8 +184,8 @@ def decode(
         text_ids, text_mask, _ = condition
         null = read(*(jnp.zeros((1, *x.shape[1:]), x.dtype) for x in (text_ids, text_mask)), jnp.ones(1, bool))
         cache = jax.tree.map(partial(_pair, count=len(keys)), cache, null)
-    drawing = _bind(model, params, weight_bits)
-    return _sample(model, drawing, cache, keys, settings, valid, guided, window=window, until=until)
+    bound = _bind(model, with_bits(params, weight_bits))
+    return _sample(model, bound, cache, keys, settings, valid, guided, window=window, until=until)
 
 
 @partial(jax.jit, static_argnames=("model", "guided", "window", "weight_bits"), donate_argnames="cache")
@@ -209,14 +210,13 @@ def go_on(
       cache, ids, done: of the `Drawing`; the cache is donated.
       keys, settings, valid, guided, window, weight_bits: as they were.
     """
-    bound = _bind(model, params, weight_bits)
+    bound = _bind(model, with_bits(unstack(params), weight_bits))
     stretch = {"window": window, "ids": ids, "done": done, "until": until}
     return _sample(model, bound, cache, keys, settings, valid, guided, **stretch)
 
 
-def _bind(model, params, weight_bits: int = 32) -> Callable:
-    """The model's methods, with its parameters as a loop reads them best."""
-    params = with_bits(unstack(params), weight_bits)
+def _bind(model, params) -> Callable:
+    """The model's methods, with parameters of `unstack` as a loop reads them best."""
     if model.dtype != "float32":
         params = jax.tree.map_with_path(partial(_round, dtype=model.dtype), params)
     return partial(model.apply, {"params": params})
